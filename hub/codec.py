@@ -1,0 +1,61 @@
+"""JSON at the edges: strict in, compact out.
+
+Standard library on purpose: it keeps integers of any size, which faster parsers turn into floats.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from hub.errors import PayloadError
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise PayloadError(f"{name} is not JSON")
+
+
+_decoder = json.JSONDecoder(parse_constant=_no_constant)
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_canonical = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), sort_keys=True)
+
+
+def loads(text: str | bytes) -> Any:
+    """Parse JSON text (UTF-8 when bytes).
+
+    Raises:
+        PayloadError: not UTF-8, not JSON, NaN or Infinity, nested too deeply, lone surrogates.
+    """
+    try:
+        if isinstance(text, bytes | bytearray | memoryview):
+            text = bytes(text).decode("utf-8-sig")
+        value = _decoder.decode(text)
+        if "\\u" in text:
+            dumps(value).encode()  # a lone surrogate escape parses but can be written nowhere
+        return value
+    except UnicodeEncodeError:
+        raise PayloadError("the text holds half a surrogate pair (\\ud800-\\udfff)") from None
+    except UnicodeDecodeError as e:
+        raise PayloadError(f"not UTF-8 at byte {e.start}") from None
+    except json.JSONDecodeError as e:
+        raise PayloadError(f"not JSON: {e.msg} at line {e.lineno} column {e.colno}") from None
+    except RecursionError:
+        raise PayloadError("nested too deeply") from None
+    except ValueError as e:  # integers of more than 4300 digits
+        raise PayloadError(f"not JSON: {e}") from None
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON text; raises `PayloadError` for what JSON cannot say (NaN, sets, cycles)."""
+    try:
+        return _encoder.encode(value)
+    except (TypeError, ValueError, RecursionError) as e:
+        raise PayloadError(f"cannot be written as JSON: {e}") from None
+
+
+def canonical(value: Any) -> bytes:
+    """The same bytes for the same JSON value, whatever the order of its keys."""
+    try:
+        return _canonical.encode(value).encode()
+    except (TypeError, ValueError, RecursionError) as e:
+        raise PayloadError(f"cannot be written as JSON: {e}") from None

@@ -1,0 +1,165 @@
+"""Stage 2 of an event's way: everything that can go wrong.
+
+::
+
+    HubError
+    ├── ConfigError            a setting, file or service definition is wrong; says which field
+    ├── NotFoundError          no such service, rule, task, dead letter
+    ├── ConflictError          somebody else changed it first, or the name is taken
+    ├── PayloadError           event data or a template cannot become a request
+    ├── UnavailableError       the hub's own database or broker is down: never a service's fault
+    └── DeliveryError          one attempt failed; `.outcome` is the metric label
+        ├── CircuitOpenError(retry_after)    nothing was sent
+        ├── RateLimitedError(retry_after)    nothing was sent
+        └── TransportError
+            ├── ConnectError                 refused, DNS, TLS, connection lost
+            ├── TimedOutError                no complete answer within the deadline
+            ├── RejectedError(status, retry_after)   an answer that means no
+            ├── FaultError                   a SOAP fault
+            └── UnroutableError              AMQP: nobody would take the message
+
+A transport maps its library's exceptions to these in one place, most specific first, and never
+puts a secret into a message.
+"""
+
+from __future__ import annotations
+
+
+class HubError(Exception):
+    """Base of all errors that the hub raises on purpose. Its text may be shown to a person."""
+
+
+class ConfigError(HubError):
+    """A setting or definition is wrong; `field` names it (dotted), where known."""
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(f"{field}: {message}" if field else message)
+        self.field = field
+
+
+class NotFoundError(HubError):
+    """The thing asked for does not exist."""
+
+
+class ConflictError(HubError):
+    """The thing exists already, or has changed since it was read."""
+
+
+class PayloadError(HubError):
+    """Event data, a template or a body is not usable; the text says where and why."""
+
+
+class UnavailableError(HubError):
+    """The hub's own database or broker does not answer. Counts against no service and no task."""
+
+
+class DeliveryError(HubError):
+    """One attempt failed.
+
+    Attributes:
+        outcome: bounded label: http_4xx, http_5xx, timeout, connect_error, unroutable, invalid_payload, fault.
+        status: HTTP status or None.
+        response_body: what the service answered, bounded, or None.
+        retry_after: seconds the service asked to wait, or None.
+    """
+
+    outcome: str = "fault"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        response_body: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.response_body = response_body
+        self.retry_after = retry_after
+
+    @property
+    def retriable(self) -> bool:
+        """Whether another network try within the same attempt makes sense."""
+        return False
+
+    @property
+    def counts_against_breaker(self) -> bool:
+        """Whether the failure says that the service is down."""
+        return False
+
+
+class InvalidPayloadError(DeliveryError):
+    """The rule's template gives no valid request; counts as an attempt, moves no breaker."""
+
+    outcome = "invalid_payload"
+
+
+class CircuitOpenError(DeliveryError):
+    """The circuit is open: nothing was sent, wait `retry_after` seconds."""
+
+    outcome = "circuit_open"
+
+
+class RateLimitedError(DeliveryError):
+    """The service's `rate_limit` is used up: nothing was sent, wait `retry_after` seconds."""
+
+    outcome = "rate_limited"
+
+
+class TransportError(DeliveryError):
+    """Something went wrong between the hub and the service."""
+
+
+class ConnectError(TransportError):
+    """No connection, or it broke: refused, DNS, TLS, reset."""
+
+    outcome = "connect_error"
+
+    @property
+    def retriable(self) -> bool:
+        return True
+
+    @property
+    def counts_against_breaker(self) -> bool:
+        return True
+
+
+class TimedOutError(ConnectError):
+    """No complete answer (or publisher confirm) within the service's timeout."""
+
+    outcome = "timeout"
+
+
+class RejectedError(TransportError):
+    """The service answered with a status that is no success."""
+
+    @property
+    def outcome(self) -> str:  # type: ignore[override]
+        return "http_5xx" if (self.status or 0) >= 500 else "http_4xx"
+
+    @property
+    def retriable(self) -> bool:
+        return (self.status or 0) >= 500 and self.retry_after is None
+
+    @property
+    def counts_against_breaker(self) -> bool:
+        return (self.status or 0) >= 500 or self.status == 408
+
+
+class EgressRefusedError(TransportError):
+    """The egress guard does not let the hub talk to that address."""
+
+    outcome = "connect_error"
+
+
+class FaultError(TransportError):
+    """The SOAP service answered with a fault."""
+
+    outcome = "fault"
+
+
+class UnroutableError(TransportError):
+    """The AMQP broker returned or refused (nack) the message."""
+
+    outcome = "unroutable"

@@ -1,0 +1,52 @@
+"""How business code reports what happened. `metrics` implements it; the event path imports only this.
+
+Durations are seconds. Every method returns nothing and must not raise.
+"""
+
+from __future__ import annotations
+
+
+class Hooks:
+    """Reports to nobody: the base class of real reporters, and what unit tests use."""
+
+    def event_accepted(self, result: str, count: int = 1) -> None:
+        """`result` is accepted, duplicate or unmatched."""
+
+    def attempt_finished(self, service: str, outcome: str, seconds: float) -> None:
+        """An attempt ran to its end; outcome is success or an error's `outcome`."""
+
+    def try_finished(self, service: str, outcome: str) -> None:
+        """One network send ended."""
+
+    def queue_wait(self, service: str, seconds: float) -> None:
+        """A task was claimed so long after it was due."""
+
+    def retry_scheduled(self, service: str) -> None:
+        """Attempts 1 to 4 failed; another one follows."""
+
+    def task_finished(self, service: str, outcome: str, seconds: float | None = None, count: int = 1) -> None:
+        """delivered (with accepted-to-delivered seconds), dead or cancelled."""
+
+    def dead_letter(self, service: str, reason: str) -> None:
+        """attempts, expired or worker_lost."""
+
+    def dead_letter_replayed(self, service: str, count: int = 1) -> None:
+        """A person replayed dead letters."""
+
+    def breaker_changed(self, service: str, from_state: str, to_state: str) -> None:
+        """A circuit moved."""
+
+    def parked(self, service: str) -> None:
+        """A task met an open circuit and was given back."""
+
+    def consumer_run(self, service: str, outcome: str, seconds: float) -> None:
+        """One run over one response queue: ok, error or skipped."""
+
+    def consumer_messages(self, service: str, outcome: str, count: int) -> None:
+        """Messages taken from a response queue: stored or malformed."""
+
+    def pool(self, process: str, used: int, maximum: int) -> None:
+        """Database connections in use and allowed in this process."""
+
+    def known_services(self, names: list[str]) -> None:
+        """Services that exist, so that their series start at 0."""

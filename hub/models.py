@@ -1,0 +1,211 @@
+"""Stage 1 of an event's way: the vocabulary. No I/O.
+
+Times are timezone-aware datetimes in UTC, durations are seconds (float) unless the name says `_ms`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+JSON = Any  # any JSON value: None, bool, int, float, str, list, dict
+
+
+class ServiceType(StrEnum):
+    REST = "rest"
+    AMQP = "amqp"
+    SOAP = "soap"
+
+
+class TaskState(StrEnum):
+    """Where a task stands in the ledger.
+
+    `pending` is due and waits in PostgreSQL, `queued` is due and handed to the broker (people see
+    both as pending), `held` waits for its rule or service to be enabled again.
+    """
+
+    PENDING = "pending"
+    QUEUED = "queued"
+    RUNNING = "running"
+    DELAYED = "delayed"
+    HELD = "held"
+
+
+class Direction(StrEnum):
+    OUTBOUND = "outbound"
+    INBOUND = "inbound"
+
+
+class BreakerState(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class DeadReason(StrEnum):
+    ATTEMPTS = "attempts"
+    EXPIRED = "expired"
+    WORKER_LOST = "worker_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An occurrence with a name and data. `key` is the sender's own id, if it gave one."""
+
+    name: str
+    data: JSON
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What became of one event: its id, whether it was seen before, and the ids of its tasks."""
+
+    id: str
+    duplicate: bool
+    tasks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """An external system. `secrets` is decrypted (token, password, signing_secret, ...): never print it.
+
+    `options` holds what only some services have: headers, ca_file, client_cert, client_key, oauth2,
+    rate_limit (requests per second), mask (payload paths), max_attempts, retry_delays, username,
+    apikey_header, amqp (exchange, routing_key, queue_declare, dlq).
+    """
+
+    id: int
+    name: str
+    type: ServiceType
+    base_url: str
+    enabled: bool = True
+    auth_type: str = "none"
+    timeout: float = 5.0
+    max_retries: int = 3
+    retry_backoff: float = 1.0
+    cb_failure_threshold: int = 5
+    cb_cooldown: float = 30.0
+    response_queue: str | None = None
+    options: dict[str, JSON] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    version: int = 1
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    @property
+    def tries(self) -> int:
+        """Network tries within one attempt, the first included."""
+        return max(1, self.max_retries)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Event name (`*` matches any run of characters) -> service, endpoint, method, payload template."""
+
+    id: int
+    name: str
+    event: str
+    service_id: int
+    service: str
+    endpoint: str = ""
+    method: str = "POST"
+    payload: str | None = None
+    conditions: JSON = None
+    strict: bool = False
+    enabled: bool = True
+    service_enabled: bool = True
+    version: int = 1
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A task in this worker's hands: the attempt is already counted in the ledger.
+
+    `token` fences: only the holder of the newest one can finish the task. `key` is the idempotency
+    key that every try of every attempt carries.
+    """
+
+    id: int
+    token: int
+    attempt: int
+    key: str
+    rule_id: int
+    service_id: int
+    event_id: int
+    event_uid: str
+    event_name: str
+    event_data: str
+    event_depth: int
+    accepted_at: datetime
+    due_at: datetime
+    breaker: BreakerState
+    breaker_failures: int
+    breaker_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a transport sends: rendered, not yet bound to a protocol.
+
+    `body` is JSON text (None: no body). `idempotency_key` is the same on every try.
+    """
+
+    endpoint: str = ""
+    method: str = "POST"
+    body: str | None = None
+    idempotency_key: str | None = None
+    task_id: int | None = None
+    event_name: str | None = None
+    event_id: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A success, as a transport saw it. `status` is HTTP's, None elsewhere; `body` is bounded text."""
+
+    status: int | None = None
+    body: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One row of the log: an attempt that ended, or a message that came in."""
+
+    direction: Direction
+    service_id: int | None
+    service: str
+    success: bool
+    task_id: int | None = None
+    rule_id: int | None = None
+    event_id: int | None = None
+    event: str | None = None
+    endpoint: str | None = None
+    method: str | None = None
+    attempt: int | None = None
+    tries: int = 0
+    status: int | None = None
+    latency_ms: float | None = None
+    outcome: str = "success"
+    error: str | None = None
+    request_body: str | None = None
+    response_body: str | None = None
+    properties: dict[str, JSON] | None = None
+    id: int | None = None
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerSnapshot:
+    """A circuit as one row. `epoch` grows with every opening, so that late answers can be told apart."""
+
+    state: BreakerState = BreakerState.CLOSED
+    failures: int = 0
+    epoch: int = 0
+    retry_at: datetime | None = None

@@ -1,0 +1,141 @@
+"""Every setting, read once from the environment, frozen.
+
+No other module reads the environment. Lists are comma-separated; durations are seconds, or a number
+with a unit: `90s`, `15m`, `12h`, `3d`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from hub.errors import ConfigError
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, str) and (m := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", value)):
+        return float(m[1]) * _UNITS[m[2]]
+    return value
+
+
+def _numbers(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(float(part) for part in value.split(",") if part.strip())
+    return value
+
+
+def _words(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(_duration), Field(gt=0)]
+Numbers = Annotated[tuple[Annotated[float, Field(ge=0)], ...], NoDecode, BeforeValidator(_numbers)]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+
+
+class Settings(BaseSettings):
+    """The hub's configuration; each field is the environment variable `HUB_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="HUB_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL as a `postgresql://` URL. Not set: a private server under `HUB_HOME`."
+    )
+    broker_url: SecretStr | None = Field(
+        None, description="RabbitMQ as an `amqp://` URL. Not set: Dramatiq's in-process broker."
+    )
+    home: Path = Field(Path(".hub"), description="Where embedded mode keeps its database and key file.")
+    secret_keys: SecretStr | None = Field(
+        None, description="Fernet keys, comma-separated, newest first; the first encrypts, all decrypt."
+    )
+    listen: str = Field("127.0.0.1:8080", description="Address of the web server.")
+    exporter_listen: str = Field("127.0.0.1:9808", description="Address of `hub exporter`.")
+    metrics_token: SecretStr | None = Field(None, description="Bearer token that `/metrics` asks for; none: open.")
+    retry_delays: Numbers = Field(
+        (60, 120, 240, 480), description="Seconds between attempts, comma-separated; +-10 % jitter."
+    )
+    max_attempts: int = Field(5, ge=1, le=100, description="Attempts before a task becomes a dead letter.")
+    circuit_open: Literal["park", "count"] = Field(
+        "park", description="`park`: an open circuit costs no attempt; `count`: it does, as in MIH."
+    )
+    task_max_age: Duration = Field(3 * 86400.0, description="A task older than this becomes a dead letter (`expired`).")
+    log_retention: Duration = Field(28 * 86400.0, description="How long deliveries, events and run logs are kept.")
+    retry_after_cap: Duration = Field(3600.0, description="Longest `Retry-After` of a service that is honoured.")
+    worker_lease: Duration = Field(
+        15.0, description="A worker that has not reported for so long is taken for dead; its tasks run again."
+    )
+    stray_grace: Duration = Field(
+        10.0, description="A task handed to the broker longer ago than this, and in no queue, is handed over again."
+    )
+    processes: int = Field(2, ge=1, description="Worker processes of `hub worker`.")
+    threads: int = Field(8, ge=1, description="Threads of each worker process.")
+    db_pool: int = Field(8, ge=2, description="Most PostgreSQL connections of one process.")
+    queue_prefix: str = Field("hub", pattern=r"^[A-Za-z0-9_.-]{1,60}$", description="Prefix of the hub's queues.")
+    window: int = Field(1000, ge=1, description="Most tasks of one service that wait in the broker at a time.")
+    log_format: Literal["console", "json"] = Field("console", description="Format of log lines on stderr.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+    body_limit: int = Field(
+        65536, ge=0, description="Most characters of a request or response body kept in the delivery log."
+    )
+    event_limit: int = Field(1_048_576, ge=1024, description="Most bytes of one event's JSON.")
+    response_limit: int = Field(1_048_576, ge=1024, description="Most bytes read of a service's response.")
+    egress_private: Literal["allow", "deny"] = Field(
+        "allow", description="Whether services may have private or loopback addresses (metadata never)."
+    )
+    egress_allow: Words = Field((), description="Networks (CIDR) allowed although `HUB_EGRESS_PRIVATE=deny`.")
+    egress_proxy: bool = Field(False, description="Whether HTTP services are reached through the environment's proxies.")
+    timezone: str = Field("UTC", description="Time zone in which cron expressions are read.")
+    consumer_run_time: Duration = Field(50.0, description="Longest run over one response queue; the rest next time.")
+    consumer_batch: int = Field(500, ge=1, le=10_000, description="Messages of a response queue stored at a time.")
+    message_limit: int = Field(
+        1_048_576, ge=1024, description="Most bytes of a response-queue message that are stored."
+    )
+    max_depth: int = Field(5, ge=0, description="How long a chain of events caused by answers may become.")
+    public_url: str | None = Field(None, description="Address under which people reach the console, for links.")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except Exception:
+            raise ValueError(f"no such time zone: {value!r}") from None
+        return value
+
+    @model_validator(mode="after")
+    def _broker_needs_database(self) -> Settings:
+        if self.broker_url and not self.database_url:
+            raise ValueError("HUB_BROKER_URL needs HUB_DATABASE_URL: workers share one ledger")
+        return self
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the hub brings its own PostgreSQL."""
+        return self.database_url is None
+
+    def delay_after(self, attempt: int) -> float:
+        """Seconds to wait after the failed attempt number `attempt` (from 1), without jitter."""
+        if not self.retry_delays:
+            return 0.0
+        return self.retry_delays[min(attempt, len(self.retry_delays)) - 1]
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the environment; `overrides` win. Raises `ConfigError` that names the variable."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as e:
+        first = e.errors(include_url=False, include_input=False)[0]
+        name = "HUB_" + str(first["loc"][0]).upper() if first["loc"] else None
+        raise ConfigError(str(first["msg"]).removeprefix("Value error, "), field=name) from None
+    except ValueError as e:
+        raise ConfigError(str(e)) from None

@@ -1,0 +1,118 @@
+"""The connection pool, transactions, and how PostgreSQL's errors become the hub's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, LiteralString, TypeAlias
+
+import psycopg
+from psycopg import errors as pg
+from psycopg.rows import TupleRow, dict_row
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from hub.errors import ConfigError, ConflictError, HubError, UnavailableError
+
+Connection: TypeAlias = psycopg.Connection[TupleRow]
+Row: TypeAlias = dict[str, Any]
+
+
+def _mapped(e: psycopg.Error) -> HubError:
+    if isinstance(e, pg.UniqueViolation):
+        return ConflictError("it exists already")
+    return UnavailableError(f"the database does not answer: {_first_line(e)}")
+
+
+def _first_line(e: BaseException) -> str:
+    return re.sub(r"://[^@/\s]*@", "://***@", str(e).strip().split("\n")[0]) or type(e).__name__
+
+
+_UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, pg.AdminShutdown)
+
+
+class Database:
+    """A pool of connections to one PostgreSQL.
+
+    Args:
+        url: `postgresql://` URL or libpq string.
+        size: most connections of this process.
+        timeout: seconds to wait for a free connection or for the server.
+    """
+
+    def __init__(self, url: str, *, size: int = 8, timeout: float = 10.0) -> None:
+        self._url = url
+        self._timeout = timeout
+        try:
+            psycopg.conninfo.conninfo_to_dict(url)
+        except psycopg.ProgrammingError:
+            raise ConfigError("not a PostgreSQL URL; expected postgresql://user:password@host/name",
+                              field="HUB_DATABASE_URL") from None
+        self.pool: ConnectionPool[Connection] = ConnectionPool(
+            url,
+            min_size=1,
+            max_size=size,
+            timeout=timeout,
+            max_idle=120,
+            open=False,
+            kwargs={"autocommit": True, "connect_timeout": max(2, int(timeout)), "application_name": "hub"},
+            check=ConnectionPool.check_connection,
+            reconnect_timeout=5,
+        )
+
+    def open(self) -> None:
+        """Open the pool; the first connection is made when it is needed."""
+        self.pool.open(wait=False)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.pool.close(timeout=2)
+
+    def connect(self) -> Connection:
+        """A connection of one's own, outside the pool (LISTEN, advisory locks); autocommit."""
+        try:
+            return psycopg.connect(self._url, autocommit=True, connect_timeout=5, application_name="hub")
+        except psycopg.Error as e:
+            raise UnavailableError(f"the database does not answer: {_first_line(e)}") from e
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction: committed at the end, rolled back when anything is raised.
+
+        Raises:
+            UnavailableError: the server does not answer. The commit may or may not have happened.
+            ConflictError: a unique name is taken.
+        """
+        try:
+            with self.pool.connection() as conn, conn.transaction():
+                yield conn
+        except _UNAVAILABLE as e:
+            raise UnavailableError(f"the database does not answer: {_first_line(e)}") from e
+        except pg.UniqueViolation as e:
+            raise _mapped(e) from e
+
+    @contextmanager
+    def autocommit(self) -> Iterator[Connection]:
+        """A connection for one statement: no BEGIN and COMMIT of their own."""
+        try:
+            with self.pool.connection() as conn:
+                yield conn
+        except _UNAVAILABLE as e:
+            raise UnavailableError(f"the database does not answer: {_first_line(e)}") from e
+        except pg.UniqueViolation as e:
+            raise _mapped(e) from e
+
+    def all(self, sql: LiteralString, params: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
+        """All rows of one statement as dictionaries."""
+        with self.autocommit() as conn, conn.cursor(row_factory=dict_row) as cur:
+            return cur.execute(sql, params).fetchall()
+
+    def one(self, sql: LiteralString, params: Sequence[Any] | dict[str, Any] = ()) -> Row | None:
+        """The first row of one statement, or None."""
+        with self.autocommit() as conn, conn.cursor(row_factory=dict_row) as cur:
+            return cur.execute(sql, params).fetchone()
+
+    def run(self, sql: LiteralString, params: Sequence[Any] | dict[str, Any] = ()) -> int:
+        """Execute one statement; returns how many rows it touched."""
+        with self.autocommit() as conn:
+            return conn.execute(sql, params).rowcount

@@ -1,0 +1,62 @@
+"""Numbered SQL files, applied once each, in order, under an advisory lock, with their checksums kept."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from typing import LiteralString, cast
+
+import psycopg
+
+from hub.errors import ConfigError, UnavailableError
+from hub.store.database import Database
+
+_LOCK = 0x48554221
+
+
+def migrations() -> list[tuple[str, str, str]]:
+    """(name, sha256, sql) of every migration, in order."""
+    folder = resources.files("hub.store") / "migrations"
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
+    return [(f.name, hashlib.sha256(f.read_bytes()).hexdigest(), f.read_text("utf-8")) for f in files]
+
+
+def pending(db: Database) -> list[str]:
+    """Names of migrations that this database still lacks."""
+    table = db.one("SELECT to_regclass('hub_migrations') AS t")
+    done = {r["name"] for r in db.all("SELECT name FROM hub_migrations")} if table and table["t"] else set()
+    return [name for name, _, _ in migrations() if name not in done]
+
+
+def migrate(db: Database) -> list[str]:
+    """Apply what is missing; returns the names applied. Each migration is one transaction.
+
+    Raises:
+        ConfigError: a migration that was applied has been edited since, or the database is newer.
+    """
+    conn = db.connect()
+    applied = []
+    try:
+        conn.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+        conn.execute(
+            "CREATE TABLE IF NOT EXISTS hub_migrations (name text PRIMARY KEY, checksum text NOT NULL,"
+            " applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        done: dict[str, str] = dict(conn.execute("SELECT name, checksum FROM hub_migrations").fetchall())
+        known = migrations()
+        if newer := sorted(set(done) - {name for name, _, _ in known}):
+            raise ConfigError(f"the database has migrations this version does not know ({newer[0]}): update the hub")
+        for name, checksum, sql in known:
+            if name in done:
+                if done[name] != checksum:
+                    raise ConfigError(f"migration {name} was changed after it had been applied")
+                continue
+            with conn.transaction():
+                conn.execute(cast("LiteralString", sql))
+                conn.execute("INSERT INTO hub_migrations (name, checksum) VALUES (%s, %s)", [name, checksum])
+            applied.append(name)
+    except psycopg.OperationalError as e:
+        raise UnavailableError(f"the database does not answer: {e}") from e
+    finally:
+        conn.close()
+    return applied

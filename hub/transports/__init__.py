@@ -1,0 +1,1 @@
+"""Stage 9: REST, AMQP and SOAP behind one seam, see `base`."""
