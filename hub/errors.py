@@ -24,6 +24,11 @@ puts a secret into a message.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hub.models import Delivery
+
 
 class HubError(Exception):
     """Base of all errors that the hub raises on purpose. Its text may be shown to a person."""
@@ -61,6 +66,7 @@ class DeliveryError(HubError):
         status: HTTP status or None.
         response_body: what the service answered, bounded, or None.
         retry_after: seconds the service asked to wait, or None.
+        delivery: the log row of the attempt, set by the gateway.
     """
 
     outcome: str = "fault"
@@ -77,6 +83,7 @@ class DeliveryError(HubError):
         self.status = status
         self.response_body = response_body
         self.retry_after = retry_after
+        self.delivery: Delivery | None = None
 
     @property
     def retriable(self) -> bool:

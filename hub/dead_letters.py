@@ -1,0 +1,77 @@
+"""Stage 10: after the last failure: `move_to_dlq()`, and the way back, `replay()`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from hub.errors import NotFoundError
+from hub.hooks import Hooks
+from hub.models import Claim, DeadReason, Delivery, Service
+from hub.store.graves import Graves
+from hub.store.ledger import Ledger
+
+log = structlog.get_logger("hub.dead_letters")
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a replay did: new task ids, and how many dead letters had to stay (their rule is gone)."""
+
+    tasks: tuple[int, ...]
+    orphans: int = 0
+
+
+class DeadLetters:
+    """The dead-letter queue: a table, kept until a person decides."""
+
+    def __init__(self, ledger: Ledger, graves: Graves, hooks: Hooks) -> None:
+        self._ledger = ledger
+        self._graves = graves
+        self._hooks = hooks
+
+    def move_to_dlq(self, claim: Claim, service: Service, delivery: Delivery, reason: DeadReason) -> None:
+        """The task is over: dead letter, log row and the task's end in one transaction."""
+        if self._ledger.move_to_dlq(claim, delivery, reason):
+            self._hooks.dead_letter(service.name, reason.value)
+            self._hooks.task_finished(service.name, "dead")
+            log.error("dead letter", task=claim.id, event=claim.event_name, service=service.name,
+                      attempts=claim.attempt, error=delivery.error)  # fmt: skip
+
+    def count(self, *, service: str | None = None, since: datetime | None = None, until: datetime | None = None) -> int:
+        """How many dead letters a replay with these filters would take."""
+        return self._graves.count(service=service, since=since, until=until)
+
+    def replay(
+        self,
+        ids: Sequence[int] | None = None,
+        *,
+        service: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 500,
+    ) -> Replayed:
+        """Give dead letters a new life: the same rule and event, attempts from 0, a new idempotency key.
+
+        A dead letter leaves in the transaction that makes its task, or stays. Takes at most `limit` of
+        those that match; call again until nothing is replayed.
+
+        Raises:
+            NotFoundError: an id was given that is no dead letter, or a service that is none.
+        """
+        if ids is not None and (missing := self._graves.missing(ids)):
+            raise NotFoundError(f"no dead letter {missing[0]}; `hub dlq list` shows what there is")
+        made, orphans = self._graves.revive(ids, service=service, since=since, until=until, limit=limit)
+        by_service: dict[str, int] = {}
+        for _, name in made:
+            by_service[name] = by_service.get(name, 0) + 1
+        for name, count in by_service.items():
+            self._hooks.dead_letter_replayed(name, count)
+        return Replayed(tuple(task_id for task_id, _ in made), orphans)
+
+    def delete(self, ids: Sequence[int], *, who: str = "cli") -> int:
+        """Cancel dead letters for good; each leaves a row that says who did it."""
+        return self._graves.delete(ids, who=who)

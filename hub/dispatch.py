@@ -1,0 +1,127 @@
+"""Stage 5: one attempt of one task: claim, render, send, settle.
+
+`Dispatcher.run()` returns when the task was delivered, given back, or not to be had; it raises
+`AttemptFailed` when the attempt counts. `tasks.retries` then decides: again later, or the dead-letter queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Literal
+
+import structlog
+
+from hub import rules
+from hub.codec import loads
+from hub.errors import CircuitOpenError, DeliveryError, HubError, RateLimitedError, UnavailableError
+from hub.gateway import Gateway, record
+from hub.hooks import Hooks
+from hub.models import Claim, Delivery, Request, Rule, Service
+from hub.store.ledger import Ledger
+from hub.store.registry import Registry
+
+log = structlog.get_logger("hub.dispatch")
+_NOT_HELD = 1.0  # seconds until a task whose rule this process does not know yet is tried again
+
+
+class AttemptFailed(HubError):  # noqa: N818 - an outcome, not an error of the hub
+    """An attempt that counts has failed. Carries what the ledger needs to settle it."""
+
+    def __init__(self, claim: Claim, service: Service, error: DeliveryError, delivery: Delivery) -> None:
+        super().__init__(str(error))
+        self.claim = claim
+        self.service = service
+        self.error = error
+        self.delivery = delivery
+
+
+class Dispatcher:
+    """Runs attempts. One instance per process, used by all worker threads."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        ledger: Ledger,
+        gateway: Gateway,
+        hooks: Hooks,
+        *,
+        circuit_open: Literal["park", "count"],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._registry = registry
+        self._ledger = ledger
+        self._gateway = gateway
+        self._hooks = hooks
+        self._count_open = circuit_open == "count"
+        self._now = now
+
+    def run(self, task_id: int) -> Literal["delivered", "parked", "skipped"]:
+        """One attempt.
+
+        Raises:
+            AttemptFailed: the attempt counts and must be settled with its claim.
+            UnavailableError: the database is away and the process is stopping.
+        """
+        claim = self._ledger.claim(task_id)
+        if claim is None:
+            return "skipped"
+        context = {"task": claim.id, "event": claim.event_name, "attempt": claim.attempt}
+        try:
+            service, rule = self._registry.service_by_id(claim.service_id), self._registry.rule_by_id(claim.rule_id)
+            if service is None or rule is None:  # deleted a moment ago: the next claim holds it
+                self._ledger.give_back(claim, delay=_NOT_HELD)
+                return "parked"
+            context |= {"rule": rule.name, "service": service.name}
+            self._hooks.queue_wait(service.name, max(0.0, (self._now() - claim.due_at).total_seconds()))
+            delivery = self._attempt(claim, service, rule)
+        except (CircuitOpenError, RateLimitedError) as e:
+            if isinstance(e, CircuitOpenError):
+                self._hooks.parked(service.name)
+                if self._count_open:
+                    raise self._failed(claim, service, e) from e
+            self._ledger.give_back(claim, delay=e.retry_after or 1.0, why=str(e))
+            log.info("parked", why=str(e), retry_after=e.retry_after, **context)
+            return "parked"
+        except DeliveryError as e:
+            log.warning("attempt failed", outcome=e.outcome, status=e.status, error=str(e), **context)
+            raise self._failed(claim, service, e) from e
+        except BaseException as e:
+            why = str(e) if isinstance(e, HubError) else f"the hub's own fault: {type(e).__name__}"
+            self._ledger.give_back(claim, delay=_NOT_HELD, why=why)
+            if not isinstance(e, UnavailableError):
+                log.exception("the hub's own fault; the attempt does not count", **context)
+            return "parked"
+        if self._ledger.finish(claim, delivery):
+            seconds = (self._now() - claim.accepted_at).total_seconds()
+            self._hooks.task_finished(service.name, "delivered", max(0.0, seconds))
+        log.info("delivered", status=delivery.status, latency_ms=round(delivery.latency_ms or 0, 1), **context)
+        return "delivered"
+
+    def _attempt(self, claim: Claim, service: Service, rule: Rule) -> Delivery:
+        request = Request(method=rule.method, endpoint=rule.endpoint, task_id=claim.id, event_name=claim.event_name)
+        try:
+            body, endpoint = rules.render(
+                rule, event_name=claim.event_name, event_data=loads(claim.event_data), event_id=claim.event_uid,
+                task_id=claim.id, now=self._now(),
+            )  # fmt: skip
+        except DeliveryError as e:
+            e.delivery = record(service, request, claim, tries=0, seconds=0.0, error=e)
+            self._hooks.attempt_finished(service.name, e.outcome, 0.0)
+            raise
+        request = Request(
+            endpoint=endpoint,
+            method=rule.method,
+            body=body,
+            idempotency_key=claim.key,
+            task_id=claim.id,
+            event_name=claim.event_name,
+            event_id=claim.event_uid,
+        )
+        return self._gateway.execute_request(service, request, claim)
+
+    def _failed(self, claim: Claim, service: Service, error: DeliveryError) -> AttemptFailed:
+        delivery = error.delivery
+        if delivery is None:
+            delivery = record(service, Request(task_id=claim.id), claim, tries=0, seconds=0.0, error=error)
+        return AttemptFailed(claim, service, error, delivery)

@@ -1,0 +1,165 @@
+"""Stage 6: `execute_request()`: breaker -> retry policy -> transport -> delivery record.
+
+Both of the hub's tasks, and `hub.request()`, go through here. Whatever happens leaves a `Delivery`: returned
+on success, attached to the error (`error.delivery`) on failure. The caller writes it, in the
+same transaction as what it means for the task.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from hub.errors import DeliveryError, EgressRefusedError, TransportError, UnavailableError
+from hub.hooks import Hooks
+from hub.models import BreakerState, Claim, Delivery, Direction, Request, Response, Service, ServiceType
+from hub.retry_policy import run_tries
+from hub.store.breakers import Breakers, Permit
+from hub.store.flow import Flow
+from hub.templates import mask_body
+from hub.transports.base import Deadline, Transport
+
+log = structlog.get_logger("hub.gateway")
+_BACKOFF_CAP = 60.0
+
+
+class Gateway:
+    """The one door to external services.
+
+    Args:
+        lease: raises `UnavailableError` when this process may no longer send (its lease is over).
+        sleep: waits between tries; injected in tests.
+    """
+
+    def __init__(
+        self,
+        transports: Mapping[ServiceType, Transport],
+        breakers: Breakers,
+        flow: Flow,
+        hooks: Hooks,
+        *,
+        lease: Callable[[], None] = lambda: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._transports = transports
+        self._breakers = breakers
+        self._flow = flow
+        self._hooks = hooks
+        self._lease = lease
+        self._sleep = sleep
+
+    def execute_request(self, service: Service, request: Request, claim: Claim | None = None) -> Delivery:
+        """Send within one attempt; at most `service.tries` network tries.
+
+        Args:
+            claim: the task behind it; None for a direct request.
+
+        Raises:
+            CircuitOpenError, RateLimitedError: nothing was sent; the attempt may be given back.
+            DeliveryError: the attempt failed; `.delivery` says how.
+            UnavailableError: the hub's own fault, before anything was sent.
+        """
+        self._lease()
+        self._flow.take_slot(service)
+        permit = self._permit(service, claim)
+        transport = self._transports[service.type]
+        started = time.perf_counter()
+        tried = 0
+
+        def send(number: int) -> Response:
+            nonlocal tried
+            if number > 1:
+                self._lease()
+            tried = number
+            return transport.send(service, request, Deadline(service.timeout))
+
+        def report(number: int, error: DeliveryError | None) -> None:
+            self._hooks.try_finished(service.name, error.outcome if error else "success")
+
+        try:
+            response, _ = run_tries(
+                send, tries=service.tries, backoff=service.retry_backoff, cap=_BACKOFF_CAP,
+                sleep=self._sleep, on_try=report,
+            )  # fmt: skip
+        except DeliveryError as e:
+            seconds = time.perf_counter() - started
+            self._judge(service, permit, e)
+            self._hooks.attempt_finished(service.name, e.outcome, seconds)
+            e.delivery = record(service, request, claim, tries=tried, seconds=seconds, error=e)
+            raise
+        except BaseException:
+            self._quietly(lambda: self._breakers.release(service, permit))
+            raise
+        seconds = time.perf_counter() - started
+        self._quietly(lambda: self._breakers.succeeded(service, permit))
+        self._hooks.attempt_finished(service.name, "success", seconds)
+        return record(service, request, claim, tries=tried, seconds=seconds, response=response)
+
+    def check(self, service: Service) -> str:
+        """Reach the service without side effects; what was seen, in a sentence. Moves no breaker."""
+        return self._transports[service.type].check(service, Deadline(service.timeout))
+
+    def close(self) -> None:
+        """Close every transport."""
+        for transport in self._transports.values():
+            transport.close()
+
+    def _permit(self, service: Service, claim: Claim | None) -> Permit:
+        """The claim read the circuit a moment ago: a closed one needs no second look."""
+        if claim is not None and claim.breaker is BreakerState.CLOSED:
+            return Permit(claim.breaker_epoch, clean=claim.breaker_failures == 0)
+        lease = (service.timeout + _BACKOFF_CAP) * service.tries + 5
+        return self._breakers.admit(service, probe_lease=lease)
+
+    def _judge(self, service: Service, permit: Permit, error: DeliveryError) -> None:
+        if error.counts_against_breaker:
+            self._quietly(lambda: self._breakers.failed(service, permit))
+        elif isinstance(error, TransportError) and not isinstance(error, EgressRefusedError):
+            self._quietly(lambda: self._breakers.succeeded(service, permit))  # it said no: it is alive
+        else:
+            self._quietly(lambda: self._breakers.release(service, permit))
+
+    def _quietly(self, act: Callable[[], None]) -> None:
+        """The outcome of a send must reach the ledger even when the breaker's row cannot be written."""
+        try:
+            act()
+        except UnavailableError as e:
+            log.warning("circuit not updated", error=str(e))
+
+
+def record(
+    service: Service,
+    request: Request,
+    claim: Claim | None,
+    *,
+    tries: int,
+    seconds: float,
+    response: Response | None = None,
+    error: DeliveryError | None = None,
+) -> Delivery:
+    """The delivery row of one attempt; configured payload paths are masked in what is kept."""
+    mask = service.options.get("mask")
+    status = response.status if response else error.status if error else None
+    answer = response.body if response else error.response_body if error else None
+    return Delivery(
+        direction=Direction.OUTBOUND,
+        service_id=service.id,
+        service=service.name,
+        success=error is None,
+        task_id=claim.id if claim else request.task_id,
+        rule_id=claim.rule_id if claim else None,
+        event_id=claim.event_id if claim else None,
+        event=claim.event_name if claim else request.event_name,
+        endpoint=request.endpoint,
+        method=request.method if service.type is ServiceType.REST else service.type.value.upper(),
+        attempt=claim.attempt if claim else None,
+        tries=tries,
+        status=status,
+        latency_ms=seconds * 1000,
+        outcome=error.outcome if error else "success",
+        error=str(error) if error else None,
+        request_body=mask_body(request.body, mask) if mask and request.body else request.body,
+        response_body=answer,
+    )

@@ -1,0 +1,208 @@
+"""Stage 3: an event comes in. Dedupe, match, write event and tasks in ONE transaction, commit, then enqueue.
+
+If the process dies after the commit and before the enqueue, the releaser finds the tasks in the ledger.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from hub import rules
+from hub.codec import canonical, dumps
+from hub.errors import HubError, PayloadError
+from hub.hooks import Hooks
+from hub.models import JSON, Accepted, Event, Rule, TaskState
+from hub.store.database import Connection
+from hub.store.intake import CONTENT_WINDOW, KEY_WINDOW, Intake, NewEvent, Written
+from hub.store.registry import Registry
+
+_SEEN_AGAIN = 60.0  # seconds after which a name's sample is refreshed
+_SAMPLE_LIMIT = 65536
+
+
+class HandOver(Protocol):
+    """The way to the broker."""
+
+    def admits(self, service_id: int, count: int) -> bool:
+        """Whether new tasks of this service may go to the broker now, or wait for the releaser."""
+
+    def publish(self, tasks: Sequence[tuple[int, int]]) -> None:
+        """Hand over (service id, task id) pairs; never raises: what fails is the releaser's."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    accepted: Accepted | None  # known already: unmatched, or the same as an earlier one of this call
+    new: NewEvent | None = None
+    same_as: int | None = None
+
+
+def parse_event(value: JSON, *, limit: int, key: str | None = None) -> Event:
+    """An event from what people send: `{"name", "data", "id"}` or a bare Moodle object.
+
+    Args:
+        value: parsed JSON.
+        limit: most bytes of the event as JSON.
+        key: the sender's own id, where it came beside the body (Idempotency-Key).
+
+    Raises:
+        PayloadError: says which field is wrong.
+    """
+    if not isinstance(value, dict):
+        raise PayloadError(f"an event is a JSON object, not {_kind(value)}")
+    if "name" in value or "data" in value:
+        if extra := sorted(set(value) - {"name", "data", "id"}):
+            raise PayloadError(f"{extra[0]}: unknown field; an event has name, data and id")
+        name, data = value.get("name"), value.get("data", {})
+        own = value.get("id")
+        if own is not None and not isinstance(own, str | int):
+            raise PayloadError(f"id: must be a text, not {_kind(own)}")
+        if own is not None and not isinstance(own, bool):
+            key = str(own)
+        field = "name"
+    elif "eventname" in value:
+        name, data, field = value["eventname"], value, "eventname"
+    else:
+        raise PayloadError('name: missing; send {"name": ..., "data": {...}} or a Moodle event with "eventname"')
+    return check_event(Event(name, data, key), limit=limit, field=field)
+
+
+def check_event(event: Event, *, limit: int, field: str = "name") -> Event:
+    """The same event, if it is a sound one; raises `PayloadError` that names the field."""
+    name, key = event.name, event.key
+    if not isinstance(name, str):
+        raise PayloadError(f"{field}: must be a text, not {_kind(name)}")
+    if not 1 <= len(name) <= 255 or any(c < " " or c == "\x7f" for c in name):
+        raise PayloadError(f"{field}: must have 1 to 255 characters and no control characters")
+    if key is not None and (not isinstance(key, str) or not 1 <= len(key) <= 255 or not key.isprintable()):
+        raise PayloadError("id: must have 1 to 255 printable characters")
+    size = len(dumps(event.data).encode("utf-8", "surrogatepass"))
+    if size > limit:
+        raise PayloadError(f"data: {size} bytes are more than the limit of {limit} (HUB_EVENT_LIMIT)")
+    return event
+
+
+def _kind(value: object) -> str:
+    return {type(None): "null", bool: "a boolean", dict: "an object", list: "an array", str: "a text"}.get(
+        type(value), "a number"
+    )
+
+
+class Observer:
+    """Takes events in. Safe to use from many threads and processes at once."""
+
+    def __init__(
+        self, registry: Registry, intake: Intake, handover: HandOver, hooks: Hooks, *, event_limit: int
+    ) -> None:
+        self._registry = registry
+        self._intake = intake
+        self._handover = handover
+        self._hooks = hooks
+        self._limit = event_limit
+        self._seen: OrderedDict[str, float] = OrderedDict()
+
+    def handle_event(self, event: Event) -> Accepted:
+        """Accept one event; when this returns, its tasks are in the ledger.
+
+        Raises:
+            PayloadError: the event is not usable; nothing was written.
+            UnavailableError: the database is away; nothing was accepted.
+        """
+        return self.handle_events([event])[0]
+
+    def handle_events(self, events: Sequence[Event], *, depth: int = 0) -> list[Accepted]:
+        """Accept all of them, in one transaction, or none."""
+        accepted, queued = self.write(events, [depth] * len(events))
+        self.hand_over(queued)
+        return accepted
+
+    def write(
+        self, events: Sequence[Event], depths: Sequence[int], conn: Connection | None = None
+    ) -> tuple[list[Accepted], list[tuple[int, int]]]:
+        """Write events within `conn`'s transaction; give the second result to `hand_over` after its commit."""
+        prepared = self._prepare(events, depths)
+        new = [p.new for p in prepared if p.new is not None]
+        written = iter(self._intake.write(new, conn) if new else [])
+        accepted: list[Accepted] = []
+        queued: list[tuple[int, int]] = []
+        counts = {"accepted": 0, "duplicate": 0, "unmatched": 0}
+        for p in prepared:
+            if p.new is not None:
+                result: Written = next(written)
+                accepted.append(Accepted(result.uid, result.duplicate, tuple(result.tasks)))
+                queued += result.queued
+                counts["duplicate" if result.duplicate else "accepted"] += 1
+            elif p.same_as is not None:
+                accepted.append(replace(accepted[p.same_as], duplicate=True, tasks=()))
+                counts["duplicate"] += 1
+            else:
+                assert p.accepted is not None
+                accepted.append(p.accepted)
+                counts["unmatched"] += 1
+        for name, count in counts.items():
+            if count:
+                self._hooks.event_accepted(name, count)
+        self._remember(events)
+        return accepted, queued
+
+    def hand_over(self, queued: Sequence[tuple[int, int]]) -> None:
+        """Enqueue what `write` returned; only after the commit."""
+        if queued:
+            self._handover.publish(queued)
+
+    def _prepare(self, events: Sequence[Event], depths: Sequence[int]) -> list[_Prepared]:
+        snapshot = self._registry.snapshot()
+        at: dict[bytes, int] = {}
+        prepared: list[_Prepared] = []
+        for event, depth in zip(events, depths, strict=True):
+            check_event(event, limit=self._limit)
+            matching = [rule for rule in snapshot.rules if rules.matches(rule, event)]
+            uid = event.key or str(uuid.uuid4())
+            if not matching:
+                prepared.append(_Prepared(Accepted(uid, duplicate=False)))
+                continue
+            key, window = _key(event)
+            if key in at:
+                prepared.append(_Prepared(None, same_as=at[key]))
+                continue
+            at[key] = len(prepared)
+            tasks = [(rule.id, rule.service_id, self._state(rule)) for rule in matching]
+            prepared.append(_Prepared(None, NewEvent(key, window, uid, event.name, dumps(event.data), depth, tasks)))
+        return prepared
+
+    def _state(self, rule: Rule) -> str:
+        if not (rule.enabled and rule.service_enabled):
+            return TaskState.HELD.value
+        return (TaskState.QUEUED if self._handover.admits(rule.service_id, 1) else TaskState.PENDING).value
+
+    def _remember(self, events: Sequence[Event]) -> None:
+        """Keep what names look like; best effort, a name at most once a minute."""
+        now = time.monotonic()
+        samples = {}
+        for event in events:
+            if now - self._seen.get(event.name, -_SEEN_AGAIN) >= _SEEN_AGAIN and len(samples) < 100:
+                self._seen[event.name] = now
+                self._seen.move_to_end(event.name)
+                text = dumps(event.data)
+                samples[event.name] = text if len(text) <= _SAMPLE_LIMIT else "{}"
+        while len(self._seen) > 1000:
+            self._seen.popitem(last=False)
+        if samples:
+            try:
+                self._intake.seen(samples)
+            except HubError:
+                pass  # suggestions are not worth failing an accepted event
+
+
+def _key(event: Event) -> tuple[bytes, float]:
+    """What an event is deduplicated on, and for how many seconds."""
+    if event.key is not None:
+        return hashlib.sha256(b"id\0" + event.key.encode("utf-8", "surrogatepass")).digest(), KEY_WINDOW
+    content = b"content\0" + event.name.encode() + b"\0" + canonical(event.data)
+    return hashlib.sha256(content).digest(), CONTENT_WINDOW

@@ -1,0 +1,82 @@
+"""Group commit: threads that want the same statement at the same time share one execution of it.
+
+The first caller becomes the leader and runs the batch; whoever comes meanwhile waits and forms the next
+one. Nobody waits for a timer: a lone caller runs at once, and under load batches grow by themselves.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class _Call(Generic[Item, Result]):
+    __slots__ = ("done", "error", "item", "result")
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self.done = threading.Lock()
+        self.done.acquire()
+        self.result: Result | None = None
+        self.error: BaseException | None = None
+
+
+class Batcher(Generic[Item, Result]):
+    """Runs `execute(items) -> results` (same length and order) for many threads.
+
+    Args:
+        execute: runs one batch; what it raises is raised in every caller of that batch.
+        limit: most items of one batch.
+    """
+
+    def __init__(self, execute: Callable[[list[Item]], list[Result]], *, limit: int = 200) -> None:
+        self._execute = execute
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._waiting: list[_Call[Item, Result]] = []
+        self._leading = False
+
+    def __call__(self, item: Item) -> Result:
+        """Run `item` with the next batch and return its result."""
+        call: _Call[Item, Result] = _Call(item)
+        with self._lock:
+            self._waiting.append(call)
+            lead = not self._leading
+            self._leading = True
+        if not lead:
+            call.done.acquire()
+            if call.error is None and call.result is _LEAD:
+                lead = True
+        if lead:
+            self._lead(call)
+        if call.error is not None:
+            raise call.error
+        return call.result  # type: ignore[return-value]
+
+    def _lead(self, own: _Call[Item, Result]) -> None:
+        """Run one batch that holds `own`, then pass the lead to whoever waits longest."""
+        with self._lock:
+            batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
+        try:
+            results = self._execute([call.item for call in batch])
+            for call, result in zip(batch, results, strict=True):
+                call.result = result
+        except BaseException as e:
+            for call in batch:
+                call.error = e
+        with self._lock:
+            heir = self._waiting[0] if self._waiting else None
+            self._leading = heir is not None
+        for call in batch:
+            if call is not own:
+                call.done.release()
+        if heir is not None:
+            heir.result = _LEAD  # type: ignore[assignment]
+            heir.done.release()
+
+
+_LEAD = object()

@@ -1,0 +1,131 @@
+"""The circuits in PostgreSQL: lock the row, ask the pure rules in `hub.breaker`, write what they say.
+
+One short transaction per transition, so all processes share one truth and exactly one probe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from hub import breaker
+from hub.breaker import Circuit
+from hub.errors import CircuitOpenError
+from hub.hooks import Hooks
+from hub.models import BreakerState, Service
+from hub.store.database import Connection, Database
+
+log = structlog.get_logger("hub.breaker")
+
+_READ = """
+SELECT state, failures, epoch, retry_at, probe_until, clock_timestamp() FROM breakers WHERE service_id = %s FOR UPDATE
+"""
+_WRITE = """
+UPDATE breakers SET state = %s, failures = %s, epoch = %s, retry_at = %s, probe_until = %s,
+    changed_at = CASE WHEN state = %s THEN changed_at ELSE now() END
+WHERE service_id = %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Leave to send, given in a circuit's `epoch`; `probe` holds the one half-open slot."""
+
+    epoch: int
+    probe: bool = False
+    clean: bool = True  # no failures were on record, so a success need not be written
+
+
+class Breakers:
+    """Per-service circuits, shared by all processes."""
+
+    def __init__(self, db: Database, hooks: Hooks) -> None:
+        self._db = db
+        self._hooks = hooks
+
+    def admit(self, service: Service, *, probe_lease: float) -> Permit:
+        """Leave to send, or not.
+
+        Args:
+            probe_lease: seconds after which a probe that never reported frees its slot.
+
+        Raises:
+            CircuitOpenError: with the seconds until it is worth asking again.
+        """
+        if service.cb_failure_threshold == 0:
+            return Permit(0)
+        with self._db.transaction() as conn:
+            circuit, now = self._read(conn, service)
+            admission = breaker.admit(circuit, now, probe_lease)
+            if admission.new_state is not None:
+                self._write(conn, service, circuit, admission.new_state)
+        if not admission.allowed:
+            wait = max(0.1, admission.retry_after)
+            raise CircuitOpenError(f"the circuit of {service.name} is open", retry_after=wait)
+        if admission.new_state is not None:
+            self._tell(service, circuit, admission.new_state)
+        current = admission.new_state or circuit
+        return Permit(current.epoch, admission.probe, clean=current.failures == 0 and not admission.probe)
+
+    def succeeded(self, service: Service, permit: Permit) -> None:
+        """The service answered: it is alive."""
+        if service.cb_failure_threshold and not permit.clean:
+            self._move(service, lambda c, now: breaker.on_success(c, permit.epoch, permit.probe))
+
+    def failed(self, service: Service, permit: Permit) -> None:
+        """One `execute_request()` failed in a way that says the service is down."""
+        if service.cb_failure_threshold:
+            self._move(
+                service,
+                lambda c, now: breaker.on_failure(
+                    c, permit.epoch, permit.probe, now, service.cb_failure_threshold, service.cb_cooldown
+                ),
+            )
+
+    def release(self, service: Service, permit: Permit) -> None:
+        """Nothing was learned (the hub failed before the send): a probe gives its slot back."""
+        if permit.probe:
+            self._db.run(
+                "UPDATE breakers SET probe_until = clock_timestamp() WHERE service_id = %s AND epoch = %s"
+                " AND state = 'half_open'",
+                [service.id, permit.epoch],
+            )
+
+    def reset(self, service: Service) -> bool:
+        """A person closes the circuit; says whether it was not closed."""
+
+        def closed(circuit: Circuit, now: datetime) -> Circuit:
+            return Circuit(state=BreakerState.CLOSED, epoch=circuit.epoch + 1)
+
+        return self._move(service, closed)
+
+    def _move(self, service: Service, step: Callable[[Circuit, datetime], Circuit | None]) -> bool:
+        with self._db.transaction() as conn:
+            circuit, now = self._read(conn, service)
+            new = step(circuit, now)
+            if new is not None:
+                self._write(conn, service, circuit, new)
+        if new is not None:
+            self._tell(service, circuit, new)
+        return new is not None and new.state != circuit.state
+
+    def _read(self, conn: Connection, service: Service) -> tuple[Circuit, datetime]:
+        row = conn.execute(_READ, [service.id]).fetchone()
+        if row is None:
+            conn.execute("INSERT INTO breakers (service_id) VALUES (%s) ON CONFLICT DO NOTHING", [service.id])
+            row = conn.execute(_READ, [service.id]).fetchone()
+        assert row is not None
+        state, failures, epoch, retry_at, probe_until, now = row
+        return Circuit(BreakerState(state), failures, epoch, retry_at, probe_until), now
+
+    def _write(self, conn: Connection, service: Service, old: Circuit, new: Circuit) -> None:
+        values = [new.state.value, new.failures, new.epoch, new.retry_at, new.probe_until, new.state.value, service.id]
+        conn.execute(_WRITE, values)
+
+    def _tell(self, service: Service, old: Circuit, new: Circuit) -> None:
+        if old.state != new.state:
+            self._hooks.breaker_changed(service.name, old.state.value, new.state.value)
+            log.warning("circuit moved", service=service.name, was=old.state.value, now=new.state.value)

@@ -1,0 +1,105 @@
+"""Dead letters in PostgreSQL: replay and deletion, each one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from hub.errors import NotFoundError
+from hub.store.database import Database
+
+_WHERE = """
+    (%(ids)s::bigint[] IS NULL OR d.id = ANY(%(ids)s))
+    AND (%(service)s::bigint IS NULL OR d.service_id = %(service)s)
+    AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s)
+    AND (%(until)s::timestamptz IS NULL OR d.created_at < %(until)s)
+"""
+# The event may have been purged meanwhile: it comes back with its old id, and as young as the replay.
+_REVIVE = f"""
+WITH chosen AS (
+    SELECT d.id, r.enabled AND s.enabled AS live, s.name
+    FROM dead_letters d
+    JOIN rules r ON r.id = d.rule_id AND r.deleted_at IS NULL
+    JOIN services s ON s.id = d.service_id AND s.deleted_at IS NULL
+    WHERE {_WHERE}
+    ORDER BY d.id LIMIT %(limit)s FOR UPDATE OF d SKIP LOCKED
+), raised AS (
+    DELETE FROM dead_letters d USING chosen c WHERE d.id = c.id RETURNING d.*, c.live, c.name
+), restored AS (
+    INSERT INTO events (id, uid, name, data, depth)
+    SELECT DISTINCT ON (event_id) event_id, event_uid, event, event_data, event_depth FROM raised
+    ON CONFLICT (id) DO UPDATE SET created_at = now()
+), made AS (
+    INSERT INTO tasks (event_id, rule_id, service_id, state, expires_at)
+    SELECT event_id, rule_id, service_id, CASE WHEN live THEN 'pending' ELSE 'held' END,
+           now() + make_interval(secs => %(max_age)s)
+    FROM raised ORDER BY id RETURNING id, service_id
+)
+SELECT m.id, s.name FROM made m JOIN services s ON s.id = m.service_id ORDER BY m.id
+"""  # noqa: S608 - constants
+_COUNT = f"SELECT count(*) AS n FROM dead_letters d WHERE {_WHERE}"  # noqa: S608
+_ORPHANS = f"""
+SELECT count(*) AS n FROM dead_letters d
+LEFT JOIN rules r ON r.id = d.rule_id LEFT JOIN services s ON s.id = d.service_id
+WHERE (r.id IS NULL OR s.id IS NULL OR r.deleted_at IS NOT NULL OR s.deleted_at IS NOT NULL) AND {_WHERE}
+"""  # noqa: S608
+_DELETE = """
+WITH gone AS (
+    DELETE FROM dead_letters WHERE id = ANY(%s) RETURNING id, task_id, rule_id, service_id, event
+)
+INSERT INTO cancellations (dead_letter_id, task_id, rule_id, service_id, event, reason, who)
+SELECT id, task_id, rule_id, service_id, event, 'dead letter deleted', %s FROM gone
+"""
+
+
+class Graves:
+    """The table behind the dead-letter queue."""
+
+    def __init__(self, db: Database, *, max_age: float) -> None:
+        self._db = db
+        self._max_age = max_age
+
+    def _params(
+        self, ids: Sequence[int] | None, service: str | None, since: datetime | None, until: datetime | None
+    ) -> dict[str, Any]:
+        service_id = None
+        if service is not None:
+            row = self._db.one("SELECT id FROM services WHERE name = %s ORDER BY deleted_at NULLS FIRST", [service])
+            if row is None:
+                raise NotFoundError(f"no service named {service!r}")
+            service_id = row["id"]
+        return {"ids": list(ids) if ids is not None else None, "service": service_id, "since": since, "until": until}
+
+    def missing(self, ids: Sequence[int]) -> list[int]:
+        """Those of `ids` that are no dead letters."""
+        rows = self._db.all("SELECT id FROM dead_letters WHERE id = ANY(%s)", [list(ids)])
+        return sorted(set(ids) - {row["id"] for row in rows})
+
+    def count(self, *, service: str | None, since: datetime | None, until: datetime | None) -> int:
+        """How many match."""
+        row = self._db.one(_COUNT, self._params(None, service, since, until))
+        return int(row["n"]) if row else 0
+
+    def revive(
+        self,
+        ids: Sequence[int] | None,
+        *,
+        service: str | None,
+        since: datetime | None,
+        until: datetime | None,
+        limit: int,
+    ) -> tuple[list[tuple[int, str]], int]:
+        """Make tasks of dead letters: ([(task id, service name)], how many have no rule any more)."""
+        params = self._params(ids, service, since, until) | {"limit": limit, "max_age": self._max_age}
+        with self._db.transaction() as conn:
+            made = [(row[0], row[1]) for row in conn.execute(_REVIVE.encode(), params).fetchall()]
+            orphans = 0
+            if not made:
+                row = conn.execute(_ORPHANS.encode(), params).fetchone()
+                orphans = row[0] if row else 0
+        return made, orphans
+
+    def delete(self, ids: Sequence[int], *, who: str) -> int:
+        """Delete; returns how many were there."""
+        return self._db.run(_DELETE, [list(ids), who])

@@ -1,0 +1,399 @@
+"""Services and rules: the configuration, in memory in every process and the same in all of them.
+
+A change is announced by a trigger (`NOTIFY hub_config`) when it commits; a listener thread drops the
+snapshot. A process without a listener (a CLI command) reads it once.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import structlog
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from hub.definitions import RuleSpec, ServiceSpec, parse_spec, template_value
+from hub.errors import ConfigError, ConflictError, HubError, NotFoundError, UnavailableError
+from hub.models import Rule, Service, ServiceType
+from hub.store.database import Connection, Database, Row
+from hub.store.vault import Vault
+
+log = structlog.get_logger("hub.registry")
+
+_SERVICE_COLUMNS = (
+    "name", "type", "base_url", "enabled", "auth_type", "timeout", "max_retries", "retry_backoff",
+    "cb_failure_threshold", "cb_cooldown", "response_queue", "options", "secrets",
+)  # fmt: skip
+_SELECT_SERVICES = "SELECT * FROM services WHERE deleted_at IS NULL ORDER BY name"
+_SELECT_RULES = """
+SELECT r.*, s.name AS service, s.enabled AS service_enabled
+FROM rules r JOIN services s ON s.id = r.service_id AND s.deleted_at IS NULL
+WHERE r.deleted_at IS NULL ORDER BY r.name"""
+_LISTEN_RETRY = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All services and rules at one moment."""
+
+    services: tuple[Service, ...]
+    rules: tuple[Rule, ...]
+    by_service_id: dict[int, Service]
+    by_rule_id: dict[int, Rule]
+
+
+class Registry:
+    """Reads and writes services and rules."""
+
+    def __init__(self, db: Database, vault: Vault) -> None:
+        self._db = db
+        self._vault = vault
+        self._snapshot: Snapshot | None = None
+        self._generation = 0
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._listener: threading.Thread | None = None
+        self._listening: Connection | None = None
+
+    # Reading
+
+    def snapshot(self) -> Snapshot:
+        """The current configuration; a query only after a change."""
+        snapshot = self._snapshot
+        if snapshot is not None:
+            return snapshot
+        with self._lock:
+            if self._snapshot is None:
+                generation = self._generation
+                loaded = self._load()
+                if generation == self._generation and self._listener is not None:
+                    self._snapshot = loaded  # without a listener nobody would tell us of a change
+                return loaded
+            return self._snapshot
+
+    def _load(self) -> Snapshot:
+        with self._db.transaction() as conn, conn.cursor(row_factory=dict_row) as cur:
+            cur.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            services = tuple(self._service(row) for row in cur.execute(_SELECT_SERVICES).fetchall())
+            rules = tuple(_rule(row) for row in cur.execute(_SELECT_RULES).fetchall())
+        return Snapshot(services, rules, {s.id: s for s in services}, {r.id: r for r in rules})
+
+    def _service(self, row: Row) -> Service:
+        secrets = self._vault.open(row["secrets"])
+        fields = {k: row[k] for k in (*_SERVICE_COLUMNS[2:-1], "id", "name", "version", "created_at", "updated_at")}
+        return Service(type=ServiceType(row["type"]), secrets=secrets, **fields)
+
+    def services(self) -> list[Service]:
+        """Every service, by name."""
+        return list(self.snapshot().services)
+
+    def rules(self) -> list[Rule]:
+        """Every rule, by name."""
+        return list(self.snapshot().rules)
+
+    def service_by_id(self, service_id: int) -> Service | None:
+        return self.snapshot().by_service_id.get(service_id)
+
+    def rule_by_id(self, rule_id: int) -> Rule | None:
+        return self.snapshot().by_rule_id.get(rule_id)
+
+    def service(self, name: str) -> Service:
+        """The service of that name; raises `NotFoundError`."""
+        for service in self.snapshot().services:
+            if service.name == name:
+                return service
+        raise NotFoundError(f"no service named {name!r}; `hub service list` shows what there is")
+
+    def rule(self, name: str) -> Rule:
+        """The rule of that name; raises `NotFoundError`."""
+        for rule in self.snapshot().rules:
+            if rule.name == name:
+                return rule
+        raise NotFoundError(f"no rule named {name!r}; `hub rule list` shows what there is")
+
+    # Hearing of changes
+
+    def listen(self) -> None:
+        """Start the thread that hears of changes; until then every read asks the database."""
+        if self._listener is None:
+            self._listener = threading.Thread(target=self._listen, name="hub-config", daemon=True)
+            self._listener.start()
+
+    def invalidate(self) -> None:
+        """Forget the snapshot: the next read loads it again."""
+        with self._lock:
+            self._generation += 1
+            self._snapshot = None
+
+    def _listen(self) -> None:
+        while not self._stop.is_set():
+            try:
+                conn = self._listening = self._db.connect()
+                try:
+                    conn.execute("LISTEN hub_config")
+                    self.invalidate()  # whatever changed while nobody listened
+                    while not self._stop.is_set():
+                        for _ in conn.notifies(timeout=1.0, stop_after=1):
+                            self.invalidate()
+                finally:
+                    conn.close()
+            except (psycopg.Error, UnavailableError):
+                self.invalidate()
+                self._stop.wait(_LISTEN_RETRY)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._stop.set()
+        if self._listener is not None:
+            self._listener.join(timeout=3)
+
+    # Services
+
+    def add_service(self, spec: ServiceSpec) -> Service:
+        """Create a service; raises `ConflictError` when the name is taken."""
+        columns, secrets = spec.split()
+        with self._db.transaction() as conn:
+            row = self._insert_service(conn, columns, secrets, spec.name)
+        return self._service(row)
+
+    def _insert_service(self, conn: Connection, columns: Row, secrets: dict[str, str], name: str) -> Row:
+        values = {**columns, "options": Jsonb(columns["options"]), "secrets": self._vault.seal(secrets)}
+        with conn.cursor(row_factory=dict_row) as cur:
+            try:
+                row = cur.execute(
+                    "INSERT INTO services (name, type, base_url, enabled, auth_type, timeout, max_retries,"
+                    " retry_backoff, cb_failure_threshold, cb_cooldown, response_queue, options, secrets) VALUES"
+                    " (%(name)s, %(type)s, %(base_url)s, %(enabled)s, %(auth_type)s, %(timeout)s, %(max_retries)s,"
+                    " %(retry_backoff)s, %(cb_failure_threshold)s, %(cb_cooldown)s, %(response_queue)s, %(options)s,"
+                    " %(secrets)s) RETURNING *",
+                    values,
+                ).fetchone()
+            except psycopg.errors.UniqueViolation:
+                raise ConflictError(f"there is a service named {name!r} already") from None
+            assert row is not None
+            cur.execute("INSERT INTO breakers (service_id) VALUES (%s)", [row["id"]])
+            cur.execute("INSERT INTO service_flow (service_id) VALUES (%s)", [row["id"]])
+        self.invalidate()
+        return row
+
+    def update_service(self, name: str, changes: dict[str, Any], version: int | None = None) -> Service:
+        """Change fields of a service (those of `ServiceSpec`); secrets that are not named stay.
+
+        Raises:
+            ConflictError: it has changed since `version`, or the new name is taken.
+            ConfigError: the result would not be a valid service.
+        """
+        current = self.service(name)
+        merged = _merge(service_document(current, secrets=True), changes)
+        spec: ServiceSpec = parse_spec(ServiceSpec, merged)
+        columns, secrets = spec.split()
+        values = {
+            **columns,
+            "options": Jsonb(columns["options"]),
+            "secrets": self._vault.seal(secrets),
+            "id": current.id,
+            "seen": version if version is not None else current.version,
+        }
+        with self._db.transaction() as conn, conn.cursor(row_factory=dict_row) as cur:
+            try:
+                row = cur.execute(
+                    "UPDATE services SET name = %(name)s, type = %(type)s, base_url = %(base_url)s,"
+                    " enabled = %(enabled)s, auth_type = %(auth_type)s, timeout = %(timeout)s,"
+                    " max_retries = %(max_retries)s, retry_backoff = %(retry_backoff)s,"
+                    " cb_failure_threshold = %(cb_failure_threshold)s, cb_cooldown = %(cb_cooldown)s,"
+                    " response_queue = %(response_queue)s, options = %(options)s, secrets = %(secrets)s,"
+                    " version = version + 1, updated_at = now()"
+                    " WHERE id = %(id)s AND version = %(seen)s AND deleted_at IS NULL RETURNING *",
+                    values,
+                ).fetchone()
+            except psycopg.errors.UniqueViolation:
+                raise ConflictError(f"there is a service named {spec.name!r} already") from None
+            if row is None:
+                raise ConflictError(f"service {name!r} was changed by somebody else; read it again")
+        self.invalidate()
+        return self._service(row)
+
+    def enable_service(self, name: str, enabled: bool) -> None:
+        """Enable or disable; tasks of a disabled service are held, not lost."""
+        self._touch("services", self.service(name).id, enabled)
+
+    def delete_service(self, name: str) -> int:
+        """Delete a service and its rules; their tasks become orphans. Returns how many rules went."""
+        service = self.service(name)
+        with self._db.transaction() as conn:
+            conn.execute(
+                "UPDATE services SET deleted_at = now(), secrets = NULL, version = version + 1 WHERE id = %s",
+                [service.id],
+            )
+            gone = conn.execute(
+                "UPDATE rules SET deleted_at = now(), version = version + 1"
+                " WHERE service_id = %s AND deleted_at IS NULL",
+                [service.id],
+            ).rowcount
+        self.invalidate()
+        return gone
+
+    def _touch(self, table: str, row_id: int, enabled: bool) -> None:
+        sql = {
+            "services": "UPDATE services SET enabled = %s, version = version + 1, updated_at = now() WHERE id = %s",
+            "rules": "UPDATE rules SET enabled = %s, version = version + 1, updated_at = now() WHERE id = %s",
+        }
+        with self._db.transaction() as conn:
+            conn.execute(sql[table].encode(), [enabled, row_id])
+        self.invalidate()
+
+    def rotate_secrets(self) -> int:
+        """Encrypt every service's secrets with the newest key; returns how many."""
+        with self._db.transaction() as conn:
+            rows = conn.execute("SELECT id, secrets FROM services WHERE secrets IS NOT NULL FOR UPDATE").fetchall()
+            for row_id, sealed in rows:
+                conn.execute("UPDATE services SET secrets = %s WHERE id = %s", [self._vault.rotate(sealed), row_id])
+        return len(rows)
+
+    # Rules
+
+    def add_rule(self, spec: RuleSpec) -> Rule:
+        """Create a rule; raises `ConflictError` (name taken) or `NotFoundError` (no such service)."""
+        service = self.service(spec.service)
+        with self._db.transaction() as conn, conn.cursor(row_factory=dict_row) as cur:
+            try:
+                row = cur.execute(
+                    "INSERT INTO rules (name, event, service_id, endpoint, method, payload, conditions, strict, enabled)"
+                    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+                    " RETURNING *, %s::text AS service, %s::boolean AS service_enabled",
+                    [*_rule_values(spec, service), service.name, service.enabled],
+                ).fetchone()
+            except psycopg.errors.UniqueViolation:
+                raise ConflictError(f"there is a rule named {spec.name!r} already") from None
+        assert row is not None
+        self.invalidate()
+        return _rule(row)
+
+    def update_rule(self, name: str, changes: dict[str, Any], version: int | None = None) -> Rule:
+        """Change fields of a rule (those of `RuleSpec`); raises as `update_service` does."""
+        current = self.rule(name)
+        spec: RuleSpec = parse_spec(RuleSpec, {**rule_document(current), **changes})
+        service = self.service(spec.service)
+        seen = version if version is not None else current.version
+        with self._db.transaction() as conn, conn.cursor(row_factory=dict_row) as cur:
+            try:
+                row = cur.execute(
+                    "UPDATE rules SET name = %s, event = %s, service_id = %s, endpoint = %s, method = %s, payload = %s,"
+                    " conditions = %s, strict = %s, enabled = %s, version = version + 1, updated_at = now()"
+                    " WHERE id = %s AND version = %s AND deleted_at IS NULL"
+                    " RETURNING *, %s::text AS service, %s::boolean AS service_enabled",
+                    [*_rule_values(spec, service), current.id, seen, service.name, service.enabled],
+                ).fetchone()
+            except psycopg.errors.UniqueViolation:
+                raise ConflictError(f"there is a rule named {spec.name!r} already") from None
+            if row is None:
+                raise ConflictError(f"rule {name!r} was changed by somebody else; read it again")
+        self.invalidate()
+        return _rule(row)
+
+    def enable_rule(self, name: str, enabled: bool) -> None:
+        """Enable or disable; tasks of a disabled rule are held, not lost."""
+        self._touch("rules", self.rule(name).id, enabled)
+
+    def delete_rule(self, name: str) -> None:
+        """Delete a rule; its tasks become orphans, to be purged by a person."""
+        rule = self.rule(name)
+        self._db.run("UPDATE rules SET deleted_at = now(), version = version + 1 WHERE id = %s", [rule.id])
+        self.invalidate()
+
+
+def _rule(row: Row) -> Rule:
+    return Rule(**{k: row[k] for k in Rule.__dataclass_fields__})
+
+
+def _rule_values(spec: RuleSpec, service: Service) -> list[Any]:
+    conditions = None if spec.conditions is None else Jsonb(spec.conditions)
+    return [
+        spec.name, spec.event, service.id, spec.endpoint, spec.method, spec.template(), conditions, spec.strict,
+        spec.enabled,
+    ]  # fmt: skip
+
+
+def _merge(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes over a document; `auth` and `inbound` merge by key unless auth's type changes."""
+    merged = {**document, **changes}
+    for part in ("auth", "inbound"):
+        old, new = document.get(part), changes.get(part)
+        if isinstance(old, dict) and isinstance(new, dict) and new.get("type", old.get("type")) == old.get("type"):
+            merged[part] = {**old, **new}
+    if "base_url" in changes and isinstance(changes["base_url"], str) and "***" in changes["base_url"]:
+        raise ConfigError("the password is masked (***); give the whole URL", field="base_url")
+    return merged
+
+
+def service_document(service: Service, *, secrets: bool = False, mask: str = "***") -> dict[str, Any]:
+    """A service as people write it (the apply file's shape); secrets masked unless asked for."""
+    from hub.definitions import join_password  # local: only documents need it
+
+    known = service.secrets
+    show = (lambda key: known[key]) if secrets else (lambda key: mask)
+    o = service.options
+    auth: dict[str, Any] = {"type": service.auth_type}
+    if "token" in known:
+        auth["token"] = show("token")
+    if o.get("apikey_header"):
+        auth["header"] = o["apikey_header"]
+    if o.get("username"):
+        auth["username"] = o["username"]
+    url = service.base_url
+    if "password" in known:
+        if service.auth_type == "basic":
+            auth["password"] = show("password")
+        else:
+            from urllib.parse import quote
+
+            url = join_password(url, quote(known["password"], safe="") if secrets else mask)
+    if service.auth_type == "oauth2":
+        auth.update(o.get("oauth2", {}), client_secret=show("client_secret"))
+    document: dict[str, Any] = {
+        "name": service.name,
+        "type": service.type.value,
+        "base_url": url,
+        "enabled": service.enabled,
+        "auth": auth,
+        "timeout": service.timeout,
+        "max_retries": service.max_retries,
+        "retry_backoff": service.retry_backoff,
+        "cb_failure_threshold": service.cb_failure_threshold,
+        "cb_cooldown": service.cb_cooldown,
+        "response_queue": service.response_queue,
+    }
+    for key in ("headers", "ca_file", "client_cert", "client_key", "rate_limit", "max_attempts", "retry_delays", "mask"):
+        if key in o:
+            document[key] = o[key]
+    secret_headers = {k.removeprefix("header:"): show(k) for k in known if k.startswith("header:")}
+    if secret_headers:
+        document["secret_headers"] = secret_headers
+    for key in ("signing_secret", "signing_secret_old"):
+        if key in known:
+            document[key] = show(key)
+    inbound = {k.removeprefix("inbound_"): show(k) for k in known if k.startswith("inbound_")}
+    if inbound:
+        document["inbound"] = inbound
+    return document
+
+
+def rule_document(rule: Rule) -> dict[str, Any]:
+    """A rule as people write it."""
+    return {
+        "name": rule.name,
+        "event": rule.event,
+        "service": rule.service,
+        "endpoint": rule.endpoint,
+        "method": rule.method,
+        "payload": template_value(rule.payload),
+        "conditions": rule.conditions,
+        "strict": rule.strict,
+        "enabled": rule.enabled,
+    }
+
+
+__all__ = ["HubError", "Registry", "Snapshot", "rule_document", "service_document"]

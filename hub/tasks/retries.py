@@ -1,0 +1,85 @@
+"""The five-attempt rule, as a Dramatiq middleware.
+
+| Attempt | On failure |
+|---|---|
+| 1-4 | the next attempt is scheduled in the ledger, later each time |
+| 5 | `move_to_dlq()`; the task is over |
+
+Dramatiq swallows what `after_*` hooks raise and then acknowledges the message. So the message is first marked
+as failed, then the task is settled, and only then the mark is taken off: a settlement that did not
+happen is never an acknowledged loss.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+import structlog
+
+from hub.dead_letters import DeadLetters
+from hub.dispatch import AttemptFailed
+from hub.hooks import Hooks
+from hub.models import DeadReason
+from hub.settings import Settings
+from hub.store.ledger import Ledger
+
+log = structlog.get_logger("hub.retries")
+_JITTER = 0.1
+
+
+class TaskRetries(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
+    """Settles failed attempts: schedule the next one, or move the task to the dead-letter queue.
+
+    Args:
+        jitter: gives a number in [-1, 1]; injected in tests.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        dead_letters: DeadLetters,
+        hooks: Hooks,
+        *,
+        jitter: Callable[[], float] = lambda: random.uniform(-1, 1),  # noqa: S311 - spread, not secrecy
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._dead_letters = dead_letters
+        self._hooks = hooks
+        self._jitter = jitter
+
+    def after_process_message(
+        self, broker: dramatiq.Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        """Settle the attempt if the actor raised `AttemptFailed`; anything else stays a failed message."""
+        if exception is None:
+            return
+        message.fail()
+        if isinstance(exception, AttemptFailed):
+            self.settle(exception)
+            message.failed = False
+
+    def settle(self, failure: AttemptFailed) -> None:
+        """Attempts 1-4: again later. The last one: dead letter."""
+        claim, service = failure.claim, failure.service
+        limit = service.options.get("max_attempts") or self._settings.max_attempts
+        if claim.attempt >= limit:
+            self._dead_letters.move_to_dlq(claim, service, failure.delivery, DeadReason.ATTEMPTS)
+            return
+        delay = self.delay(claim.attempt, service.options.get("retry_delays"), failure.error.retry_after)
+        if self._ledger.fail(claim, failure.delivery, delay=delay):
+            self._hooks.retry_scheduled(service.name)
+            log.info("next attempt scheduled", task=claim.id, service=service.name, attempt=claim.attempt,
+                     delay=round(delay, 1))  # fmt: skip
+
+    def delay(self, attempt: int, own: list[float] | None, retry_after: float | None) -> float:
+        """Seconds until the attempt after number `attempt`; at least the service's `Retry-After`, capped."""
+        base = own[min(attempt, len(own)) - 1] if own else self._settings.delay_after(attempt)
+        delay = base * (1 + _JITTER * self._jitter())
+        if retry_after is not None:
+            delay = max(delay, min(retry_after, self._settings.retry_after_cap))
+        return delay
