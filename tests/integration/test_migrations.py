@@ -1,0 +1,77 @@
+"""The runner of numbered SQL files, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import psycopg
+import pytest
+
+from hub.errors import ConfigError, UnavailableError
+from hub.store.database import Database
+from hub.store.migrate import migrate, migrations, pending
+
+NAMES = [name for name, _, _ in migrations()]
+
+
+def test_a_second_run_applies_nothing(empty_database_url: str) -> None:
+    """`hub migrate` is part of every start; it must be harmless."""
+    db = Database(empty_database_url)
+    db.open()
+    assert pending(db) == NAMES
+    assert migrate(db) == NAMES
+    assert migrate(db) == []
+    assert pending(db) == []
+    db.close()
+
+
+def test_an_edited_migration_is_refused(database_url: str) -> None:
+    """Two installations whose tables differ under one version number cannot be helped later."""
+    with psycopg.connect(database_url) as conn:
+        conn.execute("UPDATE hub_migrations SET checksum = 'other' WHERE name = %s", [NAMES[0]])
+    with pytest.raises(ConfigError, match=NAMES[0]):
+        migrate(Database(database_url))
+
+
+def test_a_newer_database_is_refused(database_url: str) -> None:
+    """An old worker left running after an upgrade must not write into tables it does not know."""
+    with psycopg.connect(database_url) as conn:
+        conn.execute("INSERT INTO hub_migrations (name, checksum) VALUES ('9999_future.sql', 'x')")
+    with pytest.raises(ConfigError, match=r"9999_future\.sql"):
+        migrate(Database(database_url))
+
+
+def test_two_processes_at_once_apply_each_migration_once(empty_database_url: str) -> None:
+    """Several workers start together after a deployment."""
+    code = (
+        "import sys; from hub.store.database import Database; from hub.store.migrate import migrate;"
+        "print(len(migrate(Database(sys.argv[1]))))"
+    )
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code, empty_database_url], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    applied = sorted(int(run.communicate(timeout=60)[0]) for run in runs)
+    assert [run.returncode for run in runs] == [0, 0, 0]
+    assert applied == [0, 0, len(NAMES)]
+
+
+def test_a_migration_that_fails_leaves_nothing(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a migration could neither be repeated nor be gone on from."""
+    broken = [("0001_good.sql", "1", "CREATE TABLE good (i int)"), ("0002_bad.sql", "2", "CREATE TABLE bad (i int); X")]
+    monkeypatch.setattr("hub.store.migrate.migrations", lambda: broken)
+    with pytest.raises(psycopg.errors.SyntaxError):
+        migrate(Database(empty_database_url))
+    with psycopg.connect(empty_database_url) as conn:
+        assert conn.execute("SELECT to_regclass('good') IS NOT NULL, to_regclass('bad') IS NULL").fetchone() == (
+            True,
+            True,
+        )
+        assert conn.execute("SELECT name FROM hub_migrations").fetchall() == [("0001_good.sql",)]
+
+
+def test_a_database_that_does_not_answer_is_said_to() -> None:
+    """The first thing that goes wrong for a newcomer is the URL."""
+    with pytest.raises(UnavailableError, match="does not answer"):
+        migrate(Database("postgresql://nobody:secret@127.0.0.1:1/none"))
