@@ -66,6 +66,7 @@ class DeliveryError(HubError):
         status: HTTP status or None.
         response_body: what the service answered, bounded, or None.
         retry_after: seconds the service asked to wait, or None.
+        tries: network sends made, set by the retry policy.
         delivery: the log row of the attempt, set by the gateway.
     """
 
@@ -83,6 +84,7 @@ class DeliveryError(HubError):
         self.status = status
         self.response_body = response_body
         self.retry_after = retry_after
+        self.tries = 0
         self.delivery: Delivery | None = None
 
     @property

@@ -1,0 +1,88 @@
+"""Stage 4a: dotted paths into JSON values: look one up, mask some. Pure.
+
+`other.username` is the member `username` of the member `other`; a number is a list index. A string on the
+way is read as JSON where it holds an object or a list: Moodle's `other` may come as one.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+from hub.codec import dumps, loads
+from hub.errors import PayloadError
+from hub.models import JSON
+
+MISSING: Final = object()
+"""What `dig` returns where the path leads nowhere; null is a value."""
+
+
+@lru_cache(4096)
+def split_path(path: str) -> tuple[str, ...]:
+    """The steps of a dotted path; raises `PayloadError` when one is empty."""
+    steps = tuple(path.split("."))
+    if not all(steps) or any(c < " " or c == "\x7f" for c in path):
+        raise PayloadError(f"{path!r} is not a dotted path such as other.username")
+    return steps
+
+
+def dig(value: JSON, steps: tuple[str, ...]) -> JSON:
+    """What the steps lead to, or `MISSING`."""
+    for step in steps:
+        if type(value) is str:
+            value = _inner(value)
+        if type(value) is dict:
+            value = value.get(step, MISSING)
+        elif (
+            type(value) is list
+            and step.isascii()
+            and step.isdigit()
+            and len(step) < 10
+            and int(step) < len(value)
+        ):
+            value = value[int(step)]
+        else:
+            return MISSING
+    return value
+
+
+def mask_body(text: str, paths: list[str]) -> str:
+    """The JSON text with `***` at the given dotted paths, for what is kept; `*` is any key or index.
+
+    A name applied to a list means each of its items. Text that is not JSON becomes `***` as a whole:
+    nobody can tell where its secrets are.
+    """
+    if not paths:
+        return text
+    try:
+        value = loads(text)
+        for path in paths:
+            value = _masked(value, path.split("."))
+        return dumps(value)
+    except (PayloadError, RecursionError):
+        return "***"
+
+
+def _masked(value: JSON, steps: list[str]) -> JSON:
+    if not steps:
+        return "***"
+    if type(value) is str and type(inner := _inner(value)) is not str:
+        return dumps(_masked(inner, steps))
+    step, rest = steps[0], steps[1:]
+    if type(value) is dict:
+        return {k: _masked(v, rest) if step in (k, "*") else v for k, v in value.items()}
+    if type(value) is list:
+        if step == "*" or not (step.isascii() and step.isdigit()):
+            return [_masked(v, rest if step == "*" else steps) for v in value]
+        return [_masked(v, rest) if str(i) == step else v for i, v in enumerate(value)]
+    return value
+
+
+def _inner(text: str) -> JSON:
+    """The object or list that a string holds as JSON, else the string."""
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            return loads(text)
+        except PayloadError:
+            pass
+    return text

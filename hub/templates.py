@@ -1,0 +1,243 @@
+"""Stage 4b: payload and endpoint templates, filled from one event. Pure; compiled once per text.
+
+A payload template is parsed as JSON first and filled in the tree, so no value can break the JSON: a string
+that is one placeholder takes the value's JSON type, inside a longer string (or a key) the value is formatted
+in. A placeholder outside of quotes counts as quoted. In an endpoint, values are percent-encoded and
+cannot leave their path segment.
+
+Placeholders: dotted paths into the event's data (list indexes too), `event.name`, `event.id`, `event.data`
+(all of it), `task.id`, `now` (ISO 8601, UTC).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import pairwise
+from urllib.parse import quote, unquote
+
+from hub.codec import dumps, loads
+from hub.errors import InvalidPayloadError, PayloadError
+from hub.models import JSON
+from hub.paths import MISSING, dig, mask_body, split_path
+
+__all__ = ["Scope", "check_endpoint", "check_template", "mask_body", "render_body", "render_endpoint"]
+
+_PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}")
+# A JSON string (also one without an end, so that the scan stays linear), or a placeholder outside of one.
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|\{\{([^{}"]*)\}\}', re.DOTALL)
+_CACHED = 2048  # templates kept compiled
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What placeholders can see. `strict`: a path that leads nowhere is an error, not null."""
+
+    data: JSON
+    event_name: str
+    event_id: str
+    task_id: int
+    now: datetime
+    strict: bool = False
+
+
+Node = Callable[[Scope], JSON]
+
+_RESERVED: dict[str, Node] = {
+    "event.name": lambda scope: scope.event_name,
+    "event.id": lambda scope: scope.event_id,
+    "event.data": lambda scope: scope.data,
+    "task.id": lambda scope: scope.task_id,
+    "now": lambda scope: scope.now.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+}
+
+
+def check_template(text: str | None) -> None:
+    """Raises `PayloadError` with line and column if the text is no payload template; blank is fine."""
+    if text and text.strip():
+        _compiled(text)
+
+
+def check_endpoint(text: str) -> None:
+    """Raises `PayloadError` when a placeholder of an endpoint is malformed."""
+    _compiled_endpoint(text)
+
+
+def render_body(text: str | None, scope: Scope) -> str:
+    """The payload as JSON text; without a template it is the event's data.
+
+    Raises:
+        InvalidPayloadError: the template is not usable, or in strict mode a placeholder leads nowhere.
+    """
+    try:
+        body = dumps(_compiled(text)(scope) if text and text.strip() else scope.data)
+        if not body.isascii():
+            body.encode()
+    except PayloadError as e:
+        raise InvalidPayloadError(f"payload template: {e}") from None
+    except RecursionError:
+        raise InvalidPayloadError("payload template: nested too deeply") from None
+    except UnicodeEncodeError:
+        raise InvalidPayloadError("payload: half a surrogate pair cannot be sent") from None
+    return body
+
+
+def render_endpoint(text: str, scope: Scope) -> str:
+    """The endpoint with its placeholders percent-encoded.
+
+    Raises:
+        InvalidPayloadError: as `render_body`; also when values leave a path segment empty, or make it `.` or
+            `..` once decoded: servers treat `%2E%2E` and `..%2F` as `..`, so the request could go astray.
+    """
+    if "{{" not in text:
+        return text
+    try:
+        segments, query = _compiled_endpoint(text)
+        path = [_fill(parts, scope) for parts in segments]
+        for parts, filled in zip(segments, path, strict=True):
+            if len(parts) > 1 and not _stays_inside(unquote(filled)):
+                raise InvalidPayloadError(f"endpoint: the values of the event make a path segment of {text!r} unsafe")
+        return "/".join(path) + _fill(query, scope)
+    except PayloadError as e:
+        raise InvalidPayloadError(f"endpoint: {e}") from None
+    except UnicodeEncodeError:
+        raise InvalidPayloadError("endpoint: half a surrogate pair cannot be sent") from None
+
+
+def _text(value: JSON) -> str:
+    """A value inside a longer string."""
+    if type(value) is str:
+        return value
+    return "" if value is None else dumps(value)
+
+
+@lru_cache(_CACHED)
+def _compiled(text: str) -> Node:
+    quoted, shifts = _quote_bare(text)
+    try:
+        tree = loads(quoted)
+    except PayloadError as e:
+        if not isinstance(e.__context__, json.JSONDecodeError):
+            raise
+        position = e.__context__.pos
+        position -= max((grown for end, grown in shifts if end <= position), default=0)
+        raise PayloadError(f"not JSON: {e.__context__.msg} at {_place(text, position)}") from None
+    try:
+        return _compile(tree) or (lambda scope: tree)
+    except RecursionError:
+        raise PayloadError("nested too deeply") from None
+
+
+def _quote_bare(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """Put quotes around the placeholders that have none.
+
+    Returns the text, and for each change where it ends and by how much the text has grown up to there.
+    """
+    out: list[str] = []
+    shifts: list[tuple[int, int]] = []
+    last = grown = 0
+    for token in _TOKEN.finditer(text):
+        _check_placeholders(text, token.start(), token.end())
+        if token[1] is None:
+            continue
+        quoted = dumps(token[0])
+        out += [text[last : token.start()], quoted]
+        last = token.end()
+        grown += len(quoted) - len(token[0])
+        shifts.append((last + grown, grown))
+    return "".join([*out, text[last:]]), shifts
+
+
+def _check_placeholders(text: str, start: int, end: int) -> None:
+    while (opening := text.find("{{", start, end)) >= 0:
+        while text.startswith("{{{", opening) and opening + 3 <= end:
+            opening += 1  # of three braces the last two open
+        match = _PLACEHOLDER.match(text, opening, end)
+        if match is None:
+            raise PayloadError(f"{{{{ without its }}}} at {_place(text, opening)}")
+        try:
+            split_path(match[1].strip())
+        except PayloadError as e:
+            raise PayloadError(f"placeholder {e} at {_place(text, opening)}") from None
+        start = match.end()
+
+
+def _place(text: str, position: int) -> str:
+    line = text.count("\n", 0, position) + 1
+    return f"line {line} column {position - text.rfind(chr(10), 0, position)}"
+
+
+def _compile(value: JSON) -> Node | None:
+    """A function that builds the value, None when it is the same for every event."""
+    if type(value) is str:
+        return _compile_text(value)
+    if type(value) is list:
+        nodes = [_compile(item) for item in value]
+        if not any(nodes):
+            return None
+        items = list(zip(value, nodes, strict=True))
+        return lambda scope: [node(scope) if node else item for item, node in items]
+    if type(value) is dict:
+        members = [(key, _compile_text(key), item, _compile(item)) for key, item in value.items()]
+        if not any(key_node or node for _, key_node, _, node in members):
+            return None
+        return lambda scope: {
+            (_text(key_node(scope)) if key_node else key): (node(scope) if node else item)
+            for key, key_node, item, node in members
+        }
+    return None
+
+
+def _compile_text(text: str) -> Node | None:
+    if "{{" not in text:
+        return None
+    parts = _parts(text)
+    if len(parts) == 3 and parts[0] == parts[2] == "":
+        return parts[1] if callable(parts[1]) else None
+    return lambda scope: "".join([part if isinstance(part, str) else _text(part(scope)) for part in parts])
+
+
+def _parts(text: str) -> list[str | Node]:
+    """Literals and placeholders in turn."""
+    _check_placeholders(text, 0, len(text))
+    pieces = _PLACEHOLDER.split(text)
+    return [_lookup(piece.strip()) if i % 2 else piece for i, piece in enumerate(pieces)]
+
+
+def _lookup(name: str) -> Node:
+    if name in _RESERVED:
+        return _RESERVED[name]
+    steps = split_path(name)
+
+    def look(scope: Scope) -> JSON:
+        value = dig(scope.data, steps)
+        if value is not MISSING:
+            return value
+        if scope.strict:
+            raise InvalidPayloadError(f"{{{{{name}}}}} is not in the event, and the rule is strict")
+        return None
+
+    return look
+
+
+@lru_cache(_CACHED)
+def _compiled_endpoint(text: str) -> tuple[list[list[str | Node]], list[str | Node]]:
+    """The path's segments, and what follows the path (from `?` or `#` on)."""
+    _check_placeholders(text, 0, len(text))
+    bare = _PLACEHOLDER.sub(lambda m: "x" * len(m[0]), text)  # a `/` or `?` in a name is no separator
+    end = min((i for i in (bare.find("?"), bare.find("#")) if i >= 0), default=len(text))
+    cuts = [-1, *(i for i in range(end) if bare[i] == "/"), end]
+    segments = [_parts(text[a + 1 : b]) for a, b in pairwise(cuts)]
+    return segments, _parts(text[end:])
+
+
+def _fill(parts: list[str | Node], scope: Scope) -> str:
+    return "".join([p if isinstance(p, str) else quote(_text(p(scope)), safe="") for p in parts])
+
+
+def _stays_inside(segment: str) -> bool:
+    return segment != "" and all(part.partition(";")[0] not in (".", "..") for part in re.split(r"[/\\]", segment))
