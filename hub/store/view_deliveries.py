@@ -1,0 +1,98 @@
+"""The delivery log, read for people: by service, direction, result, status, time, task."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, LiteralString
+
+from hub.store.database import Database, Row
+from hub.store.filters import bounded, found, like, service_ids, window
+
+_DISORDER = timedelta(minutes=2)  # how far ids and times may disagree: transactions commit out of order
+
+_DELIVERY: LiteralString = """
+SELECT d.id, d.task_id, d.direction, d.service, d.event, d.endpoint, d.method, d.attempt, d.tries, d.status,
+       d.latency_ms, d.success, d.error, d.request_body, d.response_body, d.created_at, d.outcome, r.name AS rule
+"""
+_DELIVERY_FROM: LiteralString = " FROM deliveries d LEFT JOIN rules r ON r.id = d.rule_id "
+
+
+class DeliveryViews:
+    """Reads deliveries; writes nothing."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def list_deliveries(
+        self,
+        *,
+        service: str | None = None,
+        direction: str | None = None,
+        failed: bool | None = None,
+        task: int | None = None,
+        event: str | None = None,
+        status: int | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        before: int | None = None,
+        after: int | None = None,
+        limit: int = 50,
+    ) -> list[Row]:
+        """The log, newest first; with `after` (an id, to follow the log) oldest first.
+
+        Args:
+            failed: True only failures, False only successes.
+        """
+        where: list[LiteralString] = ["true"]
+        params: dict[str, Any] = {"limit": bounded(limit)}
+        if service is not None:
+            ids = service_ids(self._db, service)
+            where.append("d.service_id = %(service_id)s" if len(ids) == 1 else "d.service_id = ANY(%(services)s)")
+            params |= {"service_id": ids[0] if ids else None, "services": ids}
+        if direction is not None:
+            where.append("d.direction = 'inbound'" if direction == "inbound" else "d.direction = 'outbound'")
+        if failed is not None:
+            where.append("NOT d.success" if failed else "d.success")
+        if task is not None:
+            where.append("d.task_id = %(task)s")
+            params["task"] = task
+        if status is not None:
+            where.append("d.status = %(status)s")
+            params["status"] = status
+        like(where, params, "d.event", event)
+        if since is not None:
+            where.append("d.id >= %(first)s")
+            params["first"] = self.first_delivery_since(since)
+        if until is not None:
+            where.append("d.id < %(last)s")
+            params["last"] = self.first_delivery_since(until + _DISORDER * 2)
+        if after is not None:
+            where.append("d.id > %(after)s")
+            params["after"] = after
+        window(where, params, since, until, before)
+        order: LiteralString = "" if after is not None else "DESC"
+        return self._db.all(
+            _DELIVERY + _DELIVERY_FROM + "WHERE " + " AND ".join(where) + f" ORDER BY d.id {order} LIMIT %(limit)s",
+            params,
+        )
+
+    def delivery(self, delivery_id: int) -> Row:
+        """One delivery; raises `NotFoundError`."""
+        sql = _DELIVERY + ", d.properties" + _DELIVERY_FROM + "WHERE d.id = %s"
+        return found(self._db.one(sql, [delivery_id]), "delivery", delivery_id)
+
+    def first_delivery_since(self, since: datetime) -> int:
+        """An id that no delivery at or after `since` lies below. A few look-ups, no index on time."""
+        since = (since if since.tzinfo else since.replace(tzinfo=UTC)) - _DISORDER
+        ends = self._db.one("SELECT min(id) AS low, max(id) AS high FROM deliveries")
+        if ends is None or ends["low"] is None:
+            return 0
+        low, high = ends["low"], ends["high"] + 1
+        while low < high:
+            middle = (low + high) // 2
+            row = self._db.one("SELECT id, created_at FROM deliveries WHERE id >= %s ORDER BY id LIMIT 1", [middle])
+            if row is None or row["created_at"] >= since:
+                high = middle
+            else:
+                low = row["id"] + 1
+        return int(low)
