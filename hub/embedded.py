@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import shutil
 import stat
 import subprocess
@@ -181,28 +182,25 @@ class PrivatePostgres:
         sync(self._root)
 
     def _prefix(self) -> list[str]:
-        """What to put before a command: PostgreSQL refuses to run as root."""
-        if os.geteuid() != 0:
-            if self._data.exists() and self._data.stat().st_uid != os.geteuid():
-                raise ConfigError(f"{self._data} belongs to another user", field="HUB_HOME")
-            return []
+        """What to put before a command: PostgreSQL refuses to run as root, and initdb for a user without a name."""
+        me = os.geteuid()
         owner = (self._data if self._data.exists() else self._home).stat().st_uid
-        if owner == 0:
-            if subprocess.run([*_UNSHARE, "true"], env=_ENV, capture_output=True, check=False).returncode == 0:
-                return _UNSHARE
+        if me not in (0, owner):
+            raise ConfigError(f"{self._data} belongs to another user", field="HUB_HOME")
+        become: list[str] = []
+        if me == 0 and owner == 0 and not _runs(_UNSHARE):
             owner = _NOBODY
             os.chown(self._root, owner, -1)
-        # The folders above may be closed to that user, so one capability stays: to pass them.
-        caps = "-all,+dac_override"
-        return [
-            "setpriv",
-            f"--reuid={owner}",
-            f"--regid={owner}",
-            "--clear-groups",
-            f"--inh-caps={caps}",
-            f"--ambient-caps={caps}",
-            f"--bounding-set={caps}",
-        ]
+        if owner != me:
+            # The folders above may be closed to that user, so one capability stays: to pass them.
+            caps = "-all,+dac_override"
+            become = ["setpriv", f"--reuid={owner}", f"--regid={owner}", "--clear-groups", f"--inh-caps={caps}"]
+            become += [f"--ambient-caps={caps}", f"--bounding-set={caps}"]
+        if owner == 0 or not _has_name(owner):
+            become += _UNSHARE
+            if not _runs(become):
+                raise ConfigError(f"user id {owner} has no name in /etc/passwd; add one, or set HUB_DATABASE_URL")
+        return become
 
     def _socket_folder(self) -> Path:
         """The data folder, or, when its path is too long for a socket, a short one that is remembered."""
@@ -267,6 +265,21 @@ class PrivatePostgres:
     def _last_words(self, begin: int) -> str:
         text = read(self._root / "log")[begin:].strip()
         return f"{text[-500:]} (all in {self._root / 'log'})"
+
+
+def _runs(prefix: list[str]) -> bool:
+    try:
+        return subprocess.run([*prefix, "true"], env=_ENV, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def _has_name(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 @cache

@@ -19,7 +19,7 @@ from pathlib import Path
 
 OTHER_GUARD = 3
 _QUICK = 2.0  # seconds: a server that ends sooner did not really start
-_PATIENCE = 5  # that many quick ends in a row, and the guard gives up
+_PATIENCE = 4  # that many quick ends in a row, and the guard gives up
 
 
 def postmaster_pid(data: Path) -> int | None:
@@ -87,7 +87,8 @@ class Guard:
             if self._unused or code == 0:  # 0: somebody shut it down on purpose
                 return
             quick = quick + 1 if time.monotonic() - began < _QUICK else 0
-            time.sleep(0.1 * 2**quick)
+            if quick:
+                time.sleep(0.05 * 2**quick)
 
     def _keep_adopted(self, pid: int) -> None:
         while pid in _works_in(self._data):
@@ -128,7 +129,7 @@ def main() -> int:
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     Guard(root, command).run()
-    return 0
+    os._exit(0)  # at once: the locks must not be free before the process is gone
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pika
@@ -16,16 +14,10 @@ import pytest
 
 from hub.settings import Settings
 from tests.support.databases import PostgresServer
+from tests.support.processes import mentioning, wait_for
 from tests.support.rabbit import RabbitNode
 
 ROOT = Path(__file__).parents[2]
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def test_each_test_has_a_migrated_database_and_a_broker(settings: Settings) -> None:
@@ -88,20 +80,8 @@ def test_a_killed_test_run_leaves_no_server(tmp_path: Path) -> None:
     )
     assert run.stdout
     folders = [Path(word) for word in run.stdout.readline().split()]
-    assert _mentions(folders[0]) and _mentions(folders[1])
+    assert mentioning(folders[0]) and mentioning(folders[1])
     os.kill(run.pid, signal.SIGKILL)
     run.communicate()
-    wait_for(lambda: not any(map(_mentions, folders)))
+    wait_for(lambda: not any(map(mentioning, folders)))
     assert not folders[0].exists()
-
-
-def _mentions(folder: Path) -> list[str]:
-    """Processes with the folder in their command line."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if str(folder).encode() in entry.read_bytes():
-                found.append(entry.parent.name)
-        except OSError:
-            continue
-    return found
