@@ -1,0 +1,45 @@
+# Everything a newcomer or CI runs. `make` alone lists it.
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+ARGS ?=
+export PYTHON
+
+.PHONY: help demo up test lint format types bench soak clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.venv/.ready: uv.lock pyproject.toml scripts/bootstrap
+	@scripts/bootstrap
+
+demo: .venv/.ready ## watch the hub deliver, retry, give up, recover: about a minute, nothing to install
+	$(BIN)/hub demo $(ARGS)
+
+up: .venv/.ready ## run the whole hub in one process, its data under .hub
+	$(BIN)/hub up $(ARGS)
+
+test: .venv/.ready ## all tests on real, private servers (ARGS="-k breaker" for some)
+	@$(BIN)/python -m tests.support.provision
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.ready ## style, formatting, and which module may import which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+format: .venv/.ready ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: .venv/.ready ## mypy, strict
+	$(BIN)/mypy
+
+bench: .venv/.ready ## events per second, beside a bare Dramatiq actor doing the same
+	$(BIN)/python -m tests.bench $(ARGS)
+
+soak: .venv/.ready ## a long run under load and faults: does anything grow, get lost, or stop?
+	$(BIN)/python -m tests.bench.soak $(ARGS)
+
+clean: ## remove .venv and caches; the data under .hub stays
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
