@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import itertools
 import json
 import os
 import shutil
@@ -40,21 +39,32 @@ def binaries() -> Path | None:
     return Path(found[-1]) if found and shutil.which("erl") else None
 
 
+_taken: set[int] = set()  # also those of nodes that are stopped just now
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, outside the range from which the system takes outgoing ones."""
-    low, taken = 20000, []
-    candidates = itertools.chain(range(low + os.getpid() % 5000, 32000), range(low, 32000))
-    for port in candidates:
+    """Ports that nobody listens on, below the range from which the system takes outgoing ones.
+
+    Test runs at the same time begin at different places, so that they do not race for one port.
+    """
+    low, size = 20000, 12000
+    begin = os.getpid() * 16
+    ports: list[int] = []
+    for i in range(size):
+        port = low + (begin + i) % size
+        if port in _taken:
+            continue
         with socket.socket() as s:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 s.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        taken.append(port)
-        if len(taken) == count:
-            return taken
-    raise RuntimeError("no free ports")
+        ports.append(port)
+        if len(ports) == count:
+            _taken.update(ports)
+            return ports
+    raise RuntimeError("no free ports between 20000 and 32000")
 
 
 class RabbitNode:
