@@ -103,7 +103,5 @@ def on_failure(
     if circuit.state is BreakerState.CLOSED and failures < threshold:
         return replace(circuit, failures=failures)
     if circuit.state is BreakerState.CLOSED or (circuit.state is BreakerState.HALF_OPEN and probe):
-        return Circuit(
-            BreakerState.OPEN, failures, circuit.epoch + 1, retry_at=now + timedelta(seconds=cooldown)
-        )
+        return Circuit(BreakerState.OPEN, failures, circuit.epoch + 1, retry_at=now + timedelta(seconds=cooldown))
     return None

@@ -33,13 +33,7 @@ def dig(value: JSON, steps: tuple[str, ...]) -> JSON:
             value = _inner(value)
         if type(value) is dict:
             value = value.get(step, MISSING)
-        elif (
-            type(value) is list
-            and step.isascii()
-            and step.isdigit()
-            and len(step) < 10
-            and int(step) < len(value)
-        ):
+        elif type(value) is list and step.isascii() and step.isdigit() and len(step) < 10 and int(step) < len(value):
             value = value[int(step)]
         else:
             return MISSING
