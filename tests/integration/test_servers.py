@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,3 +86,4 @@ def test_a_killed_test_run_leaves_no_server(tmp_path: Path) -> None:
     run.communicate()
     wait_for(lambda: not any(map(mentioning, folders)))
     assert not folders[0].exists()
+    shutil.rmtree(folders[1])  # the next run would have done it

@@ -24,7 +24,9 @@ SCHEDULE = {"name", "cron", "enabled", "last_run_at", "last_result", "next_run_a
 def db(database_url: str) -> Iterator[Database]:
     db = Database(database_url)
     db.open()
-    db.run("INSERT INTO services (name, type, base_url) VALUES ('crm', 'rest', 'http://a/'), ('old', 'rest', 'http://b/')")
+    db.run(
+        "INSERT INTO services (name, type, base_url) VALUES ('crm', 'rest', 'http://a/'), ('old', 'rest', 'http://b/')"
+    )
     db.run("INSERT INTO breakers (service_id) SELECT id FROM services")
     db.run(
         "INSERT INTO rules (name, event, service_id)"
