@@ -15,8 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from hub import embedded
-from hub.embedded import PrivatePostgres
+from hub.embedded import PrivatePostgres, binaries
 from hub.errors import ConfigError, UnavailableError
 from hub.home import load_or_create_key
 from tests.support.processes import mentioning, wait_for
@@ -181,7 +180,7 @@ def test_a_server_without_a_guard_is_adopted(home: Path) -> None:
     """When the guard was killed the server is used as it is, and stopped in the end all the same."""
     user = holder(home)
     url = answer(user)
-    guard = [p for p in mentioning(home) if b"embedded_guard" in command_line(p)]
+    guard = [p for p in mentioning(home) if b"/guard.py" in command_line(p)]
     os.kill(guard[0], signal.SIGKILL)
     server = PrivatePostgres(home)
     pid = server.pid
@@ -201,7 +200,7 @@ def test_everything_killed_at_once_is_recovered(home: Path) -> None:
     with psycopg.connect(url) as conn:
         conn.execute("CREATE TABLE kept AS SELECT 1 AS i")
     os.kill(user.pid, signal.SIGSTOP)
-    for pid in sorted(mentioning(home), key=lambda p: b"embedded_guard" not in command_line(p)):
+    for pid in sorted(mentioning(home), key=lambda p: b"/guard.py" not in command_line(p)):
         os.kill(pid, signal.SIGKILL)
     kill(user)
     wait_for(lambda: not mentioning(home))
@@ -295,7 +294,7 @@ def test_a_normal_user_runs_it_and_root_can_join(home: Path, uid: int, monkeypat
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another user for PostgreSQL")
 def test_root_without_user_namespaces_runs_it_as_nobody(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Container runtimes usually forbid `unshare`."""
-    monkeypatch.setattr(embedded, "_UNSHARE", ["false"])
+    monkeypatch.setattr("hub.embedded.programs._UNSHARE", ["false"])
     with PrivatePostgres(home) as server:
         assert select_one(server.url)
         assert server.pid
@@ -307,12 +306,12 @@ def test_root_without_user_namespaces_runs_it_as_nobody(home: Path, monkeypatch:
 
 def test_a_missing_extra_says_what_to_install(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`pip install integration-hub` brings no database."""
-    embedded.binaries.cache_clear()
-    monkeypatch.setattr(embedded, "find_spec", lambda _: None)
+    binaries.cache_clear()
+    monkeypatch.setattr("hub.embedded.programs.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"integration-hub\[embedded\].*HUB_DATABASE_URL"):
         PrivatePostgres(home).start()
     monkeypatch.undo()
-    embedded.binaries.cache_clear()
+    binaries.cache_clear()
 
 
 def test_a_home_that_is_a_file_is_refused(home: Path) -> None:

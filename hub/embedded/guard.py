@@ -1,6 +1,6 @@
 """The keeper of embedded mode's PostgreSQL: runs the server for as long as somebody uses it.
 
-A script of its own, standard library only (`python -I -S embedded_guard.py ROOT -- COMMAND...`), because it
+A script of its own, standard library only (`python -I -S guard.py ROOT -- COMMAND...`), because it
 has to outlive the process that started it: a killed `hub up` cannot stop its server any more, but the
 kernel takes back its lock on `users.lock`, and that is what the guard waits for. It also starts the
 server again when that was killed, and waits for its end, so that no zombie is left.
