@@ -28,17 +28,8 @@ from hub.home import give, make_folder, read, sync
 
 _SOCKET_PATH_LIMIT = 100  # bytes; the kernel takes 107 (103 on macOS) including the file's name
 _LOG_LIMIT = 10_000_000
-_INITDB = [
-    "-U",
-    "hub",
-    "-A",
-    "trust",
-    "-E",
-    "UTF8",
-    "--no-locale",
-    "--locale-provider=builtin",
-    "--builtin-locale=C.UTF-8",
-]
+_INITDB = ["-U", "hub", "-A", "trust", "-E", "UTF8", "--no-locale"]
+_INITDB += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
 _SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
