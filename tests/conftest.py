@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import pika
 import pytest
 
 from hub.settings import Settings
@@ -73,9 +74,17 @@ def broker_url(broker_node: RabbitNode | None) -> str:
 
 
 @pytest.fixture
-def queue_prefix() -> str:
-    """A prefix for queue names that no other test has."""
-    return f"t{uuid.uuid4().hex[:10]}"
+def queue_prefix() -> Iterator[str]:
+    """A prefix for queue names that no other test has; the hub's queues of it are removed from a given broker."""
+    prefix = f"t{uuid.uuid4().hex[:10]}"
+    yield prefix
+    if GIVEN_BROKER:
+        connection = pika.BlockingConnection(pika.URLParameters(GIVEN_BROKER))
+        channel = connection.channel()
+        for kind in ("", ".dispatch", ".consume", ".tick"):
+            for suffix in ("", ".DQ", ".XQ"):
+                channel.queue_delete(prefix + kind + suffix)
+        connection.close()
 
 
 @pytest.fixture
