@@ -15,6 +15,7 @@
             ├── ConnectError                 refused, DNS, TLS, connection lost
             ├── TimedOutError                no complete answer within the deadline
             ├── RejectedError(status, retry_after)   an answer that means no
+            ├── AuthenticationError          AMQP: user, password, vhost or permission refused
             ├── FaultError                   a SOAP fault
             └── UnroutableError              AMQP: nobody would take the message
 
@@ -158,6 +159,12 @@ class RejectedError(TransportError):
 
 class EgressRefusedError(TransportError):
     """The egress guard does not let the hub talk to that address."""
+
+    outcome = "connect_error"
+
+
+class AuthenticationError(TransportError):
+    """The AMQP broker is there, and refuses the user, the vhost or the permission. HTTP says it with a status."""
 
     outcome = "connect_error"
 

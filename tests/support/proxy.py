@@ -1,0 +1,137 @@
+"""A TCP proxy between the hub and a real server: it can hold answers back, drip them, cut, refuse, and speak TLS."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+
+
+class Proxy:
+    """Forwards 127.0.0.1:`port` to `target`; `tls` ends TLS here. Use as a context manager.
+
+    `hold(after=n)`: of what the server sends from now on, `n` more bytes pass, then nothing until `release()`.
+    `drip()`: what the server sends passes one byte at a time, slower than any sensible deadline allows, faster than
+    a timeout per read would notice. `cut()`: every connection breaks. `refuse()`: the port is closed.
+    """
+
+    def __init__(self, target: tuple[str, int], *, tls: ssl.SSLContext | None = None) -> None:
+        self._target = target
+        self._tls = tls
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.accepted = 0
+        self._open = threading.Event()
+        self._open.set()
+        self._quota = 0
+        self._drip = False
+        self._done = threading.Event()
+        self._lock = threading.Lock()
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Proxy:
+        self._start(self._accept)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.refuse()
+        self.release()
+        self.cut()
+        for thread in self._threads:
+            thread.join(timeout=10)
+            assert not thread.is_alive()
+
+    def hold(self, *, after: int = 0) -> None:
+        self._quota = after
+        self._open.clear()
+
+    def drip(self) -> None:
+        self._drip = True
+
+    def release(self) -> None:
+        self._drip = False
+        self._open.set()
+
+    def cut(self) -> None:
+        """Every connection ends, in both directions; returns when the sockets are shut down."""
+        with self._lock:
+            sockets, self._sockets = self._sockets, []
+        for one in sockets:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def refuse(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            self._start(self._serve, client)
+
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            if self._tls:
+                client = self._tls.wrap_socket(client, server_side=True)
+            server = socket.create_connection(self._target)
+        except OSError:
+            client.close()
+            return
+        with self._lock:
+            self._sockets += [client, server]
+        self._start(self._pump, client, server, False)
+        self._pump(server, client, True)
+
+    def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
+        try:
+            while data := source.recv(65536):
+                while data and answers and not self._open.is_set():
+                    allowed, data = data[: self._quota], data[self._quota :]
+                    self._quota -= len(allowed)
+                    sink.sendall(allowed)
+                    if not self._quota:
+                        self._open.wait()
+                while data and answers and self._drip:
+                    sink.sendall(data[:1])
+                    data = data[1:]
+                    self._done.wait(0.02)
+                sink.sendall(data)
+        except (OSError, ValueError):
+            pass
+        for one in (source, sink):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def _start(self, target: object, *args: object) -> None:
+        thread = threading.Thread(target=target, args=args, daemon=True)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+
+def unused_port() -> int:
+    """A port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        port: int = s.getsockname()[1]
+        return port
+
+
+class Stopwatch:
+    """`took` seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    @property
+    def took(self) -> float:
+        return time.monotonic() - self._start
