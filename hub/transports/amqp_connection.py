@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pika
 from pika import exceptions as wrong
-from pika.adapters.utils.connection_workflow import AMQPConnectorStackTimeout
+from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorStackTimeout
 
 from hub.errors import AuthenticationError, ConfigError, ConnectError, TimedOutError, TransportError, UnroutableError
 from hub.models import Service
@@ -23,7 +23,7 @@ from hub.transports.base import Deadline
 from hub.transports.masking import without_secrets
 
 HEARTBEAT = 60  # seconds, unless the URI says otherwise
-ERRORS = (wrong.AMQPError, wrong.ChannelError, wrong.ReentrancyError, OSError)
+ERRORS = (wrong.AMQPError, wrong.ChannelError, wrong.ReentrancyError, AMQPConnectorException, OSError)
 
 
 class DeadlineExpired(wrong.AMQPConnectionError):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from urllib.parse import quote
 
 from hub.errors import ConfigError
 from hub.transports.amqp_uri import parse
@@ -53,7 +54,9 @@ def test_the_stored_password_wins() -> None:
 
 
 def test_parameters() -> None:
-    uri = parse("amqp://h/v?exchange=ex&routing_key=a.b%20c&queue_declare=q&dlq=q.dead&heartbeat=0&connection_timeout=1.5")
+    uri = parse(
+        "amqp://h/v?exchange=ex&routing_key=a.b%20c&queue_declare=q&dlq=q.dead&heartbeat=0&connection_timeout=1.5"
+    )
     assert (uri.exchange, uri.routing_key, uri.queue_declare, uri.dlq) == ("ex", "a.b c", "q", "q.dead")
     assert (uri.heartbeat, uri.connection_timeout) == (0, 1.5)
     assert parse("amqp://h/v?").exchange == ""
