@@ -128,11 +128,8 @@ def _translate(error: BaseException, service: Service, place: str, blocked: str 
     if isinstance(root, wrong.UnroutableError):
         returned = root.messages[0].method
         where = f"exchange {returned.exchange!r}" if returned.exchange else "default exchange"
-        return UnroutableError(
-            text(
-                f"unroutable: no queue takes routing key {returned.routing_key!r} of the {where} ({returned.reply_text})"
-            )
-        )
+        key, why = returned.routing_key, returned.reply_text
+        return UnroutableError(text(f"unroutable: no queue takes routing key {key!r} of the {where} ({why})"))
     if isinstance(root, wrong.NackError):
         return UnroutableError(f"{place} refused the message (nack): its queue is full or cannot store it")
     if isinstance(root, wrong.ProbableAuthenticationError | wrong.AuthenticationError):

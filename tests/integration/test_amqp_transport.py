@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 
 import pika
 import pytest
+from pika.adapters.blocking_connection import BlockingChannel as Channel
 
 from hub.errors import (
     AuthenticationError,
@@ -39,7 +40,7 @@ def transport() -> Iterator[AmqpTransport]:
 
 
 @pytest.fixture
-def channel(broker_url: str) -> Iterator[pika.adapters.blocking_connection.BlockingChannel]:
+def channel(broker_url: str) -> Iterator[Channel]:
     """A second pair of eyes on the broker."""
     connection = pika.BlockingConnection(pika.URLParameters(broker_url))
     yield connection.channel()
@@ -47,7 +48,7 @@ def channel(broker_url: str) -> Iterator[pika.adapters.blocking_connection.Block
 
 
 @pytest.fixture
-def queue(channel: pika.adapters.blocking_connection.BlockingChannel, queue_prefix: str) -> Iterator[str]:
+def queue(channel: Channel, queue_prefix: str) -> Iterator[str]:
     yield f"{queue_prefix}.q"
     for name in (f"{queue_prefix}.q", f"{queue_prefix}.dead"):
         channel.connection.channel().queue_delete(name)
@@ -68,7 +69,9 @@ def target(broker_url: str) -> tuple[str, int]:
     return str(parts.hostname), parts.port or 5672
 
 
-def test_a_message_carries_everything_an_answer_needs(transport, broker_url, channel, queue) -> None:  # type: ignore[no-untyped-def]
+def test_a_message_carries_everything_an_answer_needs(
+    transport: AmqpTransport, broker_url: str, channel: Channel, queue: str
+) -> None:
     """Consumers deduplicate by message_id and answer to reply_to with correlation_id."""
     bus = service(f"{broker_url}?queue_declare={queue}", response_queue="answers", options={"headers": {"tenant": "x"}})
     before = int(time.time())
@@ -86,8 +89,8 @@ def test_a_message_carries_everything_an_answer_needs(transport, broker_url, cha
 
 
 def test_queue_and_dead_letter_queue_are_declared_durable_and_tied(
-    transport, broker_url, channel, queue, queue_prefix
-) -> None:  # type: ignore[no-untyped-def]
+    transport: AmqpTransport, broker_url: str, channel: Channel, queue: str, queue_prefix: str
+) -> None:
     """What a consumer rejects must not vanish."""
     dead = f"{queue_prefix}.dead"
     transport.send(service(f"{broker_url}?queue_declare={queue}&dlq={dead}"), REQUEST, Deadline(5))
@@ -102,7 +105,9 @@ def test_queue_and_dead_letter_queue_are_declared_durable_and_tied(
     assert found and found[2] == '{"a":"é"}'.encode()
 
 
-def test_an_exchange_routes_by_the_endpoint(transport, broker_url, channel, queue) -> None:  # type: ignore[no-untyped-def]
+def test_an_exchange_routes_by_the_endpoint(
+    transport: AmqpTransport, broker_url: str, channel: Channel, queue: str
+) -> None:
     exchange = f"{queue}.x"
     channel.exchange_declare(exchange, "topic")
     channel.queue_declare(queue, durable=True)
@@ -118,7 +123,9 @@ def test_an_exchange_routes_by_the_endpoint(transport, broker_url, channel, queu
         transport.send(bus, Request(endpoint="orders.new", body="3"), Deadline(5))
 
 
-def test_a_full_queue_refuses_with_a_nack(transport, broker_url, channel, queue) -> None:  # type: ignore[no-untyped-def]
+def test_a_full_queue_refuses_with_a_nack(
+    transport: AmqpTransport, broker_url: str, channel: Channel, queue: str
+) -> None:
     channel.queue_declare(queue, durable=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
     bus = service(f"{broker_url}?routing_key={queue}")
     transport.send(bus, REQUEST, Deadline(5))
@@ -126,7 +133,9 @@ def test_a_full_queue_refuses_with_a_nack(transport, broker_url, channel, queue)
         transport.send(bus, REQUEST, Deadline(5))
 
 
-def test_a_queue_that_exists_otherwise_is_an_error_with_its_reason(transport, broker_url, channel, queue) -> None:  # type: ignore[no-untyped-def]
+def test_a_queue_that_exists_otherwise_is_an_error_with_its_reason(
+    transport: AmqpTransport, broker_url: str, channel: Channel, queue: str
+) -> None:
     channel.queue_declare(queue, durable=False, exclusive=False, auto_delete=False)
     bus = service(f"{broker_url}?queue_declare={queue}")
     for _ in range(2):
@@ -136,7 +145,9 @@ def test_a_queue_that_exists_otherwise_is_an_error_with_its_reason(transport, br
     transport.send(bus, REQUEST, Deadline(5))
 
 
-def test_a_queue_that_was_deleted_meanwhile_is_declared_again(transport, broker_url, channel, queue) -> None:  # type: ignore[no-untyped-def]
+def test_a_queue_that_was_deleted_meanwhile_is_declared_again(
+    transport: AmqpTransport, broker_url: str, channel: Channel, queue: str
+) -> None:
     bus = service(f"{broker_url}?queue_declare={queue}")
     transport.send(bus, REQUEST, Deadline(5))
     channel.queue_delete(queue)
@@ -144,7 +155,7 @@ def test_a_queue_that_was_deleted_meanwhile_is_declared_again(transport, broker_
     assert channel.basic_get(queue, auto_ack=True)[2]
 
 
-def test_without_a_routing_key_nothing_is_sent(transport, broker_url) -> None:  # type: ignore[no-untyped-def]
+def test_without_a_routing_key_nothing_is_sent(transport: AmqpTransport, broker_url: str) -> None:
     with pytest.raises(InvalidPayloadError, match="routing key"):
         transport.send(service(broker_url), REQUEST, Deadline(5))
     with pytest.raises(InvalidPayloadError, match="255"):
@@ -153,7 +164,9 @@ def test_without_a_routing_key_nothing_is_sent(transport, broker_url) -> None:  
         transport.send(service(f"{broker_url}?q=x"), REQUEST, Deadline(5))
 
 
-def test_one_connection_serves_many_sends_and_an_edit_opens_another(transport, broker_url, queue) -> None:  # type: ignore[no-untyped-def]
+def test_one_connection_serves_many_sends_and_an_edit_opens_another(
+    transport: AmqpTransport, broker_url: str, queue: str
+) -> None:
     """A connection per message costs ten times the message; an edited password must count at once."""
     with Proxy(target(broker_url)) as proxy:
         url = through(proxy, broker_url, f"?queue_declare={queue}")
@@ -166,7 +179,9 @@ def test_one_connection_serves_many_sends_and_an_edit_opens_another(transport, b
             transport.send(service(url, version=3, secrets={"password": "changed-and-wrong"}), REQUEST, Deadline(5))
 
 
-def test_a_connection_cut_while_idle_is_no_failure(transport, broker_url, channel, queue) -> None:  # type: ignore[no-untyped-def]
+def test_a_connection_cut_while_idle_is_no_failure(
+    transport: AmqpTransport, broker_url: str, channel: Channel, queue: str
+) -> None:
     """A broker restarted at night must not cost the first morning event an attempt."""
     with Proxy(target(broker_url)) as proxy:
         bus = service(through(proxy, broker_url, f"?queue_declare={queue}"))
@@ -177,17 +192,19 @@ def test_a_connection_cut_while_idle_is_no_failure(transport, broker_url, channe
     assert channel.queue_declare(queue, passive=True).method.message_count == 3
 
 
-def test_a_connection_idle_past_its_heartbeats_is_not_used(transport, broker_url, queue) -> None:  # type: ignore[no-untyped-def]
+def test_a_connection_idle_past_its_heartbeats_is_not_used(
+    transport: AmqpTransport, broker_url: str, queue: str
+) -> None:
     """Nobody sends heartbeats while a connection lies idle: past two intervals the broker has given it up."""
     with Proxy(target(broker_url)) as proxy:
         bus = service(through(proxy, broker_url, f"?queue_declare={queue}&heartbeat=1"))
         transport.send(bus, REQUEST, Deadline(5))
-        threading.Event().wait(2.2)
+        transport._idle[1][0].used_at -= 3
         transport.send(bus, REQUEST, Deadline(5))
         assert proxy.accepted == 2
 
 
-def test_a_confirm_that_does_not_come_is_a_timeout(transport, broker_url, queue) -> None:  # type: ignore[no-untyped-def]
+def test_a_confirm_that_does_not_come_is_a_timeout(transport: AmqpTransport, broker_url: str, queue: str) -> None:
     with Proxy(target(broker_url)) as proxy:
         bus = service(through(proxy, broker_url, f"?queue_declare={queue}"))
         transport.send(bus, REQUEST, Deadline(5))
@@ -199,28 +216,32 @@ def test_a_confirm_that_does_not_come_is_a_timeout(transport, broker_url, queue)
         assert proxy.accepted == 2, "a connection with an open confirm must not be used again"
 
 
-def test_a_connection_lost_before_the_confirm_is_a_connect_error(transport, broker_url, queue) -> None:  # type: ignore[no-untyped-def]
+def test_a_connection_lost_before_the_confirm_is_a_connect_error(
+    transport: AmqpTransport, broker_url: str, queue: str
+) -> None:
     with Proxy(target(broker_url)) as proxy:
         bus = service(through(proxy, broker_url, f"?queue_declare={queue}"))
         transport.send(bus, REQUEST, Deadline(5))
         proxy.hold()
         cutter = threading.Timer(0.3, proxy.cut)
         cutter.start()
-        with pytest.raises(ConnectError, match="lost|closed") as caught:
+        with pytest.raises(ConnectError, match=r"lost|closed") as caught:
             transport.send(bus, REQUEST, Deadline(20))
         assert not isinstance(caught.value, TimedOutError)
         cutter.join()
 
 
 @pytest.mark.parametrize("after", [0, 5, 200])
-def test_a_broker_that_stops_in_mid_handshake_is_a_timeout(transport, broker_url, after) -> None:  # type: ignore[no-untyped-def]
+def test_a_broker_that_stops_in_mid_handshake_is_a_timeout(
+    transport: AmqpTransport, broker_url: str, after: int
+) -> None:
     with Proxy(target(broker_url)) as proxy:
         proxy.hold(after=after)
         with pytest.raises(TimedOutError):
             transport.send(service(through(proxy, broker_url, "?routing_key=x")), REQUEST, Deadline(0.3))
 
 
-def test_the_connection_timeout_of_the_uri_counts_for_connecting(transport, broker_url) -> None:  # type: ignore[no-untyped-def]
+def test_the_connection_timeout_of_the_uri_counts_for_connecting(transport: AmqpTransport, broker_url: str) -> None:
     with Proxy(target(broker_url)) as proxy:
         proxy.hold()
         with pytest.raises(TimedOutError):
@@ -229,7 +250,9 @@ def test_the_connection_timeout_of_the_uri_counts_for_connecting(transport, brok
             )
 
 
-def test_many_threads_share_as_few_connections_as_they_need(transport, broker_url, channel, queue) -> None:  # type: ignore[no-untyped-def]
+def test_many_threads_share_as_few_connections_as_they_need(
+    transport: AmqpTransport, broker_url: str, channel: Channel, queue: str
+) -> None:
     with Proxy(target(broker_url)) as proxy:
         bus = service(through(proxy, broker_url, f"?queue_declare={queue}"))
         errors: list[BaseException] = []
@@ -251,7 +274,9 @@ def test_many_threads_share_as_few_connections_as_they_need(transport, broker_ur
     assert channel.queue_declare(queue, passive=True).method.message_count == 80
 
 
-def test_check_says_what_it_saw_and_declares_nothing(transport, broker_url, channel, queue) -> None:  # type: ignore[no-untyped-def]
+def test_check_says_what_it_saw_and_declares_nothing(
+    transport: AmqpTransport, broker_url: str, channel: Channel, queue: str
+) -> None:
     bus = service(f"{broker_url}?queue_declare={queue}")
     assert "does not exist yet" in transport.check(bus, Deadline(5))
     transport.send(bus, REQUEST, Deadline(5))
@@ -259,13 +284,13 @@ def test_check_says_what_it_saw_and_declares_nothing(transport, broker_url, chan
     assert "logged in" in transport.check(service(broker_url, id=2), Deadline(5))
 
 
-def test_wrong_names_are_told_apart(transport, broker_url) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_names_are_told_apart(transport: AmqpTransport, broker_url: str) -> None:
     """Host, port, login and vhost fail with different words: a person must know what to correct."""
     host, port = target(broker_url)
     with pytest.raises(AuthenticationError, match="vhost") as caught:
         transport.send(service(f"amqp://guest:guest@{host}:{port}/no-such-vhost?routing_key=x"), REQUEST, Deadline(5))
     assert not caught.value.retriable and not caught.value.counts_against_breaker
-    with pytest.raises(ConnectError, match="no address for nowhere.invalid"):
+    with pytest.raises(ConnectError, match=r"no address for nowhere\.invalid"):
         transport.send(service("amqp://nowhere.invalid?routing_key=x"), REQUEST, Deadline(5))
     with pytest.raises(ConnectError, match="refused"):
         transport.send(service(f"amqp://127.0.0.1:{unused_port()}?routing_key=x"), REQUEST, Deadline(5))
@@ -274,7 +299,9 @@ def test_wrong_names_are_told_apart(transport, broker_url) -> None:  # type: ign
         transport.send(service(f"amqps://127.0.0.1:{proxy.port}?routing_key=x"), REQUEST, Deadline(0.5))
 
 
-def test_user_password_and_vhost_are_decoded_and_hosts_need_no_dot(rabbitmq: RabbitNode, transport) -> None:  # type: ignore[no-untyped-def]
+def test_user_password_and_vhost_are_decoded_and_hosts_need_no_dot(
+    rabbitmq: RabbitNode, transport: AmqpTransport
+) -> None:
     """The broker itself says whether what was decoded is what was meant."""
     user, password, vhost = "us er@x", "p:a/s%s#w?örd", "v/host ü"
     rabbitmq.ctl("add_user", user, password)
@@ -295,7 +322,7 @@ def test_user_password_and_vhost_are_decoded_and_hosts_need_no_dot(rabbitmq: Rab
 
 
 @pytest.mark.fault
-def test_a_memory_alarm_is_a_timeout_and_passes(rabbitmq: RabbitNode, transport) -> None:  # type: ignore[no-untyped-def]
+def test_a_memory_alarm_is_a_timeout_and_passes(rabbitmq: RabbitNode, transport: AmqpTransport) -> None:
     """A broker that blocks publishers takes the message and confirms nothing: without a deadline a worker hangs."""
     bus = service(f"{rabbitmq.url}?queue_declare=q")
     transport.send(bus, REQUEST, Deadline(5))
@@ -313,7 +340,7 @@ def test_a_memory_alarm_is_a_timeout_and_passes(rabbitmq: RabbitNode, transport)
 
 
 @pytest.mark.fault
-def test_a_restarted_broker_costs_no_failure(rabbitmq: RabbitNode, transport) -> None:  # type: ignore[no-untyped-def]
+def test_a_restarted_broker_costs_no_failure(rabbitmq: RabbitNode, transport: AmqpTransport) -> None:
     bus = service(f"{rabbitmq.url}?queue_declare=q")
     transport.send(bus, REQUEST, Deadline(5))
     rabbitmq.stop()
@@ -324,7 +351,9 @@ def test_a_restarted_broker_costs_no_failure(rabbitmq: RabbitNode, transport) ->
     assert "holds 2 messages" in transport.check(bus, Deadline(5))
 
 
-def test_amqps_verifies_and_shows_a_client_certificate(transport, broker_url, queue, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_amqps_verifies_and_shows_a_client_certificate(
+    transport: AmqpTransport, broker_url: str, queue: str, tmp_path: Path
+) -> None:
     """The broker's side of TLS is played by the proxy; what counts here is what the hub accepts and shows."""
     authority = Authority(tmp_path / "a")
     cert, key = authority.issue("client")
@@ -332,7 +361,7 @@ def test_amqps_verifies_and_shows_a_client_certificate(transport, broker_url, qu
         url = through(proxy, broker_url, f"?queue_declare={queue}", "amqps")
         files = {"ca_file": authority.ca_file, "client_cert": cert, "client_key": key}
         transport.send(service(url, options=files), REQUEST, Deadline(5))
-        with pytest.raises(ConnectError, match="TLS|lost|cannot connect"):
+        with pytest.raises(ConnectError, match=r"TLS|lost|cannot connect"):
             transport.send(service(url, version=2, options={"ca_file": authority.ca_file}), REQUEST, Deadline(5))
         with pytest.raises(ConnectError, match=r"TLS .*(self-signed|verif|local issuer)"):
             transport.send(service(url, version=3), REQUEST, Deadline(5))
@@ -341,7 +370,7 @@ def test_amqps_verifies_and_shows_a_client_certificate(transport, broker_url, qu
             connect(service("amqps://127.0.0.1", options={name: str(tmp_path / "missing")}), Settings(), Deadline(1))
 
 
-def test_closing_closes_every_connection(broker_url, queue) -> None:  # type: ignore[no-untyped-def]
+def test_closing_closes_every_connection(broker_url: str, queue: str) -> None:
     transport = AmqpTransport(Settings())
     bus = service(f"{broker_url}?queue_declare={queue}")
     transport.send(bus, REQUEST, Deadline(5))
