@@ -1,0 +1,25 @@
+#!/bin/sh
+# Secrets by file: for every HUB_<NAME>_FILE, export HUB_<NAME> with the file's content, then become the command.
+# So a secret is in no image, no compose file, no pod spec and no unit; only in the process that needs it.
+set -eu
+
+for name in $(env | sed -n 's/^\(HUB_[A-Z0-9_]*\)_FILE=.*/\1/p'); do
+    eval "file=\${${name}_FILE} given=\${${name}:-}"
+    if [ -n "$given" ]; then
+        echo "entrypoint: ${name} and ${name}_FILE are both set; keep one" >&2
+        exit 2
+    fi
+    if [ ! -r "$file" ]; then
+        echo "entrypoint: ${name}_FILE names a file that cannot be read: $file" >&2
+        exit 2
+    fi
+    value=$(cat "$file") # the shell drops the newline at the end
+    if [ -z "$value" ]; then
+        echo "entrypoint: ${name}_FILE names an empty file: $file" >&2
+        exit 2
+    fi
+    export "$name=$value"
+    unset "${name}_FILE"
+done
+
+exec "$@"
