@@ -1,4 +1,4 @@
-"""Is this container alive? Needs no secret, no database and no broker: a hub whose database is down must not be restarted.
+"""Is this container alive? Needs no secret, database or broker: a hub whose database is down must not be restarted.
 
     healthcheck.py http PORT PATH       the server answers (401 counts: it is up and asks for its token)
     healthcheck.py processes WORD N     a process with WORD in its command line has at least N living children

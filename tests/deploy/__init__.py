@@ -1,0 +1,1 @@
+"""Deployment files, held against the real tools where the registries have them."""
