@@ -97,12 +97,13 @@ def test_secrets_are_files_of_the_one_secret(entry: tuple[str, dict[str, Any]]) 
 
 
 @every_deployment
-def test_probes_never_ask_for_the_database(entry: tuple[str, dict[str, Any]]) -> None:
-    """A restart heals no database; it makes an outage longer."""
+def test_probes_never_ask_for_database_or_broker(entry: tuple[str, dict[str, Any]]) -> None:
+    """A restart heals no database; and events are accepted while the broker is away."""
     for container in containers(template(entry)):
         alive = container["livenessProbe"]
         assert "startupProbe" in container
-        assert alive.get("httpGet", {}).get("path", "/healthz") == "/healthz"
+        for probe in (alive, container.get("readinessProbe", {})):
+            assert probe.get("httpGet", {}).get("path", "/healthz") == "/healthz"
         assert "hub" not in alive.get("exec", {}).get("command", [])
 
 

@@ -43,7 +43,7 @@ def render(folder: Path, hub: str, monitor: str) -> subprocess.CompletedProcess[
 
 
 def rendered(folder: Path) -> tuple[str, str]:
-    """Render into `folder`; returns the two passwords. As root, start.sh needs the user that RabbitMQ's package makes."""
+    """Render into `folder`; returns the two passwords. As root, start.sh needs the user `rabbitmq`."""
     hub, monitor = f"h_{uuid.uuid4().hex}", f"m-{uuid.uuid4().hex}"
     done = render(folder, hub + "\n", monitor)
     assert done.returncode == 0, done.stderr
