@@ -1,0 +1,215 @@
+"""Stage 9, the egress guard: which addresses services may have, checked on what is connected to.
+
+A name is resolved when a connection is opened, every address it has is judged, and the connection goes to a
+judged address, never to the name: what DNS says a moment later changes nothing. Cloud metadata and link-local
+addresses are always refused; private ones by `HUB_EGRESS_PRIVATE`, with `HUB_EGRESS_ALLOW` as the exceptions.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import socket
+import threading
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from hub.errors import ConfigError, ConnectError, EgressRefusedError, TimedOutError, UnavailableError
+from hub.settings import Settings
+from hub.transports.base import Deadline
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+NEVER = tuple(
+    ip_network(n)
+    for n in (
+        "169.254.0.0/16",  # link-local: metadata of AWS, GCP, Azure, OCI, DigitalOcean, Tencent
+        "100.100.100.200/32",  # Alibaba Cloud metadata
+        "168.63.129.16/32",  # Azure's wire server
+        "192.0.0.192/32",  # OCI metadata, the older address
+        "224.0.0.0/4",  # multicast
+        "255.255.255.255/32",
+        "fe80::/10",
+        "fd00:ec2::/32",  # AWS metadata and its neighbours over IPv6
+        "fd20:ce::254/128",  # GCP metadata over IPv6
+        "fd00:c1::a9fe:a9fe/128",  # OCI metadata over IPv6
+        "ff00::/8",
+    )
+)
+_EMBEDS_LAST = tuple(IPv6Network(n) for n in ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96"))
+_NAT64_LOCAL = IPv6Network("64:ff9b:1::/48")
+_ISATAP = re.compile(r":(?:0|200):5efe:")
+_NUMBERS = re.compile(r"[0-9a-fx.]+", re.IGNORECASE)
+_OWN_FAULT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL}
+
+
+def resolve(host: str, port: int, settings: Settings, timeout: float | None = None) -> list[str]:
+    """The addresses of `host` that the hub may connect to, as literals, in the resolver's order.
+
+    Args:
+        timeout: seconds to wait for DNS; None waits as long as the resolver does.
+
+    Raises:
+        EgressRefusedError: it has addresses, and all of them are refused.
+        ConnectError: the name is not known; TimedOutError: DNS does not answer in time.
+    """
+    found = literal(host)
+    addresses = [found] if found is not None else _lookup(host, port, timeout)
+    allowed, why = [], ""
+    for address in addresses:
+        refusal = refused(address, settings)
+        if refusal:
+            why = why or refusal
+        elif str(address) not in allowed:
+            allowed.append(str(address))
+    if not allowed:
+        raise EgressRefusedError(f"the hub may not connect to {host}: {why}")
+    return allowed
+
+
+def refused(address: Address, settings: Settings) -> str | None:
+    """Why the hub may not connect to `address`; None when it may."""
+    forms = [address, *_embedded(address)]
+    for form in forms:
+        if any(form in network for network in NEVER):
+            return f"{address} is a link-local, cloud metadata or multicast address, which is never allowed"
+    if settings.egress_private == "allow":
+        return None
+    allow = networks(settings.egress_allow)
+    for form in forms:
+        if not form.is_global and not any(form in network for network in allow):
+            return f"{address} is a private address, and HUB_EGRESS_PRIVATE=deny (HUB_EGRESS_ALLOW makes exceptions)"
+    return None
+
+
+@lru_cache(64)
+def networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
+    """CIDR texts as networks; raises `ConfigError` for what is none."""
+    try:
+        return tuple(ip_network(text, strict=False) for text in texts)
+    except ValueError as e:
+        raise ConfigError(str(e), field="HUB_EGRESS_ALLOW") from None
+
+
+def connect(host: str, port: int, settings: Settings, deadline: Deadline) -> socket.socket:
+    """A TCP connection to a checked address of `host`; its timeout is what the deadline leaves.
+
+    Raises:
+        EgressRefusedError, ConnectError, TimedOutError: as `resolve`, or nobody listens there.
+        UnavailableError: this machine has no more sockets, ports or memory.
+    """
+    return open_first(resolve(host, port, settings, deadline.remaining), host, port, deadline)
+
+
+def open_first(addresses: list[str], host: str, port: int, deadline: Deadline) -> socket.socket:
+    """A connection to the first of `addresses` that takes it; `host` names them in error texts."""
+    last: OSError | None = None
+    for number, address in enumerate(addresses):
+        share = deadline.remaining / (len(addresses) - number)  # one silent address must not eat all the time
+        if share <= 0:
+            break
+        sock = None
+        try:
+            sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+            sock.settimeout(share)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.connect((address, port))
+            sock.settimeout(max(deadline.remaining, 0.001))
+            return sock
+        except OSError as e:
+            if sock is not None:
+                sock.close()
+            if e.errno in _OWN_FAULT:
+                raise UnavailableError(f"this machine can open no more connections: {e.strerror}") from None
+            last = e
+    if last is None or isinstance(last, TimeoutError):
+        raise TimedOutError(f"no connection to {host}:{port} in time")
+    raise ConnectError(f"no connection to {host}:{port}: {(last.strerror or type(last).__name__).lower()}")
+
+
+def literal(host: str) -> Address | None:
+    """Address literals in every spelling that a resolver takes: decimal, octal, hex, shortened, bracketed."""
+    host = host.strip("[]")
+    try:
+        return _plain(ip_address(host))
+    except ValueError:
+        pass
+    if _NUMBERS.fullmatch(host):
+        try:
+            return IPv4Address(socket.inet_aton(host))
+        except OSError:
+            pass
+    return None
+
+
+def _plain(address: Address) -> Address:
+    """Without its zone (`%eth0`), which networks do not compare."""
+    return IPv6Address(int(address)) if isinstance(address, IPv6Address) and address.scope_id else address
+
+
+def _embedded(address: Address) -> list[Address]:
+    """The IPv4 addresses that an IPv6 address leads to: mapped, compatible, translated, tunnelled."""
+    if isinstance(address, IPv4Address):
+        return []
+    number, found = int(address), []
+    if any(address in network for network in _EMBEDS_LAST) and number > 1:
+        found.append(IPv4Address(number & 0xFFFFFFFF))
+    if address in _NAT64_LOCAL:  # RFC 6052: the prefix length is the network's choice
+        found += [IPv4Address(number & 0xFFFFFFFF), _split_octets(number, 48), _split_octets(number, 56)]
+        found.append(_split_octets(number, 64))
+    if address.sixtofour:
+        found.append(address.sixtofour)
+    if address.teredo:
+        found += address.teredo
+    if _ISATAP.search(":".join(part.lstrip("0") or "0" for part in address.exploded.split(":"))):
+        found.append(IPv4Address(number & 0xFFFFFFFF))
+    return list(found)
+
+
+def _split_octets(number: int, prefix: int) -> IPv4Address:
+    """RFC 6052: four octets after the prefix, stepping over octet 8."""
+    octets = number.to_bytes(16, "big")
+    rest = [octet for at, octet in enumerate(octets) if at != 8 and at >= prefix // 8]
+    return IPv4Address(bytes(rest[:4]))
+
+
+class _Lookup:
+    """One running question to DNS, which many threads may wait for."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.found: list[Address] = []
+        self.failed = "no address"
+
+
+_running: dict[str, _Lookup] = {}
+_running_lock = threading.Lock()
+
+
+def _lookup(host: str, port: int, timeout: float | None) -> list[Address]:
+    """Ask DNS on a thread of its own: the resolver knows no deadline, and cannot be interrupted."""
+    with _running_lock:
+        lookup = _running.get(host)
+        if lookup is None:
+            lookup = _running[host] = _Lookup()
+            threading.Thread(target=_ask, args=(host, port, lookup), name="hub-dns", daemon=True).start()
+    if not lookup.done.wait(timeout):
+        raise TimedOutError(f"DNS did not say in time which address {host} has")
+    if not lookup.found:
+        raise ConnectError(f"no address for {host}: {lookup.failed}")
+    return lookup.found
+
+
+def _ask(host: str, port: int, lookup: _Lookup) -> None:
+    try:
+        for *_, sockaddr in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            lookup.found.append(_plain(ip_address(sockaddr[0])))
+    except socket.gaierror as e:
+        lookup.failed = (e.strerror or "no address").lower()
+    except (OSError, UnicodeError, ValueError):
+        lookup.failed = "not a host name"
+    finally:
+        with _running_lock:
+            _running.pop(host, None)
+        lookup.done.set()

@@ -1,0 +1,115 @@
+"""Stage 9: OAuth 2 client credentials: one token per service, fetched by one thread, renewed before it ends."""
+
+from __future__ import annotations
+
+import base64
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from urllib.parse import quote_plus, urlencode
+
+from hub.codec import loads
+from hub.errors import InvalidPayloadError, PayloadError, RejectedError, TimedOutError
+from hub.models import JSON
+from hub.transports.base import Deadline
+
+_LIFETIME = 3600.0  # seconds, when the server does not say
+_EARLY = 30.0  # renewed so many seconds before the end, for short-lived ones at nine tenths
+_CODE = re.compile(r"[A-Za-z0-9_.-]{1,60}")
+
+Post = Callable[[str, dict[str, str], bytes, Deadline], tuple[int, bytes]]
+"""POST to a URL; gives status and body."""
+
+
+class ClientCredentials:
+    """The token of one service.
+
+    Args:
+        options: token_url, client_id, scope.
+        secret: the client secret.
+        post: sends over the service's own connections, so guard, TLS files and deadline hold here too.
+    """
+
+    def __init__(self, options: Mapping[str, JSON], secret: str, post: Post) -> None:
+        self._url = str(options.get("token_url") or "")
+        self._id = str(options.get("client_id") or "")
+        self._scope = str(options.get("scope") or "")
+        self._secret = secret
+        self._post = post
+        self._lock = threading.Lock()
+        self._token: str | None = None
+        self._until = 0.0
+        self._in_body = False  # some servers take the secret in the form only
+        if not self._url or not self._id:
+            raise InvalidPayloadError("oauth2 needs token_url and client_id")
+
+    @property
+    def current(self) -> str | None:
+        """The token as it is, good or not."""
+        return self._token
+
+    def token(self, deadline: Deadline) -> str:
+        """A token that is good now; threads that come while one is fetched wait for it.
+
+        Raises:
+            TransportError: the token endpoint refuses, fails or does not answer before the deadline.
+        """
+        token = self._token
+        if token is not None and time.monotonic() < self._until:
+            return token
+        if not self._lock.acquire(timeout=deadline.remaining):
+            raise TimedOutError("the token endpoint did not answer in time")
+        try:
+            if self._token is None or time.monotonic() >= self._until:
+                self._token, seconds = self._fetch(deadline)
+                self._until = time.monotonic() + max(0.0, seconds - min(_EARLY, seconds / 10))
+            return self._token
+        finally:
+            self._lock.release()
+
+    def refused(self, token: str) -> None:
+        """The service did not take this token: the next caller fetches another one."""
+        with self._lock:
+            if self._token == token:
+                self._token = None
+
+    def _fetch(self, deadline: Deadline) -> tuple[str, float]:
+        status, body = self._ask(deadline)
+        if status in (400, 401) and not self._in_body:
+            self._in_body = True
+            status, body = self._ask(deadline)
+            if status != 200:
+                self._in_body = False
+        answer = _parse(body)
+        if status != 200:
+            code = answer.get("error")
+            what = f" ({code})" if isinstance(code, str) and _CODE.fullmatch(code) else ""
+            raise RejectedError(f"the token endpoint answered HTTP {status}{what}", status=status)
+        token = answer.get("access_token")
+        if not isinstance(token, str) or not token:
+            raise RejectedError("the token endpoint answered without an access_token", status=502)
+        try:
+            return token, max(1.0, float(answer.get("expires_in") or _LIFETIME))
+        except (TypeError, ValueError):
+            return token, _LIFETIME
+
+    def _ask(self, deadline: Deadline) -> tuple[int, bytes]:
+        form = {"grant_type": "client_credentials"}
+        if self._scope:
+            form["scope"] = self._scope
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+        if self._in_body:
+            form |= {"client_id": self._id, "client_secret": self._secret}
+        else:
+            pair = f"{quote_plus(self._id)}:{quote_plus(self._secret)}"
+            headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+        return self._post(self._url, headers, urlencode(form).encode(), deadline)
+
+
+def _parse(body: bytes) -> dict[str, JSON]:
+    try:
+        value = loads(body)
+    except PayloadError:
+        return {}
+    return value if isinstance(value, dict) else {}

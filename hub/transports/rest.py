@@ -1,0 +1,241 @@
+"""Stage 9: REST over HTTP/1.1. Sends once, on pooled connections; an answer other than 2xx is an error.
+
+Every request of a task carries the same `Idempotency-Key`, so that a service can tell a repeat from a new one.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from urllib.parse import quote, urlsplit
+
+from hub import __version__
+from hub.errors import InvalidPayloadError, RejectedError
+from hub.models import Request, Response, Service
+from hub.settings import Settings
+from hub.transports.base import Deadline, bounded
+from hub.transports.egress import networks
+from hub.transports.http import Answer, HubAdapter, PerService
+from hub.transports.oauth import ClientCredentials
+from hub.transports.signing import signer
+from hub.transports.urls import parse_base, target
+
+METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"})
+USER_AGENT = f"integration-hub/{__version__}"
+_CHARSET = re.compile(r"charset=\"?([A-Za-z0-9._-]{1,40})", re.IGNORECASE)
+_TEXT_CODECS = re.compile(
+    r"utf-?(8|16|32)([-_]?[bl]e)?|(us-)?ascii|latin-?1|iso-?8859-\d+|(windows-|cp)125\d|koi8-[ru]"
+    r"|gb(k|2312|18030)|big5|shift_jis|euc-(jp|kr)",
+    re.IGNORECASE,
+)
+_LEAST_SECRET = 6  # shorter ones occur by chance
+
+
+class RestTransport:
+    """Implements `base.Transport` for services of type `rest`."""
+
+    def __init__(self, settings: Settings) -> None:
+        networks(settings.egress_allow)  # a bad network is said at the start
+        self._settings = settings
+        self._clients: PerService[Client] = PerService(
+            lambda service: Client(service, settings), Client.close, Client.sweep
+        )
+
+    def send(self, service: Service, request: Request, deadline: Deadline) -> Response:
+        """Send once; see `base.Transport`.
+
+        Raises:
+            RejectedError: an answer other than 2xx, with its status, body and `Retry-After`.
+            ConnectError, TimedOutError, EgressRefusedError: no complete answer.
+            InvalidPayloadError: the request cannot be made: endpoint, header, TLS file or secret.
+            UnavailableError: this machine is out of sockets.
+        """
+        client = self._clients.get(service)
+        answer = client.send(request, deadline)
+        body = client.text(answer)
+        if 200 <= answer.status_code < 300:
+            return Response(answer.status_code, body, answer.names)
+        raise RejectedError(
+            f"HTTP {answer.status_code}{_phrase(answer.status_code)}",
+            status=answer.status_code,
+            response_body=body,
+            retry_after=retry_after(answer.names.get("retry-after")),
+        )
+
+    def check(self, service: Service, deadline: Deadline) -> str:
+        """HEAD on the base URL: any answer will do, but one that refuses the credentials."""
+        answer = self._clients.get(service).send(Request(method="HEAD"), deadline)
+        status = answer.status_code
+        if status in (401, 403):
+            what = "refuses the credentials" if service.auth_type != "none" else "asks for credentials"
+            raise RejectedError(f"reached, but it {what}: HTTP {status}", status=status)
+        if 300 <= status < 400 and (location := answer.names.get("location")):
+            return f"reached: HTTP {status}, redirects to {_place(location)} (redirects are not followed)"
+        return f"reached: HTTP {status}{_phrase(status)}"
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._clients.close()
+
+
+class Client:
+    """Everything about one service that does not change between requests."""
+
+    def __init__(self, service: Service, settings: Settings) -> None:
+        options, secrets = service.options, service.secrets
+        self._settings = settings
+        self._base = parse_base(service.base_url)
+        self._adapter = HubAdapter(settings, options)
+        self._signer = signer(secrets)
+        self._oauth: ClientCredentials | None = None
+        headers = {"User-Agent": USER_AGENT, "Accept": "application/json, */*;q=0.5", "Accept-Encoding": "identity"}
+        auth = self._authorization(service)
+        own = {k: str(v) for k, v in (options.get("headers") or {}).items()}
+        own |= {k.removeprefix("header:"): v for k, v in secrets.items() if k.startswith("header:")}
+        self._headers = _merged(headers, auth, own)
+        self._bodied = _merged(headers, auth, {"Content-Type": "application/json"}, own)
+        hidden = [v for k, v in secrets.items() if not k.startswith("inbound_")]
+        hidden += [v.partition(" ")[2] for k, v in auth.items() if k == "Authorization"]
+        self._secrets = tuple(sorted({v for v in hidden if len(v) >= _LEAST_SECRET}, key=len, reverse=True))
+        if service.auth_type == "oauth2":
+            secret = secrets.get("client_secret", "")
+            self._oauth = ClientCredentials(options.get("oauth2") or {}, secret, self._post)
+
+    def send(self, request: Request, deadline: Deadline) -> Answer:
+        """One exchange; with OAuth a second one when the first says that the token is no longer good."""
+        method = request.method.upper()
+        if method not in METHODS:
+            raise InvalidPayloadError(f"method {request.method[:20]!r} is none of {', '.join(sorted(METHODS))}")
+        headers, body = self._request_headers(request), None
+        if request.body is not None:
+            try:
+                body = request.body.encode()
+            except UnicodeEncodeError:
+                raise InvalidPayloadError("the body holds half a surrogate pair") from None
+        path = target(self._base, request.endpoint)
+        if self._oauth is None:
+            return self._adapter.exchange(method, self._base, path, headers, body, deadline)
+        for last in (False, True):
+            token = self._oauth.token(deadline)
+            headers["Authorization"] = f"Bearer {token}"
+            answer = self._adapter.exchange(method, self._base, path, headers, body, deadline)
+            if answer.status_code != 401 or last:
+                break
+            self._oauth.refused(token)
+        return answer
+
+    def text(self, answer: Answer) -> str | None:
+        """The answer's body as text that can be stored and shown: bounded, without this service's secrets."""
+        if not answer.content:
+            return None
+        text = decode(answer.content, answer.names.get("content-type", ""))
+        token = self._oauth.current if self._oauth else None
+        for secret in (*self._secrets, token) if token else self._secrets:
+            if secret in text:
+                text = text.replace(secret, "***")
+        if answer.cut:
+            text += f"… [longer than {self._settings.response_limit} bytes, the rest was not read]"
+        return bounded(text, self._settings.body_limit)
+
+    def sweep(self) -> None:
+        """Close connections that have been idle for too long."""
+        self._adapter.sweep()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._adapter.close()
+
+    def _request_headers(self, request: Request) -> dict[str, str]:
+        headers = (self._headers if request.body is None else self._bodied).copy()
+        if request.idempotency_key:
+            headers["Idempotency-Key"] = request.idempotency_key
+        if request.event_name:
+            headers["X-Hub-Event"] = _one_line(request.event_name)
+        if request.task_id is not None:
+            headers["X-Hub-Task"] = str(request.task_id)
+        if request.headers:
+            headers = _merged(headers, request.headers)
+        if self._signer is not None:
+            key = request.idempotency_key or f"msg_{uuid.uuid4().hex}"
+            headers |= self._signer.headers(key, request.body or "")
+        return headers
+
+    def _post(self, url: str, headers: dict[str, str], body: bytes, deadline: Deadline) -> tuple[int, bytes]:
+        base = parse_base(url)
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
+        answer = self._adapter.exchange("POST", base, target(base, ""), headers, body, deadline)
+        return answer.status_code, answer.content
+
+    def _authorization(self, service: Service) -> dict[str, str]:
+        secrets, options = service.secrets, service.options
+        kind = service.auth_type
+        if kind == "none" and self._base.user:
+            kind = "basic"  # https://user:password@host
+        if kind == "bearer":
+            return {"Authorization": f"Bearer {secrets.get('token', '')}"}
+        if kind == "apikey":
+            return {str(options.get("apikey_header") or "X-API-Key"): secrets.get("token", "")}
+        if kind == "basic":
+            pair = f"{options.get('username') or self._base.user or ''}:{secrets.get('password', '')}"
+            return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
+        return {}
+
+
+def retry_after(value: str | None, now: datetime | None = None) -> float | None:
+    """Seconds to wait by a `Retry-After` header (seconds or an HTTP date); None when there is none to be read."""
+    if not value:
+        return None
+    value = value.strip()
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value, re.ASCII):
+        return float(value)
+    try:
+        at = parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    return max(0.0, (at - (now or datetime.now(UTC))).total_seconds())
+
+
+def decode(body: bytes, content_type: str) -> str:
+    """Bytes of an answer as text that PostgreSQL and a page can take: no NUL, no half characters."""
+    named = _CHARSET.search(content_type)
+    codec = named[1] if named and _TEXT_CODECS.fullmatch(named[1]) else "utf-8"
+    try:
+        text = body.decode(codec, "replace")
+    except (LookupError, ValueError):
+        text = body.decode("utf-8", "replace")
+    return text.replace("\x00", "\ufffd")
+
+
+def _merged(*parts: Mapping[str, str]) -> dict[str, str]:
+    """One dictionary in which the later of two names, however written, wins."""
+    merged: dict[str, tuple[str, str]] = {}
+    for part in parts:
+        for name, value in part.items():
+            merged[name.lower()] = name, value
+    return dict(merged.values())
+
+
+def _one_line(text: str) -> str:
+    return text if text.isascii() and text.isprintable() else quote(text, safe="\\/ .:*", errors="replace")
+
+
+def _phrase(status: int) -> str:
+    try:
+        return f" {HTTPStatus(status).phrase}"
+    except ValueError:
+        return ""
+
+
+def _place(location: str) -> str:
+    try:
+        parts = urlsplit(location)
+        return f"{parts.scheme}://{parts.hostname}{parts.path}"[:200] if parts.hostname else parts.path[:200]
+    except ValueError:
+        return "another place"

@@ -1,0 +1,48 @@
+"""Stage 9: Standard Webhooks signatures on outgoing requests.
+
+While a secret is rotated both sign: the receiver accepts a request when one signature fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from standardwebhooks import Webhook
+
+from hub.errors import InvalidPayloadError
+
+
+class Signer:
+    """Signs with `signing_secret`, and with `signing_secret_old` too when there is one.
+
+    Raises:
+        InvalidPayloadError: a secret is not base64 (with or without `whsec_`); names the field, not the value.
+    """
+
+    def __init__(self, secrets: Mapping[str, str]) -> None:
+        self._hooks = [_hook(name, secrets[name]) for name in NAMES if secrets.get(name)]
+
+    def headers(self, message_id: str, body: str, now: datetime | None = None) -> dict[str, str]:
+        """webhook-id, webhook-timestamp and webhook-signature for this body."""
+        now = now or datetime.now(UTC)
+        return {
+            "webhook-id": message_id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": " ".join(hook.sign(message_id, now, body) for hook in self._hooks),
+        }
+
+
+NAMES = ("signing_secret", "signing_secret_old")
+
+
+def signer(secrets: Mapping[str, str]) -> Signer | None:
+    """A signer when the service has a signing secret."""
+    return Signer(secrets) if secrets.get("signing_secret") else None
+
+
+def _hook(name: str, secret: str) -> Webhook:
+    try:
+        return Webhook(secret)
+    except Exception:
+        raise InvalidPayloadError(f"{name} is no Standard Webhooks secret (whsec_ and base64)") from None
