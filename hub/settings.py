@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from hub.errors import ConfigError
@@ -45,7 +45,9 @@ Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 class Settings(BaseSettings):
     """The hub's configuration; each field is the environment variable `HUB_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix="HUB_", frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="HUB_", frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
+    )
 
     database_url: SecretStr | None = Field(
         None, description="PostgreSQL as a `postgresql://` URL. Not set: a private server under `HUB_HOME`."
@@ -59,6 +61,11 @@ class Settings(BaseSettings):
     )
     listen: str = Field("127.0.0.1:8080", description="Address of the web server.")
     exporter_listen: str = Field("127.0.0.1:9808", description="Address of `hub exporter`.")
+    metrics_dir: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("PROMETHEUS_MULTIPROC_DIR", "HUB_METRICS_DIR"),
+        description="Where the processes of one machine count for the exporter. Not set: `HUB_HOME/metrics`.",
+    )
     metrics_token: SecretStr | None = Field(None, description="Bearer token that `/metrics` asks for; none: open.")
     retry_delays: Numbers = Field(
         (60, 120, 240, 480), description="Seconds between attempts, comma-separated; +-10 % jitter."
@@ -121,6 +128,11 @@ class Settings(BaseSettings):
     def embedded(self) -> bool:
         """Whether the hub brings its own PostgreSQL."""
         return self.database_url is None
+
+    @property
+    def metrics_folder(self) -> Path:
+        """Where this machine's processes count."""
+        return self.metrics_dir or self.home / "metrics"
 
     def delay_after(self, attempt: int) -> float:
         """Seconds to wait after the failed attempt number `attempt` (from 1), without jitter."""

@@ -1,7 +1,7 @@
-"""Run before the tests by `make test`: sees to it that there is a RabbitMQ to start nodes from.
+"""Run before the tests by `make test`: sees to it that there are RabbitMQ and Prometheus to start from.
 
-`python -m tests.support.provision` installs the distribution's package when it may; the service that
-comes with it is neither started nor enabled, for the tests only want its programs.
+`python -m tests.support.provision` installs the distribution's packages when it may; the services that
+come with them are neither started nor enabled, for the tests only want the programs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 
+from tests.support import prometheus
 from tests.support.rabbit import MISSING, binaries
 
 _INSTALL = """
@@ -22,30 +23,38 @@ if [ ! -e /usr/sbin/policy-rc.d ]; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get -qq update
-apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 install rabbitmq-server
+apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 install "$@"
 if command -v systemctl > /dev/null; then
-    systemctl --quiet disable rabbitmq-server || true
+    systemctl --quiet disable "$@" || true
 fi
 """
+_EYES = ["prometheus", "prometheus-alertmanager"]
 
 
 def main() -> int:
-    """0: there is a RabbitMQ now. 1: there is none, and what to do was printed."""
-    if os.environ.get("HUB_TEST_BROKER_URL") or binaries():
+    """0: the tests can run. 1: there is no RabbitMQ, and what to do was printed."""
+    if not prometheus.installed() and not (_install(_EYES) and prometheus.installed()):
+        print(prometheus.MISSING, file=sys.stderr)  # those tests are skipped, and say so
+    if os.environ.get("HUB_TEST_BROKER_URL") or binaries() or (_install(["rabbitmq-server"]) and binaries()):
         return 0
+    print(MISSING, file=sys.stderr)
+    return 1
+
+
+def _install(packages: list[str]) -> bool:
+    """Install packages, as root or with a sudo that asks nothing; whether that worked."""
     become = [] if os.geteuid() == 0 else ["sudo", "-n"]
     allowed = not become or (
         shutil.which("sudo") and subprocess.run([*become, "true"], capture_output=True, check=False).returncode == 0
     )
     if not allowed or not shutil.which("apt-get"):
-        print(MISSING, file=sys.stderr)
-        return 1
-    print("RabbitMQ is not installed: installing the package rabbitmq-server (its service stays off)", file=sys.stderr)
-    done = subprocess.run([*become, "sh", "-c", _INSTALL], stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    if done.returncode or not binaries():
-        print(done.stderr.decode(errors="replace")[-2000:], MISSING, sep="\n", file=sys.stderr)
-        return 1
-    return 0
+        return False
+    print(f"installing {', '.join(packages)} (no service is started)", file=sys.stderr)
+    command = [*become, "sh", "-c", _INSTALL, "sh", *packages]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode:
+        print(done.stderr.decode(errors="replace")[-2000:], file=sys.stderr)
+    return done.returncode == 0
 
 
 if __name__ == "__main__":

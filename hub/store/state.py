@@ -1,0 +1,109 @@
+"""The ledger's state as the exporter shows it: one consistent look, bounded in time, cheap at a million tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import LiteralString
+
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from hub.errors import UnavailableError
+from hub.store.database import Connection, Database
+
+_LIMIT: LiteralString = "SET LOCAL statement_timeout = 3000"
+_SERVICES = """
+SELECT s.name, coalesce(b.state, 'closed'), s.enabled AND s.type = 'amqp' AND s.response_queue IS NOT NULL,
+       extract(epoch FROM c.last_success_at)::float8
+FROM services s LEFT JOIN breakers b ON b.service_id = s.id LEFT JOIN consumer_state c ON c.service_id = s.id
+WHERE s.deleted_at IS NULL ORDER BY s.name
+"""
+# From the exact counts. A task of a disabled or deleted rule or service is held, unless it runs just now.
+_TASKS = """
+SELECT s.name, CASE WHEN c.state <> 'running' AND NOT coalesce(
+                          r.enabled AND s.enabled AND r.deleted_at IS NULL AND s.deleted_at IS NULL, false) THEN 'held'
+                    WHEN c.state = 'queued' THEN 'pending' ELSE c.state END, sum(c.n)::float8
+FROM (SELECT service_id, rule_id, state, sum(n) AS n FROM task_counts GROUP BY 1, 2, 3) c
+JOIN services s ON s.id = c.service_id LEFT JOIN rules r ON r.id = c.rule_id
+GROUP BY 1, 2 HAVING sum(c.n) <> 0
+"""
+# Pending: the head of each live rule's index. Queued: as many as the windows allow, so few.
+_OLDEST_DUE = """
+WITH live AS (
+    SELECT r.id, s.name FROM rules r JOIN services s ON s.id = r.service_id
+    WHERE r.enabled AND s.enabled AND r.deleted_at IS NULL AND s.deleted_at IS NULL
+), queued AS (
+    SELECT rule_id, min(next_run_at) AS at FROM tasks WHERE state = 'queued' GROUP BY 1
+)
+SELECT name, greatest(0, extract(epoch FROM now() - min(at)))::float8 FROM (
+    SELECT live.name, head.at FROM live CROSS JOIN LATERAL (
+        SELECT t.next_run_at AS at FROM tasks t WHERE t.state = 'pending' AND t.rule_id = live.id
+        ORDER BY t.next_run_at LIMIT 1) head
+    UNION ALL
+    SELECT live.name, queued.at FROM live JOIN queued ON queued.rule_id = live.id
+) due WHERE at <= now() GROUP BY 1
+"""
+_DEAD = """
+SELECT s.name, sum(d.n)::float8, greatest(0, extract(epoch FROM now() - min(d.at)))::float8
+FROM (SELECT service_id, count(*) AS n, min(created_at) AS at FROM dead_letters GROUP BY 1) d
+JOIN services s ON s.id = d.service_id GROUP BY 1
+"""
+_BEATS = "SELECT component, extract(epoch FROM max(at))::float8 FROM heartbeats GROUP BY 1"
+
+
+@dataclass(frozen=True)
+class HubState:
+    """One look at the ledger. Ages are seconds, times Unix seconds; what is unknown is not in it."""
+
+    breakers: dict[str, str]
+    tasks: dict[tuple[str, str], float] = field(default_factory=dict)
+    oldest_due: dict[str, float] = field(default_factory=dict)
+    dead_letters: dict[str, float] = field(default_factory=dict)
+    oldest_dead: dict[str, float] = field(default_factory=dict)
+    consumers: dict[str, float | None] = field(default_factory=dict)
+    heartbeats: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def services(self) -> list[str]:
+        """Services that exist."""
+        return list(self.breakers)
+
+
+class State:
+    """Reads the state.
+
+    Args:
+        wait: most seconds to wait for a connection.
+    """
+
+    def __init__(self, db: Database, *, wait: float = 2.0) -> None:
+        self._db = db
+        self._wait = wait
+
+    def read(self) -> HubState:
+        """One look, in one snapshot.
+
+        Raises:
+            UnavailableError: the database does not answer in time.
+        """
+        try:
+            with self._db.pool.connection(timeout=self._wait) as conn, conn.transaction():
+                conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                conn.execute(_LIMIT)
+                return _read(conn)
+        except (psycopg.Error, PoolTimeout) as e:
+            raise UnavailableError(f"the database does not answer: {type(e).__name__}") from e
+
+
+def _read(conn: Connection) -> HubState:
+    services = conn.execute(_SERVICES).fetchall()
+    dead = conn.execute(_DEAD).fetchall()
+    return HubState(
+        breakers={name: state for name, state, _, _ in services},
+        consumers={name: at for name, _, consumes, at in services if consumes},
+        tasks={(name, state): n for name, state, n in conn.execute(_TASKS)},
+        oldest_due=dict(conn.execute(_OLDEST_DUE).fetchall()),
+        dead_letters={name: n for name, n, _ in dead},
+        oldest_dead={name: age for name, _, age in dead},
+        heartbeats=dict(conn.execute(_BEATS).fetchall()),
+    )
