@@ -10,7 +10,7 @@ import ssl
 import threading
 from pathlib import Path
 
-from requests.certs import where
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from hub.errors import ConfigError
 
@@ -48,7 +48,7 @@ def _make(ca_file: str | None, client_cert: str | None, client_key: str | None) 
             made.load_verify_locations(ca_file)
         else:
             made.load_default_certs()
-            made.load_verify_locations(where())
+            made.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
     except (OSError, ssl.SSLError) as e:
         raise ConfigError(f"{ca_file or 'the public authorities'}: {_reason(e)}", field="ca_file") from None
     if client_cert:
