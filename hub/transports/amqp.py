@@ -16,10 +16,20 @@ from contextlib import contextmanager
 import pika
 from pika import exceptions as wrong
 
-from hub.errors import InvalidPayloadError
+from hub.errors import ConfigError, InvalidPayloadError
 from hub.models import Request, Response, Service
 from hub.settings import Settings
-from hub.transports.amqp_connection import ERRORS, HEARTBEAT, alive, close, connect, translate, watch_blocked, within
+from hub.transports.amqp_connection import (
+    ERRORS,
+    HEARTBEAT,
+    DeadlineExpired,
+    alive,
+    close,
+    connect,
+    translate,
+    watch_blocked,
+    within,
+)
 from hub.transports.amqp_uri import AmqpUri, parse
 from hub.transports.base import Deadline
 
@@ -41,12 +51,11 @@ class AmqpTransport:
         """Publish, persistent and mandatory; returns when the broker has confirmed it.
 
         Raises:
-            InvalidPayloadError: there is no routing key, or it is too long.
+            InvalidPayloadError: there is no routing key, or it is too long; the definition of the service is unusable.
             UnroutableError: no queue takes the message, or the broker refuses it.
             ConnectError, TimedOutError, AuthenticationError: see `amqp_connection.connect`.
-            ConfigError: the definition of the service is unusable.
         """
-        uri = parse(service.base_url)
+        uri = _uri(service)
         key = uri.key_for(request.endpoint)
         if not key and not uri.exchange:
             raise InvalidPayloadError(
@@ -61,7 +70,7 @@ class AmqpTransport:
 
     def check(self, service: Service, deadline: Deadline) -> str:
         """Log in, and look at `queue_declare` without declaring it."""
-        uri = parse(service.base_url)
+        uri = _uri(service)
         seen = f"logged in to {':'.join(map(str, uri.at))}, vhost {uri.virtual_host!r}"
         with self._link(service, uri, deadline) as link:
             if not uri.queue_declare:
@@ -87,7 +96,14 @@ class AmqpTransport:
 
     @contextmanager
     def _link(self, service: Service, uri: AmqpUri, deadline: Deadline) -> Iterator[_Link]:
-        link = self._take(service) or _Link(connect(service, self._settings, deadline), service, uri)
+        if deadline.remaining <= 0:
+            raise translate(DeadlineExpired(), service)
+        link = self._take(service)
+        if link is None:
+            try:
+                link = _Link(connect(service, self._settings, deadline), service, uri)
+            except ConfigError as e:
+                raise InvalidPayloadError(str(e)) from None
         try:
             with within(link.connection, deadline):
                 yield link
@@ -182,6 +198,13 @@ class _Link:
             channel.queue_declare(uri.dlq, durable=True)
             arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": uri.dlq}
         channel.queue_declare(uri.queue_declare, durable=True, arguments=arguments)
+
+
+def _uri(service: Service) -> AmqpUri:
+    try:
+        return parse(service.base_url)
+    except ConfigError as e:
+        raise InvalidPayloadError(str(e)) from None
 
 
 def _properties(service: Service, request: Request) -> pika.BasicProperties:

@@ -68,6 +68,8 @@ def within(connection: pika.BlockingConnection, deadline: Deadline) -> Iterator[
         DeadlineExpired: from the call that was under way.
     """
     impl = connection._impl
+    if deadline.remaining <= 0:
+        raise DeadlineExpired("deadline")
 
     def cut() -> None:
         if not impl.is_closed:
@@ -84,7 +86,7 @@ def close(connection: pika.BlockingConnection, seconds: float = 1.0) -> None:
     """Close politely, and after `seconds` without an answer at once. Raises nothing."""
     try:
         if connection.is_open:
-            with within(connection, Deadline(seconds)):
+            with within(connection, Deadline(max(seconds, 0.001))):
                 connection.close()
     except ERRORS:
         pass

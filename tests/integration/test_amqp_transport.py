@@ -160,7 +160,7 @@ def test_without_a_routing_key_nothing_is_sent(transport: AmqpTransport, broker_
         transport.send(service(broker_url), REQUEST, Deadline(5))
     with pytest.raises(InvalidPayloadError, match="255"):
         transport.send(service(broker_url), Request(endpoint="k" * 256), Deadline(5))
-    with pytest.raises(ConfigError, match="unknown parameter"):
+    with pytest.raises(InvalidPayloadError, match="unknown parameter"):
         transport.send(service(f"{broker_url}?q=x"), REQUEST, Deadline(5))
 
 
