@@ -6,7 +6,6 @@ module that touches pika's insides: pika's blocking calls take no timeout, its e
 
 from __future__ import annotations
 
-import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +14,14 @@ import pika
 from pika import exceptions as wrong
 from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorStackTimeout
 
-from hub.errors import AuthenticationError, ConfigError, ConnectError, TimedOutError, TransportError, UnroutableError
+from hub.errors import AuthenticationError, ConnectError, TimedOutError, TransportError, UnroutableError
 from hub.models import Service
 from hub.settings import Settings
+from hub.transports import egress
 from hub.transports.amqp_uri import AmqpUri, parse
 from hub.transports.base import Deadline
 from hub.transports.masking import without_secrets
+from hub.transports.tls import context
 
 HEARTBEAT = 60  # seconds, unless the URI says otherwise
 ERRORS = (wrong.AMQPError, wrong.ChannelError, wrong.ReentrancyError, AMQPConnectorException, OSError)
@@ -37,16 +38,17 @@ def connect(service: Service, settings: Settings, deadline: Deadline) -> pika.Bl
 
     Raises:
         ConfigError: `base_url` or a certificate file is unusable.
+        EgressRefusedError: the host's addresses are not allowed.
         AuthenticationError: user, password or vhost is refused.
         ConnectError, TimedOutError: no connection.
     """
     uri = parse(service.base_url)
     host, port = uri.at
-    tls = _tls(service, host) if uri.tls else None
-    try:
-        addresses = _addresses(host, port)
-    except OSError as e:
-        raise translate(e, service) from None
+    tls = None
+    if uri.tls:
+        files = (service.options.get(name) for name in ("ca_file", "client_cert", "client_key"))
+        tls = pika.SSLOptions(context(*files, alpn=()), host)
+    addresses = egress.resolve(host, port, settings, deadline.remaining)
     for left in range(len(addresses) - 1, -1, -1):
         seconds = min(deadline.remaining, uri.connection_timeout or deadline.remaining)
         try:
@@ -158,8 +160,6 @@ def _translate(error: BaseException, service: Service, place: str, blocked: str 
     if isinstance(root, ssl.SSLError):
         reason = getattr(root, "verify_message", "") or root.reason or "handshake failed"
         return ConnectError(f"TLS with {place} failed: {reason}")
-    if isinstance(root, socket.gaierror):
-        return ConnectError(f"no address for {place}: {detail}")
     if isinstance(root, OSError):
         return ConnectError(f"cannot connect to {place}: {detail}")
     return ConnectError(f"connection to {place} lost: {detail}")
@@ -190,25 +190,6 @@ def _parameters(
         blocked_connection_timeout=service.timeout,
         client_properties={"connection_name": f"integration-hub {service.name}"},
     )
-
-
-def _addresses(host: str, port: int) -> list[str]:
-    return list(dict.fromkeys(str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
-
-
-def _tls(service: Service, host: str) -> pika.SSLOptions:
-    options = service.options
-    try:
-        context = ssl.create_default_context(cafile=options.get("ca_file"))
-    except OSError as e:
-        raise ConfigError(f"cannot be used: {e.strerror or 'not certificates in PEM'}", field="ca_file") from None
-    if options.get("client_cert"):
-        try:
-            context.load_cert_chain(options["client_cert"], options.get("client_key"), password=lambda: b"")
-        except OSError as e:
-            why = e.strerror or "no matching certificate and unencrypted key in PEM"
-            raise ConfigError(f"cannot be used: {why}", field="client_cert") from None
-    return pika.SSLOptions(context, host)
 
 
 def _root(error: BaseException) -> BaseException:

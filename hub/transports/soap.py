@@ -27,6 +27,7 @@ from hub.errors import (
 from hub.models import Request, Response, Service
 from hub.settings import Settings
 from hub.transports.base import Deadline, bounded
+from hub.transports.http import PerService
 from hub.transports.masking import without_secrets
 from hub.transports.soap_wire import Call, Wire
 
@@ -38,8 +39,9 @@ class SoapTransport:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._lock = threading.Lock()
-        self._clients: dict[int, _Client] = {}
+        self._clients: PerService[_Client] = PerService(
+            lambda service: _Client(service, settings), _Client.close, _Client.sweep
+        )
 
     def send(self, service: Service, request: Request, deadline: Deadline) -> Response:
         """Call the operation; the answer's body is JSON.
@@ -51,7 +53,8 @@ class SoapTransport:
             RejectedError: an HTTP status that is no success, and no fault.
             ConnectError, TimedOutError: no complete answer; for the WSDL's fetches too.
         """
-        client = self._client(service, deadline)
+        client = self._clients.get(service)
+        client.load(deadline)
         arguments = _arguments(request.body)
         port, operation = client.operation(request.endpoint)
         call = Call(service, deadline, request)
@@ -66,42 +69,18 @@ class SoapTransport:
         return Response(status=call.status, body=bounded(body, self._settings.body_limit))
 
     def check(self, service: Service, deadline: Deadline) -> str:
-        """Fetch the WSDL; calls nothing."""
-        self._forget(service.id)
-        names = self._client(service, deadline).names()
+        """Fetch the WSDL anew; calls nothing."""
+        client = _Client(service, self._settings)
+        try:
+            client.load(deadline)
+        finally:
+            client.close()
+        names = client.names()
         return f"the WSDL offers {len(names)} operations: {', '.join(names[:_NAMES])}"
 
     def close(self) -> None:
         """Close every connection."""
-        with self._lock:
-            clients = list(self._clients.values())
-            self._clients.clear()
-        for client in clients:
-            client.wire.close()
-
-    def _client(self, service: Service, deadline: Deadline) -> _Client:
-        with self._lock:
-            known = self._clients.get(service.id)
-            if known is None or known.version != service.version:
-                if known is not None:
-                    known.wire.close()
-                known = self._clients[service.id] = _Client(service, self._settings)
-        if not known.ready and not known.lock.acquire(timeout=deadline.remaining):
-            raise TimedOutError("another call is still waiting for the WSDL")
-        if known.ready:
-            return known
-        try:
-            if not known.ready:
-                known.load(service, deadline)
-        finally:
-            known.lock.release()
-        return known
-
-    def _forget(self, service_id: int) -> None:
-        with self._lock:
-            known = self._clients.pop(service_id, None)
-        if known is not None:
-            known.wire.close()
+        self._clients.close()
 
     def _translate(self, error: Exception, call: Call) -> DeliveryError:
         """One of zeep's errors, or one that its mapping of values let through."""
@@ -111,6 +90,8 @@ class SoapTransport:
         body = bounded(call.answer, self._settings.body_limit)
         if not call.sent:
             return InvalidPayloadError(f"the payload does not fit the operation: {message[:500]}")
+        if isinstance(error, exceptions.DTDForbidden | exceptions.EntitiesForbidden):
+            return FaultError("the answer holds a DTD", status=call.status, response_body=body)
         if isinstance(error, exceptions.Fault):
             if error.code is None and call.status != 200:
                 return RejectedError(f"HTTP {call.status}", status=call.status, response_body=body)
@@ -118,8 +99,8 @@ class SoapTransport:
             return FaultError(text, status=call.status, response_body=body)
         if call.status and call.status >= 300:
             return RejectedError(f"HTTP {call.status}", status=call.status, response_body=body)
-        why = "holds a DTD" if isinstance(error, exceptions.DTDForbidden) else f"does not fit the WSDL: {message[:200]}"
-        return FaultError(f"the answer {why}", status=call.status, response_body=body)
+        text = f"the answer does not fit the WSDL: {message[:200]}"
+        return FaultError(text, status=call.status, response_body=body)
 
 
 @dataclass(slots=True)
@@ -135,15 +116,38 @@ class _Client:
     """zeep's client for one version of a service, made at the first use."""
 
     def __init__(self, service: Service, settings: Settings) -> None:
-        self.version = service.version
-        self.lock = threading.Lock()
-        self.ready = False
-        self.wire = Wire(settings)
+        self.wire = Wire(service, settings)
         self.zeep: Any = None
+        self._service = service
+        self._lock = threading.Lock()
         self._ports: list[_Port] = []
 
-    def load(self, service: Service, deadline: Deadline) -> None:
-        """Fetch and read the WSDL. Raises `ConfigError`, `FaultError` when it is none, and as `SoapTransport.send`."""
+    def load(self, deadline: Deadline) -> None:
+        """Fetch and read the WSDL, unless that is done; threads that come meanwhile wait for it.
+
+        Raises:
+            ConfigError: the extra `soap` is not installed.
+            FaultError: it cannot be read. TransportError: it cannot be fetched.
+        """
+        if self._ports:
+            return
+        if not self._lock.acquire(timeout=deadline.remaining):
+            raise TimedOutError("the WSDL did not arrive in time")
+        try:
+            if not self._ports:
+                self._load(self._service, deadline)
+        finally:
+            self._lock.release()
+
+    def sweep(self) -> None:
+        """Close connections that have been idle for too long."""
+        self.wire.sweep()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.wire.close()
+
+    def _load(self, service: Service, deadline: Deadline) -> None:
         try:
             import zeep
         except ImportError:
@@ -159,13 +163,14 @@ class _Client:
             except Exception as e:
                 message = without_secrets(str(e) or type(e).__name__, service)
                 raise FaultError(f"the WSDL cannot be read: {message[:500]}") from None
+        ports: list[_Port] = []
         for name, found in self.zeep.wsdl.services.items():
             for port_name, port in found.ports.items():
                 bind = partial(self.zeep.bind, name, port_name)
-                self._ports.append(_Port(f"{name}.{port_name}", frozenset(port.binding.all()), bind))
-        if not self._ports:
+                ports.append(_Port(f"{name}.{port_name}", frozenset(port.binding.all()), bind))
+        if not ports:
             raise FaultError("the WSDL has no SOAP port")
-        self.ready = True
+        self._ports = ports
 
     def names(self) -> list[str]:
         """The operations of all ports."""

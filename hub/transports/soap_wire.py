@@ -1,7 +1,8 @@
 """Stage 9, SOAP: the network under zeep. One place through which WSDLs, schemas and calls go.
 
 zeep's own transport opens files and follows any address that a WSDL names; this one fetches http and https only,
-within the deadline of the call it serves, and gives the credentials to no other host than the service's own.
+over the hub's guarded connections, within the deadline of the call it serves, and gives the credentials to no other
+host than the service's own.
 """
 
 from __future__ import annotations
@@ -11,22 +12,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-import requests
-
-from hub.errors import ConnectError, FaultError, RejectedError, TimedOutError
+from hub import __version__
+from hub.errors import FaultError, RejectedError
 from hub.models import Request, Service
 from hub.settings import Settings
+from hub.transports.auth import authorization
 from hub.transports.base import Deadline, bounded
+from hub.transports.http import Answer, HubAdapter
 from hub.transports.masking import without_secrets
+from hub.transports.oauth import ClientCredentials
+from hub.transports.rest import retry_after
+from hub.transports.urls import Base, parse_base, target
 
+USER_AGENT = f"integration-hub/{__version__}"
 _FAULT_STATUS = (200, 202, 400, 500)  # what SOAP 1.1 and 1.2 answer with; anything else is HTTP's own no
 
 
 @dataclass(slots=True)
 class Call:
-    """What is under way in this thread. `request` None: only the WSDL is fetched."""
+    """What is under way in a thread. `request` None: only the WSDL is fetched."""
 
     service: Service
     deadline: Deadline
@@ -36,27 +41,34 @@ class Call:
     answer: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer, as much of it as zeep looks at."""
-
-    status_code: int
-    content: bytes
-    headers: Any
-    encoding: str = "utf-8"
-
-
 class Wire:
-    """zeep's transport, duck-typed so that zeep is imported only where it is used. Called from many threads."""
+    """zeep's transport for one version of a service. Duck-typed, so that zeep is imported only where it is used.
 
-    def __init__(self, settings: Settings) -> None:
+    Called from many threads; each says with `on()` for which call.
+    """
+
+    def __init__(self, service: Service, settings: Settings) -> None:
+        options, secrets = service.options, service.secrets
         self._settings = settings
         self._here = threading.local()
-        self._session = requests.Session()
-        self._session.trust_env = settings.egress_proxy
+        self._adapter = HubAdapter(settings, options)
+        self._base = parse_base(service.base_url)
+        self._secret = authorization(service, self._base.user)
+        self._secret |= {k.removeprefix("header:"): v for k, v in secrets.items() if k.startswith("header:")}
+        self._headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+        self._headers |= {k: str(v) for k, v in (options.get("headers") or {}).items()}
+        self._oauth: ClientCredentials | None = None
+        if service.auth_type == "oauth2":
+            secret = secrets.get("client_secret", "")
+            self._oauth = ClientCredentials(options.get("oauth2") or {}, secret, self._token_post)
+
+    def sweep(self) -> None:
+        """Close connections that have been idle for too long."""
+        self._adapter.sweep()
 
     def close(self) -> None:
-        self._session.close()
+        """Close every connection."""
+        self._adapter.close()
 
     @contextmanager
     def on(self, call: Call) -> Iterator[None]:
@@ -68,9 +80,13 @@ class Wire:
             self._here.call = None
 
     def load(self, url: str) -> bytes:
-        """A WSDL or schema, or `RejectedError`; nothing but http and https."""
+        """A WSDL or schema.
+
+        Raises:
+            FaultError: not http or https, or too large. RejectedError: a status other than 200.
+        """
         call: Call = self._here.call
-        if urlsplit(url).scheme not in ("http", "https"):
+        if not url.lower().startswith(("http://", "https://")):
             raise FaultError(f"the WSDL names {url[:200]!r}: only http and https are fetched")
         answer = self._exchange(call, "GET", url, {}, None)
         if answer.status_code != 200:
@@ -82,51 +98,63 @@ class Wire:
         from lxml import etree
 
         call: Call = self._here.call
-        body = etree.tostring(envelope, xml_declaration=True, encoding="utf-8")
         extra = dict(headers)
         if call.request is not None:
-            extra.update(call.request.headers)
+            extra |= call.request.headers
             if call.request.idempotency_key:
                 extra["Idempotency-Key"] = call.request.idempotency_key
+            if call.request.task_id is not None:
+                extra["X-Hub-Task"] = str(call.request.task_id)
         call.sent = True
-        answer = self._exchange(call, "POST", address, extra, body)
+        answer = self._exchange(call, "POST", address, extra, etree.tostring(envelope, encoding="utf-8"))
         call.status = answer.status_code
-        call.answer = without_secrets(answer.content.decode("utf-8", "replace"), call.service)
+        call.answer = self._text(call, answer)
         if answer.status_code not in _FAULT_STATUS or (answer.status_code >= 300 and b"Fault" not in answer.content):
             raise self._rejected(call, answer, address)
         return answer
 
+    def _exchange(self, call: Call, method: str, url: str, extra: dict[str, str], body: bytes | None) -> Answer:
+        base = parse_base(url)
+        headers = {**self._headers, **extra}
+        if base.host != self._base.host:
+            return self._whole(self._adapter.exchange(method, base, target(base, ""), headers, body, call.deadline))
+        headers |= self._secret
+        for last in (False, True):
+            token = self._oauth.token(call.deadline) if self._oauth else None
+            if token:
+                headers["Authorization"] = f"Bearer {token}"
+            answer = self._adapter.exchange(method, base, target(base, ""), headers, body, call.deadline)
+            if answer.status_code != 401 or last or self._oauth is None or token is None:
+                break
+            self._oauth.refused(token)
+        return self._whole(answer)
+
+    def _whole(self, answer: Answer) -> Answer:
+        if answer.cut:
+            raise FaultError(f"the answer has more than {self._settings.response_limit} bytes")
+        return answer
+
     def _rejected(self, call: Call, answer: Answer, url: str) -> RejectedError:
+        base = parse_base(url)
         what = "" if call.sent else " for the WSDL" if url == call.service.base_url else " for what the WSDL imports"
         text = f"HTTP {answer.status_code}{what}"
-        if answer.status_code in (401, 403) and not _same_host(url, call.service.base_url):
-            text += f" from {urlsplit(url).hostname}; credentials go to the WSDL's host only"
-        body = without_secrets(answer.content.decode("utf-8", "replace"), call.service)
-        return RejectedError(text, status=answer.status_code, response_body=bounded(body, self._settings.body_limit))
+        if answer.status_code in (401, 403) and base.host != self._base.host:
+            text += f" from {base.host}; credentials go to {self._base.host} only"
+        return RejectedError(
+            text,
+            status=answer.status_code,
+            response_body=self._text(call, answer),
+            retry_after=retry_after(answer.names.get("retry-after")),
+        )
 
-    def _exchange(self, call: Call, method: str, url: str, headers: dict[str, str], body: bytes | None) -> Answer:
-        service, deadline = call.service, call.deadline
-        place = urlsplit(url).netloc.rpartition("@")[2]
-        if deadline.remaining <= 0:
-            raise TimedOutError(f"no answer from {place} in time")
-        try:
-            with self._session.request(
-                method, url, data=body, headers=headers, stream=True, allow_redirects=False,
-                timeout=(deadline.remaining, deadline.remaining),
-            ) as response:  # fmt: skip
-                content = b""
-                while chunk := response.raw.read1(65536, decode_content=True):
-                    content += chunk
-                    if len(content) > self._settings.response_limit:
-                        raise FaultError(f"the answer has more than {self._settings.response_limit} bytes")
-                    if deadline.remaining <= 0:
-                        raise TimedOutError(f"no complete answer from {place} in time")
-                return Answer(response.status_code, content, response.headers)
-        except requests.Timeout:
-            raise TimedOutError(f"no answer from {place} in time") from None
-        except requests.RequestException as e:
-            raise ConnectError(without_secrets(f"cannot reach {place}: {e}", service)) from None
+    def _text(self, call: Call, answer: Answer) -> str | None:
+        text = without_secrets(answer.content.decode("utf-8", "replace"), call.service).replace("\x00", "\ufffd")
+        if self._oauth and self._oauth.current:
+            text = text.replace(self._oauth.current, "***")
+        return bounded(text, self._settings.body_limit)
 
-
-def _same_host(url: str, other: str) -> bool:
-    return urlsplit(url).hostname == urlsplit(other).hostname
+    def _token_post(self, url: str, headers: dict[str, str], body: bytes, deadline: Deadline) -> tuple[int, bytes]:
+        base: Base = parse_base(url)
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
+        answer = self._adapter.exchange("POST", base, target(base, ""), headers, body, deadline)
+        return answer.status_code, answer.content

@@ -1,0 +1,287 @@
+"""The SOAP transport against a real SOAP server: what is called, what comes back, and what is never fetched."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hub.errors import (
+    ConfigError,
+    ConnectError,
+    EgressRefusedError,
+    FaultError,
+    InvalidPayloadError,
+    RejectedError,
+    TransportError,
+)
+from hub.models import Request, Service, ServiceType
+from hub.settings import Settings
+from hub.transports.base import Deadline
+from hub.transports.soap import SoapTransport
+from tests.support.proxy import unused_port
+from tests.support.soap_server import WebServer
+
+USER: dict[str, Any] = {
+    "id": 5,
+    "name": 'Ann "<&>" Ö',
+    "address": [{"city": "Graz"}, {"city": "Wien", "zip": "1010"}],
+}
+BODY = json.dumps({"user": USER, "notify": True})
+XXE = '<!DOCTYPE x [<!ENTITY secret SYSTEM "file://{path}">]>'
+LAUGHS = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;"><!ENTITY c "&b;&b;">]>'
+
+
+@pytest.fixture
+def server() -> Iterator[WebServer]:
+    with WebServer() as made:
+        yield made
+
+
+@pytest.fixture
+def transport() -> Iterator[SoapTransport]:
+    made = SoapTransport(Settings())
+    yield made
+    made.close()
+
+
+def service(server: WebServer, **changes: Any) -> Service:
+    return Service(**{"id": 1, "name": "s", "type": ServiceType.SOAP, "base_url": f"{server.url}/wsdl", **changes})
+
+
+def call(transport: SoapTransport, server: WebServer, endpoint: str, body: str | None, **changes: Any) -> Any:
+    response = transport.send(service(server, **changes), Request(endpoint=endpoint, body=body), Deadline(10))
+    return json.loads(response.body or "null")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "kind"),
+    [
+        ("CreateUser", "text/xml"),
+        ("/CreateUser", "text/xml"),
+        ("Soap11/CreateUser", "text/xml"),
+        ("Soap12/CreateUser", "application/soap+xml"),
+        ("UserService.Soap12/CreateUser", "application/soap+xml"),
+    ],
+)
+def test_nested_arguments_arrive_and_the_answer_is_json(
+    transport: SoapTransport, server: WebServer, endpoint: str, kind: str
+) -> None:
+    """SOAP 1.1 unless the endpoint names a port of 1.2; whatever characters a value has."""
+    answer = call(transport, server, endpoint, BODY)
+    assert answer == {
+        "user": {**USER, "address": [{"city": "Graz", "zip": None}, {"city": "Wien", "zip": "1010"}]},
+        "created": "2026-11-01T12:00:00+00:00",
+        "credit": "12.50",
+        "photo": "AAEC",
+    }
+    sent = server.posts()[-1]
+    assert sent.environ["CONTENT_TYPE"].startswith(kind)
+    assert b"<ns0:notify>true</ns0:notify>" in sent.body
+
+
+def test_the_wsdl_is_fetched_once_for_each_version_of_a_service(transport: SoapTransport, server: WebServer) -> None:
+    def fetches() -> list[str]:
+        return [seen.path for seen in server.seen if seen.method == "GET"]
+
+    for _ in range(3):
+        call(transport, server, "CreateUser", BODY)
+    assert fetches() == ["/wsdl", "/types.xsd"]
+    call(transport, server, "CreateUser", BODY, version=2)
+    assert fetches() == ["/wsdl", "/types.xsd"] * 2
+
+
+def test_a_wsdl_that_could_not_be_fetched_is_fetched_at_the_next_send(
+    transport: SoapTransport, server: WebServer
+) -> None:
+    server.token = "t"
+    with pytest.raises(RejectedError, match="401 for the WSDL"):
+        call(transport, server, "CreateUser", BODY)
+    server.token = None
+    assert call(transport, server, "CreateUser", BODY)["credit"] == "12.50"
+
+
+@pytest.mark.parametrize(("endpoint", "code"), [("Fail", "Server"), ("Soap12/Fail", "Receiver")])
+def test_a_fault_is_an_error_with_code_and_text(
+    transport: SoapTransport, server: WebServer, endpoint: str, code: str
+) -> None:
+    """A fault comes with HTTP 500, and is not one: the service is alive and has said no."""
+    with pytest.raises(FaultError, match=f"SOAP fault {code}: no such course") as caught:
+        call(transport, server, endpoint, '{"text": "no such course"}')
+    assert caught.value.status == 500 and caught.value.outcome == "fault"
+    assert not caught.value.retriable and not caught.value.counts_against_breaker
+    assert "faultstring" in str(caught.value.response_body) or "Reason" in str(caught.value.response_body)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "says"),
+    [
+        ("DeleteUser", "{}", "operations: CreateUser, Fail; ports: UserService.Soap11, UserService.Soap12"),
+        ("", "{}", "no operation"),
+        ("Soap13/CreateUser", BODY, "no operation"),
+        ("CreateUser", "[]", "object"),
+        ("CreateUser", None, "Missing element user"),
+        ("CreateUser", '{"user": {"id": 1}}', "Missing element name"),
+        ("CreateUser", '{"who": 1}', "unexpected keyword argument 'who'"),
+        ("CreateUser", '{"user": {"id": 1, "name": "\\u0000"}}', "XML"),
+    ],
+)
+def test_a_payload_that_does_not_fit_is_not_sent(
+    transport: SoapTransport, server: WebServer, endpoint: str, body: str | None, says: str
+) -> None:
+    with pytest.raises(InvalidPayloadError) as caught:
+        call(transport, server, endpoint, body)
+    assert says in str(caught.value)
+    assert server.posts() == []
+
+
+@pytest.mark.parametrize(
+    ("status", "retriable", "outcome"),
+    [
+        ("503 Service Unavailable", False, "http_5xx"),
+        ("502 Bad Gateway", False, "http_5xx"),
+        ("404 X", False, "http_4xx"),
+    ],
+)
+def test_http_errors_are_no_faults(
+    transport: SoapTransport, server: WebServer, status: str, retriable: bool, outcome: str
+) -> None:
+    server.reject = (status, "text/html", b"<h1>Sorry</h1>")
+    server.reject_headers = [("Retry-After", "120")]
+    with pytest.raises(RejectedError) as caught:
+        call(transport, server, "CreateUser", BODY)
+    error = caught.value
+    assert (error.status, error.retry_after, error.outcome) == (int(status[:3]), 120, outcome)
+    assert error.response_body == "<h1>Sorry</h1>" and error.retriable is retriable
+
+
+@pytest.mark.parametrize("content", [b"<h1>hello</h1>", b"not XML", b"", b"<e:Envelope xmlns:e='urn:x'/>"])
+def test_an_answer_that_is_no_soap_is_an_error(transport: SoapTransport, server: WebServer, content: bytes) -> None:
+    server.reject = ("200 OK", "text/html", content)
+    with pytest.raises(FaultError, match="answer"):
+        call(transport, server, "CreateUser", BODY)
+
+
+def test_an_answer_without_an_end_is_cut_off(server: WebServer) -> None:
+    server.reject = ("200 OK", "text/xml", b" " * 50_000)
+    transport = SoapTransport(Settings(response_limit=20_000))
+    with pytest.raises(FaultError, match="more than 20000 bytes"):
+        call(transport, server, "CreateUser", BODY)
+    transport.close()
+
+
+@pytest.mark.parametrize("kind", ["entity", "laughs", "external dtd"])
+@pytest.mark.parametrize("where", ["WSDL", "answer"])
+def test_no_dtd_or_entity_is_ever_resolved(
+    transport: SoapTransport, server: WebServer, tmp_path: Path, kind: str, where: str
+) -> None:
+    """Files of the machine and addresses of the inner network are what such documents are made for."""
+    secret = tmp_path / "secret"
+    secret.write_text("hunter22")
+    doctype = {
+        "entity": XXE.format(path=secret),
+        "laughs": LAUGHS,
+        "external dtd": f'<!DOCTYPE x SYSTEM "{server.url}/evil.dtd">',
+    }[kind]
+    if where == "WSDL":
+        plain = server.wsdl
+        server.wsdl = lambda here: plain(here).replace('<?xml version="1.0"?>', f'<?xml version="1.0"?>{doctype}')
+    else:
+        namespace = "http://schemas.xmlsoap.org/soap/envelope/"
+        entity = {"entity": "&secret;", "laughs": "&c;"}.get(kind, "")
+        text = (
+            f'<?xml version="1.0"?>{doctype}<e:Envelope xmlns:e="{namespace}"><e:Body><e:Fault>'
+            f"<faultcode>e:Server</faultcode><faultstring>{entity}</faultstring></e:Fault></e:Body></e:Envelope>"
+        )
+        server.reject = ("500 X", "text/xml", text.encode())
+    with pytest.raises(TransportError) as caught:
+        call(transport, server, "CreateUser", BODY)
+    assert "DTD" in str(caught.value)
+    assert "hunter22" not in str(caught.value)
+    assert not [seen for seen in server.seen if seen.path == "/evil.dtd"]
+
+
+@pytest.mark.parametrize("schema", ["file:///etc/passwd", "/etc/passwd", "ftp://127.0.0.1/x"])
+def test_a_wsdl_cannot_make_the_hub_open_files(transport: SoapTransport, server: WebServer, schema: str) -> None:
+    plain = server.wsdl
+    server.wsdl = lambda here: plain(here).replace("types.xsd", schema)
+    with pytest.raises(TransportError) as caught:
+        call(transport, server, "CreateUser", BODY)
+    assert "root:" not in str(caught.value)
+    if "://" in schema:
+        assert "only http and https" in str(caught.value)
+
+
+def test_the_egress_guard_holds_for_everything_a_wsdl_names(transport: SoapTransport, server: WebServer) -> None:
+    plain = server.wsdl
+    server.wsdl = lambda here: plain(here).replace("types.xsd", "http://169.254.169.254/latest")
+    with pytest.raises(EgressRefusedError):
+        call(transport, server, "CreateUser", BODY)
+    server.wsdl = lambda here: plain("http://169.254.169.254")
+    with pytest.raises(EgressRefusedError):
+        call(transport, server, "CreateUser", BODY, version=2)
+
+
+def test_credentials_go_to_the_host_of_the_service_only(transport: SoapTransport, server: WebServer) -> None:
+    """A WSDL that names another host must not be able to collect the token."""
+    plain = server.wsdl
+    with WebServer() as other:
+        other_host = other.url.replace("127.0.0.1", "localhost")
+        server.wsdl = lambda here: plain(other_host)
+        secrets = {"token": "hunter22", "header:X-Own": "hunter23"}
+        call(transport, server, "CreateUser", BODY, auth_type="bearer", secrets=secrets)
+        assert server.seen[0].header("Authorization") == "Bearer hunter22"
+        assert server.seen[0].header("X-Own") == "hunter23"
+        assert "hunter2" not in str(other.seen[0].environ)
+        other.token = "hunter22"
+        with pytest.raises(RejectedError, match=r"401 from localhost; credentials go to 127\.0\.0\.1 only"):
+            call(transport, server, "CreateUser", BODY, auth_type="bearer", secrets=secrets)
+
+
+def test_secrets_that_the_service_repeats_are_masked(transport: SoapTransport, server: WebServer) -> None:
+    user = {"id": 1, "name": "hunter22"}
+    answer = call(
+        transport, server, "CreateUser", json.dumps({"user": user}), auth_type="bearer", secrets={"token": "hunter22"}
+    )
+    assert answer["user"]["name"] == "***"
+
+
+def test_threads_that_come_at_once_fetch_the_wsdl_once(transport: SoapTransport, server: WebServer) -> None:
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            call(transport, server, "CreateUser", BODY)
+        except BaseException as e:
+            failed.append(e)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert [seen.path for seen in server.seen].count("/wsdl") == 1
+    assert len(server.posts()) == 6
+
+
+def test_check_names_the_operations_and_calls_none(transport: SoapTransport, server: WebServer) -> None:
+    assert transport.check(service(server), Deadline(5)) == "the WSDL offers 2 operations: CreateUser, Fail"
+    assert server.posts() == []
+    with pytest.raises(ConnectError):
+        transport.check(service(server, base_url=f"http://127.0.0.1:{unused_port()}/wsdl"), Deadline(5))
+    with pytest.raises(FaultError, match="cannot be read"):
+        transport.check(service(server, base_url=f"{server.url}/rest"), Deadline(5))
+
+
+def test_without_the_extra_the_error_says_what_to_install(
+    transport: SoapTransport, server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "zeep", None)
+    with pytest.raises(ConfigError, match=r"integration-hub\[soap\]"):
+        call(transport, server, "CreateUser", BODY)
