@@ -5,12 +5,8 @@ Every request of a task carries the same `Idempotency-Key`, so that a service ca
 
 from __future__ import annotations
 
-import base64
-import re
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from urllib.parse import quote, urlsplit
 
@@ -18,21 +14,17 @@ from hub import __version__
 from hub.errors import InvalidPayloadError, RejectedError
 from hub.models import Request, Response, Service
 from hub.settings import Settings
+from hub.transports.auth import authorization
 from hub.transports.base import Deadline, bounded
 from hub.transports.egress import networks
 from hub.transports.http import Answer, HubAdapter, PerService
+from hub.transports.http_text import decode, retry_after
 from hub.transports.oauth import ClientCredentials
 from hub.transports.signing import signer
 from hub.transports.urls import parse_base, target
 
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"})
 USER_AGENT = f"integration-hub/{__version__}"
-_CHARSET = re.compile(r"charset=\"?([A-Za-z0-9._-]{1,40})", re.IGNORECASE)
-_TEXT_CODECS = re.compile(
-    r"utf-?(8|16|32)([-_]?[bl]e)?|(us-)?ascii|latin-?1|iso-?8859-\d+|(windows-|cp)125\d|koi8-[ru]"
-    r"|gb(k|2312|18030)|big5|shift_jis|euc-(jp|kr)",
-    re.IGNORECASE,
-)
 _LEAST_SECRET = 6  # shorter ones occur by chance
 
 
@@ -94,7 +86,7 @@ class Client:
         self._signer = signer(secrets)
         self._oauth: ClientCredentials | None = None
         headers = {"User-Agent": USER_AGENT, "Accept": "application/json, */*;q=0.5", "Accept-Encoding": "identity"}
-        auth = self._authorization(service)
+        auth = authorization(service, self._base.user)
         own = {k: str(v) for k, v in (options.get("headers") or {}).items()}
         own |= {k.removeprefix("header:"): v for k, v in secrets.items() if k.startswith("header:")}
         self._headers = _merged(headers, auth, own)
@@ -170,47 +162,6 @@ class Client:
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
         answer = self._adapter.exchange("POST", base, target(base, ""), headers, body, deadline)
         return answer.status_code, answer.content
-
-    def _authorization(self, service: Service) -> dict[str, str]:
-        secrets, options = service.secrets, service.options
-        kind = service.auth_type
-        if kind == "none" and self._base.user:
-            kind = "basic"  # https://user:password@host
-        if kind == "bearer":
-            return {"Authorization": f"Bearer {secrets.get('token', '')}"}
-        if kind == "apikey":
-            return {str(options.get("apikey_header") or "X-API-Key"): secrets.get("token", "")}
-        if kind == "basic":
-            pair = f"{options.get('username') or self._base.user or ''}:{secrets.get('password', '')}"
-            return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
-        return {}
-
-
-def retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """Seconds to wait by a `Retry-After` header (seconds or an HTTP date); None when there is none to be read."""
-    if not value:
-        return None
-    value = value.strip()
-    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value, re.ASCII):
-        return float(value)
-    try:
-        at = parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
-    return max(0.0, (at - (now or datetime.now(UTC))).total_seconds())
-
-
-def decode(body: bytes, content_type: str) -> str:
-    """Bytes of an answer as text that PostgreSQL and a page can take: no NUL, no half characters."""
-    named = _CHARSET.search(content_type)
-    codec = named[1] if named and _TEXT_CODECS.fullmatch(named[1]) else "utf-8"
-    try:
-        text = body.decode(codec, "replace")
-    except (LookupError, ValueError):
-        text = body.decode("utf-8", "replace")
-    return text.replace("\x00", "\ufffd")
 
 
 def _merged(*parts: Mapping[str, str]) -> dict[str, str]:

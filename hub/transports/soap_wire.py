@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from hub import __version__
 from hub.errors import FaultError, RejectedError
@@ -20,9 +21,10 @@ from hub.settings import Settings
 from hub.transports.auth import authorization
 from hub.transports.base import Deadline, bounded
 from hub.transports.http import Answer, HubAdapter
+from hub.transports.http_text import decode, retry_after
 from hub.transports.masking import without_secrets
 from hub.transports.oauth import ClientCredentials
-from hub.transports.rest import retry_after
+from hub.transports.signing import signer
 from hub.transports.urls import Base, parse_base, target
 
 USER_AGENT = f"integration-hub/{__version__}"
@@ -57,6 +59,7 @@ class Wire:
         self._secret |= {k.removeprefix("header:"): v for k, v in secrets.items() if k.startswith("header:")}
         self._headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
         self._headers |= {k: str(v) for k, v in (options.get("headers") or {}).items()}
+        self._signer = signer(secrets)
         self._oauth: ClientCredentials | None = None
         if service.auth_type == "oauth2":
             secret = secrets.get("client_secret", "")
@@ -98,6 +101,7 @@ class Wire:
         from lxml import etree
 
         call: Call = self._here.call
+        body = etree.tostring(envelope, encoding="utf-8")
         extra = dict(headers)
         if call.request is not None:
             extra |= call.request.headers
@@ -105,8 +109,10 @@ class Wire:
                 extra["Idempotency-Key"] = call.request.idempotency_key
             if call.request.task_id is not None:
                 extra["X-Hub-Task"] = str(call.request.task_id)
+            if self._signer is not None:
+                extra |= self._signer.headers(call.request.idempotency_key or f"msg_{uuid4().hex}", body.decode())
         call.sent = True
-        answer = self._exchange(call, "POST", address, extra, etree.tostring(envelope, encoding="utf-8"))
+        answer = self._exchange(call, "POST", address, extra, body)
         call.status = answer.status_code
         call.answer = self._text(call, answer)
         if answer.status_code not in _FAULT_STATUS or (answer.status_code >= 300 and b"Fault" not in answer.content):
@@ -148,7 +154,7 @@ class Wire:
         )
 
     def _text(self, call: Call, answer: Answer) -> str | None:
-        text = without_secrets(answer.content.decode("utf-8", "replace"), call.service).replace("\x00", "\ufffd")
+        text = without_secrets(decode(answer.content, answer.names.get("content-type", "")), call.service)
         if self._oauth and self._oauth.current:
             text = text.replace(self._oauth.current, "***")
         return bounded(text, self._settings.body_limit)

@@ -19,30 +19,39 @@ _lock = threading.Lock()
 
 
 def context(
-    ca_file: str | None = None, client_cert: str | None = None, client_key: str | None = None
+    ca_file: str | None = None,
+    client_cert: str | None = None,
+    client_key: str | None = None,
+    *,
+    alpn: tuple[str, ...] = ("http/1.1",),
 ) -> ssl.SSLContext:
     """A verifying client context.
 
     Args:
         ca_file: PEM file; only its authorities are trusted. None: the public ones and the machine's own.
         client_cert, client_key: PEM files for mutual TLS; the key may be in the certificate's file.
+        alpn: the protocols that are offered; none for AMQP, which has no name there.
 
     Raises:
         ConfigError: a file is missing or holds no certificate; names the file.
     """
-    key = (ca_file, client_cert, client_key)
-    times = tuple(_mtime(name) for name in key if name)
+    files = (ca_file, client_cert, client_key)
+    key = (*files, *alpn)
+    times = tuple(_mtime(name) for name in files if name)
     with _lock:
         known = _contexts.get(key)
         if known is None or known[0] != times:
-            known = _contexts[key] = (times, _make(ca_file, client_cert, client_key))
+            known = _contexts[key] = (times, _make(*files, alpn))
         return known[1]
 
 
-def _make(ca_file: str | None, client_cert: str | None, client_key: str | None) -> ssl.SSLContext:
+def _make(
+    ca_file: str | None, client_cert: str | None, client_key: str | None, alpn: tuple[str, ...]
+) -> ssl.SSLContext:
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and host name
     made.minimum_version = ssl.TLSVersion.TLSv1_2
-    made.set_alpn_protocols(["http/1.1"])
+    if alpn:
+        made.set_alpn_protocols(alpn)
     try:
         if ca_file:
             made.load_verify_locations(ca_file)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from standardwebhooks import Webhook
 
 from hub.errors import (
     ConfigError,
@@ -241,6 +242,15 @@ def test_credentials_go_to_the_host_of_the_service_only(transport: SoapTransport
         other.token = "hunter22"
         with pytest.raises(RejectedError, match=r"401 from localhost; credentials go to 127\.0\.0\.1 only"):
             call(transport, server, "CreateUser", BODY, auth_type="bearer", secrets=secrets)
+
+
+def test_a_signing_secret_signs_the_envelope(transport: SoapTransport, server: WebServer) -> None:
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    call(transport, server, "CreateUser", BODY, secrets={"signing_secret": secret})
+    sent = server.posts()[-1]
+    names = ("webhook-id", "webhook-timestamp", "webhook-signature")
+    headers = {name: str(sent.header(name)) for name in names}
+    Webhook(secret).verify(sent.body, headers, json_parse=False)  # raises when no signature fits
 
 
 def test_secrets_that_the_service_repeats_are_masked(transport: SoapTransport, server: WebServer) -> None:
