@@ -16,6 +16,7 @@ from hub.errors import (
     AuthenticationError,
     ConfigError,
     ConnectError,
+    EgressRefusedError,
     InvalidPayloadError,
     TimedOutError,
     UnroutableError,
@@ -319,6 +320,24 @@ def test_user_password_and_vhost_are_decoded_and_hosts_need_no_dot(
     rabbitmq.ctl("set_permissions", "-p", vhost, user, "^$", "^$", "^$")
     with pytest.raises(AuthenticationError, match="ACCESS_REFUSED"):
         transport.send(service(stored, version=4, secrets={"password": password}), REQUEST, Deadline(10))
+
+
+def test_an_ipv6_literal_is_reached(transport: AmqpTransport, broker_url: str, channel: Channel, queue: str) -> None:
+    try:
+        proxy = Proxy(target(broker_url), host="::1")
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with proxy:
+        url = through(proxy, broker_url, f"?queue_declare={queue}").replace("127.0.0.1", "[::1]")
+        transport.send(service(url), REQUEST, Deadline(5))
+    assert channel.basic_get(queue, auto_ack=True)[2]
+    with pytest.raises(ConnectError, match=r"\[::1\]:"):
+        transport.send(service(f"amqp://[::1]:{unused_port()}?routing_key=x", version=2), REQUEST, Deadline(5))
+
+
+def test_the_egress_guard_holds(transport: AmqpTransport) -> None:
+    with pytest.raises(EgressRefusedError):
+        transport.send(service("amqp://169.254.169.254?routing_key=x"), REQUEST, Deadline(5))
 
 
 @pytest.mark.fault

@@ -10,17 +10,17 @@ import time
 
 
 class Proxy:
-    """Forwards 127.0.0.1:`port` to `target`; `tls` ends TLS here. Use as a context manager.
+    """Forwards `host`:`port` to `target`; `tls` ends TLS here. Use as a context manager.
 
     `hold(after=n)`: of what the server sends from now on, `n` more bytes pass, then nothing until `release()`.
     `drip()`: what the server sends passes one byte at a time, slower than any sensible deadline allows, faster than
     a timeout per read would notice. `cut()`: every connection breaks. `refuse()`: the port is closed.
     """
 
-    def __init__(self, target: tuple[str, int], *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, target: tuple[str, int], *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
         self._target = target
         self._tls = tls
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.port: int = self._listener.getsockname()[1]
         self.accepted = 0
         self._open = threading.Event()
