@@ -18,12 +18,10 @@ from cronsim import CronSim, CronSimError
 from cronsim.cronsim import Field
 
 from hub.errors import ConfigError
-from hub.store.schedules import ClaimedMinute, ScheduledTask, Schedules
+from hub.store.schedules import CONSUME, HOUSEKEEPING, ClaimedMinute, ScheduledTask, Schedules
 
+__all__ = ["CONSUME", "HOUSEKEEPING", "Due", "Schedule", "ScheduledTask", "next_runs", "parse_cron", "runs_after"]
 log = structlog.get_logger("hub.schedule")
-
-CONSUME = "consume_responses_task"
-HOUSEKEEPING = "housekeeping_task"
 
 # name, what cronsim calls it, what may stand there, lowest value and count for Moodle's R (None: no R there)
 _FIELDS = (
@@ -156,13 +154,14 @@ class Schedule:
         self._store.request(name)
         return self.show(name)
 
-    def tick(self, now: datetime | None = None, launch: Callable[[Due], None] | None = None) -> list[Due]:
+    def tick(self, now: datetime | None = None, launch: Callable[[Due], int | None] | None = None) -> list[Due]:
         """Claim this minute and launch what is due. An empty list: nothing is, or another scheduler has the minute.
 
         Args:
             now: defaults to the clock.
-            launch: hands one task to the broker (never runs it: the rows are locked); called before the claim is
-                committed. What it raises is raised here, and the claim is taken back.
+            launch: hands one task to the broker (never runs it: the rows are locked) and returns how many
+                runs that makes, None for one; called before the claim is committed. What it raises is raised
+                here, and the claim is taken back.
 
         Raises:
             UnavailableError: the database is away; nothing was claimed.
@@ -175,8 +174,8 @@ class Schedule:
                 assert claimed is not None
                 if (run := self._judge(claimed, task, minute)) is not None:
                     due.append(run)
-                    if launch is not None:
-                        launch(run)
+                    if launch is not None and launch(run) == 0:
+                        claimed.nothing_to_do(run.name)
         for run in due:
             if run.missed:
                 log.warning("made up for missed runs with one run", scheduled_task=run.name, missed=run.missed)

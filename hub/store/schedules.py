@@ -12,6 +12,9 @@ from psycopg.rows import class_row
 from hub.errors import NotFoundError
 from hub.store.database import Connection, Database
 
+CONSUME = "consume_responses_task"
+HOUSEKEEPING = "housekeeping_task"
+
 _COLUMNS = (
     "name, cron, default_cron, enabled, last_run_at, last_result, last_duration_ms, next_run_at, run_requested_at"
 )
@@ -38,6 +41,7 @@ SET last_result = CASE
     last_duration_ms = greatest(last_duration_ms, extract(epoch FROM clock_timestamp() - last_run_at) * 1000)
 WHERE name = %(name)s
 """
+_NOTHING = "UPDATE scheduled_tasks SET last_result = 'ok', last_duration_ms = 0 WHERE name = %s"
 _PLAN = "UPDATE scheduled_tasks SET next_run_at = %s WHERE name = %s"
 _STARTED = """
 UPDATE scheduled_tasks SET last_run_at = now(), last_result = 'running', last_duration_ms = NULL WHERE name = %s
@@ -75,6 +79,10 @@ class ClaimedMinute:
     def launched(self, name: str, next_run_at: datetime | None) -> None:
         """The task is being launched, and comes next then."""
         self._conn.execute(_LAUNCHED, [next_run_at, name])
+
+    def nothing_to_do(self, name: str) -> None:
+        """The launch made no run: it is over."""
+        self._conn.execute(_NOTHING, [name])
 
     def plan(self, name: str, next_run_at: datetime | None) -> None:
         """The task is not due; it comes next then."""

@@ -1,0 +1,373 @@
+"""Stage 11: answers come in. One run reads one service's response queue: store a batch, commit, acknowledge.
+
+Nothing is dropped: what is no JSON is kept with its bytes and the reason; what cannot be stored is not
+acknowledged. A message is stored at least once; when it comes again because its acknowledgement was lost,
+it is known by its `message_id` if it has one, else it is stored twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import structlog
+
+from hub.codec import dumps, loads
+from hub.errors import HubError, PayloadError, UnavailableError
+from hub.hooks import Hooks
+from hub.models import JSON, Delivery, Direction, Event, Service, ServiceType
+from hub.observer import Observer
+from hub.paths import mask_body
+from hub.settings import Settings
+from hub.store.database import Connection
+from hub.store.log import clean
+from hub.store.responses import Inbound, Responses, Session
+from hub.store.runs import RunLog
+from hub.store.schedules import CONSUME, Schedules
+from hub.transports.base import Deadline, bounded
+from hub.transports.response_queue import Connect, Message, ResponseQueue, plain_connect
+
+log = structlog.get_logger("hub.responses")
+
+RESPONSE_RECEIVED = "hub.response_received"
+_BATCH_BYTES = 16 * 1024 * 1024  # a batch is stored when it holds so much, however few messages that is
+_PROPERTIES = (
+    "message_id", "correlation_id", "content_type", "content_encoding", "type", "app_id", "user_id", "reply_to",
+    "timestamp", "expiration", "priority", "delivery_mode", "cluster_id",
+)  # fmt: skip
+
+# Writes events (with their depths) in a transaction; what it returns is called after the commit.
+Emit: TypeAlias = Callable[[Connection, Sequence[Event], Sequence[int]], Callable[[], None]]
+
+
+def through(observer: Observer) -> Emit:
+    """Responses become events by way of the observer."""
+
+    def emit(conn: Connection, events: Sequence[Event], depths: Sequence[int]) -> Callable[[], None]:
+        _, queued = observer.write(events, depths, conn)
+        return lambda: observer.hand_over(queued)
+
+    return emit
+
+
+def response_services(services: Iterable[Service]) -> list[Service]:
+    """The services whose answers are consumed: enabled, AMQP, with a response queue."""
+    return [s for s in services if s.enabled and s.type is ServiceType.AMQP and s.response_queue]
+
+
+@dataclass(slots=True)
+class RunResult:
+    """What one run did. `outcome` is ok, error or skipped (another run is reading the queue).
+
+    Attributes:
+        stored: messages stored that are JSON.
+        malformed: messages stored that are not, or are too large.
+        repeated: messages that were stored by an earlier run already, only acknowledged now.
+        cut: stored ones that became no event, for their chain is as long as `HUB_MAX_DEPTH`.
+        pending: messages that waited at the start.
+    """
+
+    outcome: str = "ok"
+    stored: int = 0
+    malformed: int = 0
+    repeated: int = 0
+    cut: int = 0
+    pending: int = 0
+    declared: bool = False
+    unfinished: bool = False
+    seconds: float = 0.0
+    error: str | None = None
+
+    def summary(self) -> str:
+        """One line for the run log."""
+        parts = [f"{self.stored} stored"]
+        parts += [f"{n} {word}" for n, word in ((self.malformed, "malformed"), (self.repeated, "repeated")) if n]
+        parts += [f"{self.cut} chains cut"] if self.cut else []
+        parts += ["queue declared"] if self.declared else []
+        parts += ["time is up, the rest next time"] if self.unfinished else []
+        return ", ".join(parts)
+
+
+@dataclass(slots=True)
+class _Parsed:
+    message: Message
+    delivery: Delivery
+    properties: dict[str, JSON]
+    correlation: int | None
+    value: JSON = None
+    raw: bytes | None = None
+    event: Event | None = field(default=None)
+
+
+class ResponseConsumer:
+    """Reads response queues. One instance per process, used from many threads.
+
+    Args:
+        emit: makes events of responses; None: responses are only stored.
+        connect: opens the connection to a service's broker.
+        stopping: says that the process is to end; a run then ends after the batch it is at.
+    """
+
+    def __init__(
+        self,
+        responses: Responses,
+        runs: RunLog,
+        schedules: Schedules,
+        settings: Settings,
+        hooks: Hooks,
+        *,
+        emit: Emit | None = None,
+        connect: Connect = plain_connect,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._responses = responses
+        self._runs = runs
+        self._schedules = schedules
+        self._settings = settings
+        self._hooks = hooks
+        self._emit = emit
+        self._connect = connect
+        self._stopping = stopping
+
+    def consume(self, service: Service) -> RunResult:
+        """One run: everything that waits in the service's response queue, and what comes meanwhile.
+
+        What the service or its broker does wrong is in the result, in `consumer_state` and in the run log.
+
+        Raises:
+            UnavailableError: the hub's own database is away; nothing was acknowledged that is not stored.
+        """
+        started = time.monotonic()
+        result = RunResult(outcome="error")
+        try:
+            with self._responses.alone(service.id) as session:
+                if session is None:
+                    result.outcome = "skipped"
+                    run = self._runs.start(CONSUME, service.name)
+                else:
+                    run = self._runs.start(CONSUME, service.name, alone=True)
+                    self._guarded(session, service, result, run)
+        finally:
+            result.seconds = time.monotonic() - started
+            self._hooks.consumer_run(service.name, result.outcome, result.seconds)
+        summary = "another run was reading the queue" if result.outcome == "skipped" else result.summary()
+        self._runs.finish(run, result.outcome, summary=summary, error=result.error)
+        self._schedules.finished(CONSUME, result.outcome)
+        return result
+
+    def _guarded(self, session: Session, service: Service, result: RunResult, run: int) -> None:
+        context = {"service": service.name, "queue": service.response_queue}
+        try:
+            self._run(session, service, result)
+        except BaseException as e:
+            ours = not isinstance(e, HubError) or isinstance(e, UnavailableError)
+            result.error = str(e) if isinstance(e, HubError) else f"ended by {type(e).__name__}"
+            log.warning("response queue not read", error=result.error, summary=result.summary(), **context)
+            try:
+                self._responses.failed(service.id, result.error)
+                if ours:
+                    self._runs.finish(run, "error", summary=result.summary(), error=result.error)
+            except UnavailableError:
+                pass  # the next run writes that this one was lost
+            if ours:
+                raise
+        else:
+            result.outcome = "ok"
+            self._responses.succeeded(service.id)
+            if result.stored or result.malformed or result.repeated:
+                log.info("response queue read", summary=result.summary(), **context)
+
+    def _run(self, session: Session, service: Service, result: RunResult) -> None:
+        assert service.response_queue is not None
+        settings = self._settings
+        deadline = Deadline(settings.consumer_run_time)
+        connection = self._connect(service, settings, Deadline(min(service.timeout, settings.consumer_run_time)))
+        queue = ResponseQueue(
+            connection, service.response_queue, batch=settings.consumer_batch, batch_bytes=_BATCH_BYTES,
+            message_limit=settings.message_limit,
+        )  # fmt: skip
+        try:
+            result.pending = queue.open()
+            result.declared = queue.declared
+            known = session.last_batch()
+            for batch in queue.batches(deadline, self._stopping):
+                handed = self._store(session, service, batch, known, result)
+                queue.acknowledge(batch)
+                handed()
+            result.unfinished = queue.unfinished
+        finally:
+            queue.close()
+
+    def _store(
+        self, session: Session, service: Service, batch: list[Message], known: set[bytes], result: RunResult
+    ) -> Callable[[], None]:
+        """Store a batch and its events in one transaction; returns what to do once it is acknowledged."""
+        marks = [_mark(m) for m in batch]
+        new = [
+            self._parse(service, m)
+            for m, mark in zip(batch, marks, strict=True)
+            if not (m.redelivered and mark is not None and mark in known)
+        ]
+        after: Callable[[], None] = _nothing
+        cut = 0
+        with session.transaction() as conn:
+            depths = session.depths(sorted({p.correlation for p in new if p.correlation is not None}))
+            for p in new:
+                if p.correlation in depths:
+                    p.delivery = replace(p.delivery, task_id=p.correlation)
+            if self._emit is not None:
+                cut, after = self._make_events(conn, service, new, depths)
+            session.add([Inbound(p.delivery, _json_text(p.properties), p.raw) for p in new])
+            if any(marks):
+                session.remember([m for m in marks if m is not None])
+        malformed = sum(not p.delivery.success for p in new)
+        result.repeated += len(batch) - len(new)
+        result.malformed += malformed
+        result.stored += len(new) - malformed
+        result.cut += cut
+        for outcome, count in (("stored", len(new) - malformed), ("malformed", malformed)):
+            if count:
+                self._hooks.consumer_messages(service.name, outcome, count)
+        if cut:
+            self._hooks.event_accepted("cut", cut)
+            log.warning("chains of events cut", service=service.name, count=cut, depth=self._settings.max_depth)
+        return after
+
+    def _parse(self, service: Service, message: Message) -> _Parsed:
+        correlation, properties = _properties(message)
+        delivery = Delivery(
+            Direction.INBOUND, service.id, service.name, success=True, event=RESPONSE_RECEIVED,
+            endpoint=service.response_queue,
+        )  # fmt: skip
+        parsed = _Parsed(message, delivery, properties, correlation)
+        body = message.body
+        if body is None:
+            properties["sha256"] = message.sha256
+            error = f"{message.size} bytes are more than the limit of {self._settings.message_limit}"
+            error += " (HUB_MESSAGE_LIMIT): kept by hash and size only"
+            parsed.delivery = replace(delivery, success=False, outcome="malformed", error=error)
+            return parsed
+        try:
+            parsed.value = loads(body)
+            text, mask = body.decode("utf-8-sig"), service.options.get("mask")
+            parsed.delivery = replace(delivery, response_body=mask_body(text, mask) if mask else text)
+        except PayloadError as e:
+            parsed.raw = body
+            parsed.delivery = replace(
+                delivery, success=False, outcome="malformed", error=str(e),
+                response_body=bounded(clean(body.decode("utf-8", "replace")), self._settings.body_limit),
+            )  # fmt: skip
+        return parsed
+
+    def _make_events(
+        self, conn: Connection, service: Service, new: list[_Parsed], depths: dict[int, int]
+    ) -> tuple[int, Callable[[], None]]:
+        """Write the events of a batch; returns (how many chains were cut, what to do after the commit)."""
+        assert self._emit is not None
+        cut = 0
+        chosen: list[tuple[_Parsed, Event, int]] = []
+        for p in new:
+            if not p.delivery.success:
+                continue
+            # Without a task of ours to tell the depth, an answer is taken for the first of its chain.
+            depth = depths.get(p.correlation, 0) + 1 if p.correlation is not None else 1
+            if depth > self._settings.max_depth:
+                cut += 1
+                p.properties["chain_cut_at"] = depth
+                continue
+            chosen.append((p, _event(service, p), depth))
+        if not chosen:
+            return cut, _nothing
+        try:
+            with conn.transaction():
+                return cut, self._emit(conn, [event for _, event, _ in chosen], [depth for *_, depth in chosen])
+        except PayloadError:  # one of them is too much for an event: find it, keep it, let the others through
+            calls = []
+            for p, event, depth in chosen:
+                try:
+                    with conn.transaction():
+                        calls.append(self._emit(conn, [event], [depth]))
+                except PayloadError as e:
+                    p.delivery = replace(p.delivery, error=f"stored, but became no event: {e}")
+            return cut, lambda: _all(calls)
+
+
+def _nothing() -> None:
+    """Nothing is to be done after the commit."""
+
+
+def _all(calls: list[Callable[[], None]]) -> None:
+    for call in calls:
+        call()
+
+
+def _event(service: Service, p: _Parsed) -> Event:
+    """The event of a response. Its own id, because two equal answers are two answers."""
+    data = {
+        "service": service.name,
+        "queue": service.response_queue,
+        "correlation_id": p.properties.get("correlation_id"),
+        "task_id": p.delivery.task_id,
+        "message_id": p.properties.get("message_id"),
+        "headers": p.properties.get("headers", {}),
+        "payload": p.value,
+    }
+    return Event(RESPONSE_RECEIVED, data, str(uuid.uuid4()))
+
+
+def _mark(message: Message) -> bytes | None:
+    """What a message is known by when it comes again; None when it has no id."""
+    message_id = message.properties.message_id
+    if not message_id:
+        return None
+    h = hashlib.blake2b(str(message_id).encode("utf-8", "replace"), digest_size=16)
+    h.update(b"\0")
+    h.update(message.body if message.body is not None else (message.sha256 or "").encode())
+    return h.digest()
+
+
+def _properties(message: Message) -> tuple[int | None, dict[str, JSON]]:
+    """(the task id that the correlation names, if any; everything about a message but its body)."""
+    p = message.properties
+    found: dict[str, JSON] = {}
+    for name in _PROPERTIES:
+        value = getattr(p, name)
+        if value is not None:
+            found[name] = _plain(value)
+    if p.headers:
+        found["headers"] = _plain(p.headers)
+    if message.redelivered:
+        found["redelivered"] = True
+    found["exchange"] = _plain(message.exchange)
+    found["routing_key"] = _plain(message.routing_key)
+    found["size"] = message.size
+    correlation = found.get("correlation_id")
+    if isinstance(correlation, str) and correlation.isascii() and correlation.isdigit() and len(correlation) < 19:
+        return int(correlation), found
+    return None, found
+
+
+def _plain(value: Any) -> JSON:
+    """An AMQP value as JSON that PostgreSQL takes."""
+    if isinstance(value, str):
+        return clean(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, bytes):
+        return clean(value.decode("utf-8", "backslashreplace"))
+    if isinstance(value, dict):
+        return {str(_plain(k)): _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _json_text(properties: dict[str, JSON]) -> str:
+    try:
+        return dumps(properties)
+    except PayloadError as e:
+        return dumps({"unusable": str(e)})

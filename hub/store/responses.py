@@ -1,0 +1,154 @@
+"""What came out of response queues: stored a batch at a time, under a lock that lets one run in per service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import psycopg
+
+from hub.errors import UnavailableError
+from hub.models import Delivery
+from hub.store.database import Connection, Database
+from hub.store.log import clean
+
+_LOCK_CLASS = 0x48554252  # one number of our own for advisory locks on services
+_COPY = """
+COPY deliveries (direction, service_id, service, success, task_id, event, endpoint, outcome, error, response_body,
+    properties, raw) FROM STDIN
+"""
+# An answer may come before its task is settled, after it was delivered, or after it died.
+_DEPTHS = """
+SELECT t.id, e.depth FROM tasks t JOIN events e ON e.id = t.event_id WHERE t.id = ANY(%(ids)s)
+UNION ALL
+SELECT d.task_id, coalesce(e.depth, 0) FROM deliveries d LEFT JOIN events e ON e.id = d.event_id
+WHERE d.task_id = ANY(%(ids)s) AND d.direction = 'outbound'
+UNION ALL
+SELECT task_id, event_depth FROM dead_letters WHERE task_id = ANY(%(ids)s)
+"""
+_BATCH = """
+INSERT INTO consumer_state (service_id, last_batch) VALUES (%s, %s)
+ON CONFLICT (service_id) DO UPDATE SET last_batch = excluded.last_batch
+"""
+_SUCCEEDED = """
+INSERT INTO consumer_state (service_id, last_success_at) VALUES (%s, clock_timestamp())
+ON CONFLICT (service_id) DO UPDATE SET last_success_at = excluded.last_success_at, last_error = NULL,
+    last_error_at = NULL
+"""
+_FAILED = """
+INSERT INTO consumer_state (service_id, last_error, last_error_at) VALUES (%s, %s, clock_timestamp())
+ON CONFLICT (service_id) DO UPDATE SET last_error = excluded.last_error, last_error_at = excluded.last_error_at
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A row to be: the delivery, its properties as JSON text, and its bytes where they are no JSON."""
+
+    delivery: Delivery
+    properties: str
+    raw: bytes | None = None
+
+
+class Responses:
+    """The inbound side of the delivery log, and `consumer_state`."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    @contextmanager
+    def alone(self, service_id: int) -> Iterator[Session | None]:
+        """The right to consume for a service; None while another run has it.
+
+        The lock and the writes share one connection: a run that lost the lock can store nothing more.
+
+        Raises:
+            UnavailableError: the database is away.
+        """
+        conn = self._db.connect()
+        try:
+            with _available():
+                row = conn.execute("SELECT pg_try_advisory_lock(%s, %s)", [_LOCK_CLASS, service_id]).fetchone()
+            yield Session(conn, service_id) if row is not None and row[0] else None
+        finally:
+            conn.close()
+
+    def succeeded(self, service_id: int) -> None:
+        """The queue was read without an error."""
+        self._db.run(_SUCCEEDED, [service_id])
+
+    def failed(self, service_id: int, error: str) -> None:
+        """It was not; the text is shown on the service's page."""
+        self._db.run(_FAILED, [service_id, clean(error)])
+
+
+class Session:
+    """One run's hold on a service's response queue."""
+
+    def __init__(self, conn: Connection, service_id: int) -> None:
+        self._conn = conn
+        self._service_id = service_id
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One batch: all or nothing. Raises `UnavailableError`."""
+        with _available(), self._conn.transaction():
+            yield self._conn
+
+    def last_batch(self) -> set[bytes]:
+        """Marks of the batch that was stored last, perhaps without having been acknowledged."""
+        with _available():
+            row = self._conn.execute(
+                "SELECT last_batch FROM consumer_state WHERE service_id = %s", [self._service_id]
+            ).fetchone()
+        return set(row[0] or ()) if row else set()
+
+    def remember(self, marks: Sequence[bytes]) -> None:
+        """Within the transaction: the marks of this batch."""
+        self._conn.execute(_BATCH, [self._service_id, list(marks)])
+
+    def depths(self, task_ids: Sequence[int]) -> dict[int, int]:
+        """How deep in a chain the events of these tasks are; tasks that never were are left out."""
+        found: dict[int, int] = {}
+        if task_ids:
+            for task_id, depth in self._conn.execute(_DEPTHS, {"ids": list(task_ids)}).fetchall():
+                found[task_id] = max(depth, found.get(task_id, 0))
+        return found
+
+    def add(self, rows: Sequence[Inbound]) -> None:
+        """Within the transaction: store them. A row that PostgreSQL refuses is stored as bytes, with the reason."""
+        try:
+            with self._conn.transaction():
+                self._copy(rows)
+        except psycopg.DataError:
+            for row in rows:
+                try:
+                    with self._conn.transaction():
+                        self._copy([row])
+                except psycopg.DataError as e:
+                    reason = f"the database refused it: {str(e).splitlines()[0]}"
+                    body = row.delivery.response_body
+                    raw = row.raw if row.raw is not None or body is None else body.encode("utf-8", "surrogatepass")
+                    delivery = replace(
+                        row.delivery, success=False, outcome="malformed", error=clean(reason), response_body=None
+                    )
+                    self._copy([Inbound(delivery, '{"unusable": true}', raw)])
+
+    def _copy(self, rows: Sequence[Inbound]) -> None:
+        with self._conn.cursor() as cur, cur.copy(_COPY) as copy:
+            for row in rows:
+                d = row.delivery
+                values = (
+                    "inbound", d.service_id, d.service, d.success, d.task_id, d.event, d.endpoint, d.outcome,
+                    d.error, d.response_body, row.properties, row.raw,
+                )  # fmt: skip
+                copy.write_row(values)
+
+
+@contextmanager
+def _available() -> Iterator[None]:
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError) as e:
+        raise UnavailableError(f"the database does not answer: {str(e).strip().splitlines()[0]}") from e

@@ -1,0 +1,222 @@
+"""Stage 9, AMQP inbound: reads one response queue over one connection, in batches, and acknowledges them.
+
+Memory is bounded: a batch ends at its count or its bytes, whatever comes first; nothing is read from the
+socket while a batch is being stored; a message over the limit is reduced to its hash as soon as it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+import pika
+from pika import exceptions as amqp
+from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
+
+from hub.errors import ConnectError, TransportError
+from hub.models import Service
+from hub.settings import Settings
+from hub.transports.amqp_tables import be_tolerant
+from hub.transports.base import Deadline
+
+_QUIET = 1.0  # seconds without a message after which the broker is asked whether there are any left
+
+
+class Connect(Protocol):
+    """Opens a connection to a service's broker; raises mapped errors."""
+
+    def __call__(self, service: Service, settings: Settings, deadline: Deadline) -> BlockingConnection: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message as it came. `body` is None when it was over the limit; then `sha256` tells what it was."""
+
+    tag: int
+    body: bytes | None
+    size: int
+    sha256: str | None
+    redelivered: bool
+    exchange: str
+    routing_key: str
+    properties: pika.BasicProperties
+
+
+class ResponseQueue:
+    """One queue of one service, read over `connection`, which it owns.
+
+    Args:
+        batch: most messages of a batch.
+        batch_bytes: a batch ends when it holds so many bytes.
+        message_limit: bodies of more bytes are only hashed.
+    """
+
+    def __init__(
+        self, connection: BlockingConnection, queue: str, *, batch: int, batch_bytes: int, message_limit: int
+    ) -> None:
+        be_tolerant()
+        self._connection = connection
+        self._queue = queue
+        self._batch = batch
+        self._batch_bytes = batch_bytes
+        self._limit = message_limit
+        self._channel: BlockingChannel | None = None
+        self._messages: list[Message] = []
+        self._bytes = 0
+        self._seen = 0
+        self._expected = 0
+        self._cancelled = False
+        self.declared = False
+        self.unfinished = False
+
+    def open(self) -> int:
+        """Start to consume; returns how many messages wait. A missing queue is declared, durable.
+
+        Raises:
+            TransportError: no permission, or somebody else has the queue for himself.
+            ConnectError: the connection broke.
+        """
+        with _mapped(self._queue):
+            channel = self._connection.channel()
+            try:
+                pending = channel.queue_declare(self._queue, passive=True).method.message_count
+            except amqp.ChannelClosedByBroker as e:
+                if e.reply_code != 404:
+                    raise
+                channel = self._connection.channel()
+                pending = channel.queue_declare(self._queue, durable=True).method.message_count
+                self.declared = True
+            self._channel = channel
+            self._expected = pending
+            channel.basic_qos(prefetch_count=min(65_535, 2 * self._batch))  # the next batch travels meanwhile
+            channel.add_on_cancel_callback(self._on_cancel)
+            channel.basic_consume(self._queue, self._on_message)
+            return int(pending)
+
+    def _on_cancel(self, _frame: object) -> None:
+        self._cancelled = True
+
+    def _on_message(self, _channel: object, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
+        size = len(body)
+        over = size > self._limit
+        self._messages.append(
+            Message(
+                method.delivery_tag, None if over else body, size, hashlib.sha256(body).hexdigest() if over else None,
+                method.redelivered, method.exchange, method.routing_key, properties,
+            )
+        )  # fmt: skip
+        self._seen += 1
+        self._bytes += 0 if over else size
+
+    def batches(self, deadline: Deadline, stopping: Callable[[], bool]) -> Iterator[list[Message]]:
+        """Batches, until the queue is empty, the time is over, or the process stops.
+
+        The next batch is read only when the caller asks for it: acknowledge the last one before.
+
+        Raises:
+            ConnectError: the connection broke or the queue was deleted; what was not acknowledged stays
+                with the broker.
+        """
+        while True:
+            self._fill(deadline)
+            if self._messages:
+                yield self._take()
+            if self._cancelled:
+                raise TransportError(f"queue {self._queue!r} was deleted while it was read")
+            if deadline.remaining <= 0 or stopping():
+                self.unfinished = bool(self._messages) or self._seen < self._expected or self._left() > 0
+                return
+            if not self._messages and self._seen >= self._expected and self._left() == 0:
+                return
+
+    def _fill(self, deadline: Deadline) -> None:
+        """Read until a batch is full, all that was known to wait has come, or it has become quiet."""
+        heard = time.monotonic()
+        with _mapped(self._queue):
+            while not self._full() and self._seen < self._expected and not self._cancelled:
+                before = self._seen
+                self._connection.process_data_events(time_limit=min(_QUIET, deadline.remaining))
+                now = time.monotonic()
+                if self._seen > before:
+                    heard = now
+                if deadline.remaining <= 0 or now - heard >= _QUIET:
+                    if deadline.remaining > 0:
+                        self._expected = self._seen  # somebody else took the rest, or it expired: ask the broker
+                    return
+
+    def _full(self) -> bool:
+        return len(self._messages) >= self._batch or self._bytes >= self._batch_bytes
+
+    def _take(self) -> list[Message]:
+        """At most `batch` messages; what the socket brought beyond them is the next batch's."""
+        taken, self._messages = self._messages[: self._batch], self._messages[self._batch :]
+        self._bytes = sum(m.size for m in self._messages if m.body is not None)
+        return taken
+
+    def _left(self) -> int:
+        """How many messages the queue still has for us, those that came while asking included."""
+        with _mapped(self._queue):
+            assert self._channel is not None
+            waiting = self._channel.queue_declare(self._queue, passive=True).method.message_count
+            self._connection.process_data_events(time_limit=0)
+            self._expected = self._seen + int(waiting)
+            return int(waiting) + len(self._messages)
+
+    def acknowledge(self, batch: list[Message]) -> None:
+        """All of a batch, and nothing beyond it."""
+        with _mapped(self._queue):
+            assert self._channel is not None
+            self._channel.basic_ack(batch[-1].tag, multiple=True)
+
+    def close(self) -> None:
+        """Close the connection; what was not acknowledged goes back to the queue."""
+        try:
+            self._connection.close()
+        except (amqp.AMQPError, OSError):
+            pass  # it was closed already
+
+
+@contextmanager
+def _mapped(queue: str) -> Iterator[None]:
+    try:
+        yield
+    except amqp.ChannelClosedByBroker as e:
+        if e.reply_code == 403:
+            raise TransportError(
+                f"no permission for queue {queue!r}: {e.reply_text}; the user needs configure (to declare it)"
+                " and read on it"
+            ) from None
+        raise TransportError(f"queue {queue!r}: the broker answered {e.reply_code} {e.reply_text}") from None
+    except amqp.ConnectionClosedByBroker as e:
+        raise ConnectError(f"the broker closed the connection: {e.reply_code} {e.reply_text}") from None
+    except (amqp.AMQPError, OSError) as e:
+        raise ConnectError(f"the connection to the broker broke: {type(e).__name__}") from None
+
+
+def plain_connect(service: Service, settings: Settings, deadline: Deadline) -> BlockingConnection:
+    """A connection by the URI alone."""
+    try:
+        url, seconds = urlsplit(service.base_url), max(0.1, deadline.remaining)
+        return BlockingConnection(
+            pika.ConnectionParameters(
+                host=url.hostname or "localhost",
+                port=url.port or 5672,
+                virtual_host=unquote(url.path[1:]) or "/",
+                credentials=pika.PlainCredentials(
+                    unquote(url.username or "guest"), service.secrets.get("password", "guest")
+                ),
+                socket_timeout=seconds,
+                stack_timeout=seconds,
+            )
+        )
+    except (amqp.ProbableAuthenticationError, amqp.AuthenticationError):
+        raise ConnectError("the broker refused user or password") from None
+    except amqp.ProbableAccessDeniedError:
+        raise ConnectError("the broker refused access to the vhost") from None
+    except (amqp.AMQPError, OSError) as e:
+        raise ConnectError(f"no connection to the broker: {type(e).__name__}") from None
