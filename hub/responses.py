@@ -28,8 +28,9 @@ from hub.store.log import clean
 from hub.store.responses import Inbound, Responses, Session
 from hub.store.runs import RunLog
 from hub.store.schedules import CONSUME, Schedules
+from hub.transports.amqp_connection import connect
 from hub.transports.base import Deadline, bounded
-from hub.transports.response_queue import Connect, Message, ResponseQueue, plain_connect
+from hub.transports.response_queue import Message, ResponseQueue
 
 log = structlog.get_logger("hub.responses")
 
@@ -108,7 +109,6 @@ class ResponseConsumer:
 
     Args:
         emit: makes events of responses; None: responses are only stored.
-        connect: opens the connection to a service's broker.
         stopping: says that the process is to end; a run then ends after the batch it is at.
     """
 
@@ -121,7 +121,6 @@ class ResponseConsumer:
         hooks: Hooks,
         *,
         emit: Emit | None = None,
-        connect: Connect = plain_connect,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._responses = responses
@@ -130,7 +129,6 @@ class ResponseConsumer:
         self._settings = settings
         self._hooks = hooks
         self._emit = emit
-        self._connect = connect
         self._stopping = stopping
 
     def consume(self, service: Service) -> RunResult:
@@ -182,12 +180,11 @@ class ResponseConsumer:
                 log.info("response queue read", summary=result.summary(), **context)
 
     def _run(self, session: Session, service: Service, result: RunResult) -> None:
-        assert service.response_queue is not None
         settings = self._settings
         deadline = Deadline(settings.consumer_run_time)
-        connection = self._connect(service, settings, Deadline(min(service.timeout, settings.consumer_run_time)))
+        connection = connect(service, settings, Deadline(service.timeout))
         queue = ResponseQueue(
-            connection, service.response_queue, batch=settings.consumer_batch, batch_bytes=_BATCH_BYTES,
+            connection, service, batch=settings.consumer_batch, batch_bytes=_BATCH_BYTES,
             message_limit=settings.message_limit,
         )  # fmt: skip
         try:

@@ -11,26 +11,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit
+from typing import Any
 
 import pika
 from pika import exceptions as amqp
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
-from hub.errors import ConnectError, TransportError
+from hub.errors import AuthenticationError, TransportError
 from hub.models import Service
-from hub.settings import Settings
+from hub.transports.amqp_connection import ERRORS, close, translate, within
 from hub.transports.amqp_tables import be_tolerant
 from hub.transports.base import Deadline
 
 _QUIET = 1.0  # seconds without a message after which the broker is asked whether there are any left
-
-
-class Connect(Protocol):
-    """Opens a connection to a service's broker; raises mapped errors."""
-
-    def __call__(self, service: Service, settings: Settings, deadline: Deadline) -> BlockingConnection: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +50,13 @@ class ResponseQueue:
     """
 
     def __init__(
-        self, connection: BlockingConnection, queue: str, *, batch: int, batch_bytes: int, message_limit: int
+        self, connection: BlockingConnection, service: Service, *, batch: int, batch_bytes: int, message_limit: int
     ) -> None:
+        assert service.response_queue is not None
         be_tolerant()
         self._connection = connection
-        self._queue = queue
+        self._service = service
+        self._queue = service.response_queue
         self._batch = batch
         self._batch_bytes = batch_bytes
         self._limit = message_limit
@@ -79,9 +74,9 @@ class ResponseQueue:
 
         Raises:
             TransportError: no permission, or somebody else has the queue for himself.
-            ConnectError: the connection broke.
+            ConnectError, TimedOutError: the connection broke, or the broker does not answer.
         """
-        with _mapped(self._queue):
+        with self._mapped(self._patience()):
             channel = self._connection.channel()
             try:
                 pending = channel.queue_declare(self._queue, passive=True).method.message_count
@@ -137,7 +132,7 @@ class ResponseQueue:
     def _fill(self, deadline: Deadline) -> None:
         """Read until a batch is full, all that was known to wait has come, or it has become quiet."""
         heard = time.monotonic()
-        with _mapped(self._queue):
+        with self._mapped(Deadline(deadline.remaining + _QUIET)):
             while not self._full() and self._seen < self._expected and not self._cancelled:
                 before = self._seen
                 self._connection.process_data_events(time_limit=min(_QUIET, deadline.remaining))
@@ -160,7 +155,7 @@ class ResponseQueue:
 
     def _left(self) -> int:
         """How many messages the queue still has for us, those that came while asking included."""
-        with _mapped(self._queue):
+        with self._mapped(self._patience()):
             assert self._channel is not None
             waiting = self._channel.queue_declare(self._queue, passive=True).method.message_count
             self._connection.process_data_events(time_limit=0)
@@ -169,54 +164,33 @@ class ResponseQueue:
 
     def acknowledge(self, batch: list[Message]) -> None:
         """All of a batch, and nothing beyond it."""
-        with _mapped(self._queue):
+        with self._mapped(self._patience()):
             assert self._channel is not None
             self._channel.basic_ack(batch[-1].tag, multiple=True)
 
     def close(self) -> None:
         """Close the connection; what was not acknowledged goes back to the queue."""
+        close(self._connection)
+
+    def _patience(self) -> Deadline:
+        """How long the broker may take for one answer."""
+        return Deadline(max(1.0, self._service.timeout))
+
+
+
+    @contextmanager
+    def _mapped(self, deadline: Deadline) -> Iterator[None]:
+        """Keep the broker to the deadline, and put what goes wrong into words."""
+        name = self._service.response_queue
         try:
-            self._connection.close()
-        except (amqp.AMQPError, OSError):
-            pass  # it was closed already
-
-
-@contextmanager
-def _mapped(queue: str) -> Iterator[None]:
-    try:
-        yield
-    except amqp.ChannelClosedByBroker as e:
-        if e.reply_code == 403:
-            raise TransportError(
-                f"no permission for queue {queue!r}: {e.reply_text}; the user needs configure (to declare it)"
-                " and read on it"
-            ) from None
-        raise TransportError(f"queue {queue!r}: the broker answered {e.reply_code} {e.reply_text}") from None
-    except amqp.ConnectionClosedByBroker as e:
-        raise ConnectError(f"the broker closed the connection: {e.reply_code} {e.reply_text}") from None
-    except (amqp.AMQPError, OSError) as e:
-        raise ConnectError(f"the connection to the broker broke: {type(e).__name__}") from None
-
-
-def plain_connect(service: Service, settings: Settings, deadline: Deadline) -> BlockingConnection:
-    """A connection by the URI alone."""
-    try:
-        url, seconds = urlsplit(service.base_url), max(0.1, deadline.remaining)
-        return BlockingConnection(
-            pika.ConnectionParameters(
-                host=url.hostname or "localhost",
-                port=url.port or 5672,
-                virtual_host=unquote(url.path[1:]) or "/",
-                credentials=pika.PlainCredentials(
-                    unquote(url.username or "guest"), service.secrets.get("password", "guest")
-                ),
-                socket_timeout=seconds,
-                stack_timeout=seconds,
-            )
-        )
-    except (amqp.ProbableAuthenticationError, amqp.AuthenticationError):
-        raise ConnectError("the broker refused user or password") from None
-    except amqp.ProbableAccessDeniedError:
-        raise ConnectError("the broker refused access to the vhost") from None
-    except (amqp.AMQPError, OSError) as e:
-        raise ConnectError(f"no connection to the broker: {type(e).__name__}") from None
+            with within(self._connection, deadline):
+                yield
+        except amqp.ChannelClosedByBroker as e:
+            if e.reply_code == 403 and "exclusive" not in e.reply_text:
+                raise AuthenticationError(
+                    f"no permission for queue {name!r}: {e.reply_text}; the user needs `read` on it, and `configure`"
+                    " if the hub is to declare it"
+                ) from None
+            raise TransportError(f"queue {name!r}: the broker says {e.reply_code} {e.reply_text}") from None
+        except ERRORS as e:
+            raise translate(e, self._service) from None

@@ -31,6 +31,7 @@ from hub.store.responses import Responses
 from hub.store.runs import RunLog
 from hub.store.schedules import Schedules
 from hub.store.vault import Vault
+from tests.support.rabbit import RabbitNode
 
 
 class Handed:
@@ -295,6 +296,25 @@ def test_an_exclusive_queue_is_a_clear_error(bench: Bench) -> None:
         connection.channel().queue_declare(bench.queue, exclusive=True)
         result = bench.consumer().consume(bench.service())
     assert result.outcome == "error" and "405" in (result.error or "")
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["queue there", "queue missing"])
+def test_a_missing_permission_is_told_with_what_to_do(
+    bench: Bench, broker_node: RabbitNode | None, there: bool
+) -> None:
+    """The hub's user at the service's broker is somebody else's to set up: say exactly what it lacks."""
+    if broker_node is None:
+        pytest.skip("needs to make users on the broker")
+    vhost, user = bench.url.rpartition("/")[2], f"u{bench.queue[:11]}"
+    broker_node.ctl("add_user", user, "pw")
+    broker_node.ctl("set_permissions", "-p", vhost, user, "^$", "^$", "^$")
+    if there:
+        bench.publish("1")
+    erp = bench.service(url=f"amqp://{user}:pw@{bench.url.partition('@')[2]}")
+    result = bench.consumer().consume(erp)
+    assert result.outcome == "error"
+    assert "permission" in (result.error or "") and "`read`" in (result.error or "")
+    assert bench.queue in bench.state(erp)["last_error"]
 
 
 def test_a_storage_failure_acknowledges_nothing(bench: Bench) -> None:
