@@ -30,7 +30,7 @@ def loads(text: str | bytes) -> Any:
         if isinstance(text, bytes | bytearray | memoryview):
             text = bytes(text).decode("utf-8-sig")
         value = _decoder.decode(text)
-        if "\\u" in text:
+        if "\\ud" in text or "\\uD" in text:
             dumps(value).encode()  # a lone surrogate escape parses but can be written nowhere
         return value
     except UnicodeEncodeError:

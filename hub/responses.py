@@ -11,15 +11,16 @@ import hashlib
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import structlog
 
-from hub.codec import dumps, loads
+from hub import rules
+from hub.codec import loads
 from hub.errors import HubError, PayloadError, UnavailableError
 from hub.hooks import Hooks
-from hub.models import JSON, Delivery, Direction, Event, Service, ServiceType
+from hub.models import JSON, Event, Rule, Service, ServiceType
 from hub.observer import Observer
 from hub.paths import mask_body
 from hub.settings import Settings
@@ -36,10 +37,6 @@ log = structlog.get_logger("hub.responses")
 
 RESPONSE_RECEIVED = "hub.response_received"
 _BATCH_BYTES = 16 * 1024 * 1024  # a batch is stored when it holds so much, however few messages that is
-_PROPERTIES = (
-    "message_id", "correlation_id", "content_type", "content_encoding", "type", "app_id", "user_id", "reply_to",
-    "timestamp", "expiration", "priority", "delivery_mode", "cluster_id",
-)  # fmt: skip
 
 # Writes events (with their depths) in a transaction; what it returns is called after the commit.
 Emit: TypeAlias = Callable[[Connection, Sequence[Event], Sequence[int]], Callable[[], None]]
@@ -53,6 +50,12 @@ def through(observer: Observer) -> Emit:
         return lambda: observer.hand_over(queued)
 
     return emit
+
+
+def wanted_by(all_rules: Iterable[Rule]) -> bool:
+    """Whether any of the rules is for responses, its conditions aside."""
+    event = Event(RESPONSE_RECEIVED, {})
+    return any(rules.matches(replace(rule, conditions=None), event) for rule in all_rules)
 
 
 def response_services(services: Iterable[Service]) -> list[Service]:
@@ -95,13 +98,9 @@ class RunResult:
 
 @dataclass(slots=True)
 class _Parsed:
-    message: Message
-    delivery: Delivery
-    properties: dict[str, JSON]
+    row: Inbound
     correlation: int | None
     value: JSON = None
-    raw: bytes | None = None
-    event: Event | None = field(default=None)
 
 
 class ResponseConsumer:
@@ -109,6 +108,7 @@ class ResponseConsumer:
 
     Args:
         emit: makes events of responses; None: responses are only stored.
+        wanted: whether any rule is for such events; building them for nobody would halve the speed.
         stopping: says that the process is to end; a run then ends after the batch it is at.
     """
 
@@ -121,6 +121,7 @@ class ResponseConsumer:
         hooks: Hooks,
         *,
         emit: Emit | None = None,
+        wanted: Callable[[], bool] = lambda: True,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._responses = responses
@@ -129,6 +130,7 @@ class ResponseConsumer:
         self._settings = settings
         self._hooks = hooks
         self._emit = emit
+        self._wanted = wanted
         self._stopping = stopping
 
     def consume(self, service: Service) -> RunResult:
@@ -142,7 +144,7 @@ class ResponseConsumer:
         started = time.monotonic()
         result = RunResult(outcome="error")
         try:
-            with self._responses.alone(service.id) as session:
+            with self._responses.alone(service) as session:
                 if session is None:
                     result.outcome = "skipped"
                     run = self._runs.start(CONSUME, service.name)
@@ -215,13 +217,13 @@ class ResponseConsumer:
             depths = session.depths(sorted({p.correlation for p in new if p.correlation is not None}))
             for p in new:
                 if p.correlation in depths:
-                    p.delivery = replace(p.delivery, task_id=p.correlation)
+                    p.row.task_id = p.correlation
             if self._emit is not None:
                 cut, after = self._make_events(conn, service, new, depths)
-            session.add([Inbound(p.delivery, _json_text(p.properties), p.raw) for p in new])
+            session.add([p.row for p in new])
             if any(marks):
                 session.remember([m for m in marks if m is not None])
-        malformed = sum(not p.delivery.success for p in new)
+        malformed = sum(not p.row.success for p in new)
         result.repeated += len(batch) - len(new)
         result.malformed += malformed
         result.stored += len(new) - malformed
@@ -236,28 +238,25 @@ class ResponseConsumer:
 
     def _parse(self, service: Service, message: Message) -> _Parsed:
         correlation, properties = _properties(message)
-        delivery = Delivery(
-            Direction.INBOUND, service.id, service.name, success=True, event=RESPONSE_RECEIVED,
-            endpoint=service.response_queue,
-        )  # fmt: skip
-        parsed = _Parsed(message, delivery, properties, correlation)
+        row = Inbound(properties, event=RESPONSE_RECEIVED)
+        parsed = _Parsed(row, correlation)
         body = message.body
         if body is None:
             properties["sha256"] = message.sha256
-            error = f"{message.size} bytes are more than the limit of {self._settings.message_limit}"
-            error += " (HUB_MESSAGE_LIMIT): kept by hash and size only"
-            parsed.delivery = replace(delivery, success=False, outcome="malformed", error=error)
+            row.success, row.outcome = False, "malformed"
+            row.error = (
+                f"{message.size} bytes are more than the limit of {self._settings.message_limit}"
+                " (HUB_MESSAGE_LIMIT): kept by hash and size only"
+            )
             return parsed
         try:
             parsed.value = loads(body)
-            text, mask = body.decode("utf-8-sig"), service.options.get("mask")
-            parsed.delivery = replace(delivery, response_body=mask_body(text, mask) if mask else text)
+            row.body = body.decode("utf-8-sig")
+            if mask := service.options.get("mask"):
+                row.body = mask_body(row.body, mask)
         except PayloadError as e:
-            parsed.raw = body
-            parsed.delivery = replace(
-                delivery, success=False, outcome="malformed", error=str(e),
-                response_body=bounded(clean(body.decode("utf-8", "replace")), self._settings.body_limit),
-            )  # fmt: skip
+            row.success, row.outcome, row.error, row.raw = False, "malformed", str(e), body
+            row.body = bounded(clean(body.decode("utf-8", "replace")), self._settings.body_limit)
         return parsed
 
     def _make_events(
@@ -266,30 +265,34 @@ class ResponseConsumer:
         """Write the events of a batch; returns (how many chains were cut, what to do after the commit)."""
         assert self._emit is not None
         cut = 0
-        chosen: list[tuple[_Parsed, Event, int]] = []
+        chosen: list[tuple[_Parsed, int]] = []
         for p in new:
-            if not p.delivery.success:
+            if not p.row.success:
                 continue
             # Without a task of ours to tell the depth, an answer is taken for the first of its chain.
             depth = depths.get(p.correlation, 0) + 1 if p.correlation is not None else 1
             if depth > self._settings.max_depth:
                 cut += 1
-                p.properties["chain_cut_at"] = depth
+                p.row.properties["chain_cut_at"] = depth
                 continue
-            chosen.append((p, _event(service, p), depth))
+            chosen.append((p, depth))
+        if len(chosen) > 1 and not self._wanted():
+            self._hooks.event_accepted("unmatched", len(chosen) - 1)
+            del chosen[:-1]  # one of them shows what such events look like
         if not chosen:
             return cut, _nothing
+        events, levels = [_event(service, p) for p, _ in chosen], [depth for _, depth in chosen]
         try:
             with conn.transaction():
-                return cut, self._emit(conn, [event for _, event, _ in chosen], [depth for *_, depth in chosen])
+                return cut, self._emit(conn, events, levels)
         except PayloadError:  # one of them is too much for an event: find it, keep it, let the others through
             calls = []
-            for p, event, depth in chosen:
+            for (p, depth), event in zip(chosen, events, strict=True):
                 try:
                     with conn.transaction():
                         calls.append(self._emit(conn, [event], [depth]))
                 except PayloadError as e:
-                    p.delivery = replace(p.delivery, error=f"stored, but became no event: {e}")
+                    p.row.error = f"stored, but became no event: {e}"
             return cut, lambda: _all(calls)
 
 
@@ -304,13 +307,14 @@ def _all(calls: list[Callable[[], None]]) -> None:
 
 def _event(service: Service, p: _Parsed) -> Event:
     """The event of a response. Its own id, because two equal answers are two answers."""
+    properties = p.row.properties
     data = {
         "service": service.name,
         "queue": service.response_queue,
-        "correlation_id": p.properties.get("correlation_id"),
-        "task_id": p.delivery.task_id,
-        "message_id": p.properties.get("message_id"),
-        "headers": p.properties.get("headers", {}),
+        "correlation_id": properties.get("correlation_id"),
+        "task_id": p.row.task_id,
+        "message_id": properties.get("message_id"),
+        "headers": properties.get("headers", {}),
         "payload": p.value,
     }
     return Event(RESPONSE_RECEIVED, data, str(uuid.uuid4()))
@@ -329,14 +333,9 @@ def _mark(message: Message) -> bytes | None:
 
 def _properties(message: Message) -> tuple[int | None, dict[str, JSON]]:
     """(the task id that the correlation names, if any; everything about a message but its body)."""
-    p = message.properties
-    found: dict[str, JSON] = {}
-    for name in _PROPERTIES:
-        value = getattr(p, name)
-        if value is not None:
-            found[name] = _plain(value)
-    if p.headers:
-        found["headers"] = _plain(p.headers)
+    found: dict[str, JSON] = {
+        name: _plain(value) for name, value in vars(message.properties).items() if value is not None
+    }
     if message.redelivered:
         found["redelivered"] = True
     found["exchange"] = _plain(message.exchange)
@@ -351,7 +350,7 @@ def _properties(message: Message) -> tuple[int | None, dict[str, JSON]]:
 def _plain(value: Any) -> JSON:
     """An AMQP value as JSON that PostgreSQL takes."""
     if isinstance(value, str):
-        return clean(value)
+        return value if value.isascii() and "\0" not in value else clean(value)
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, bytes):
@@ -361,10 +360,3 @@ def _plain(value: Any) -> JSON:
     if isinstance(value, list):
         return [_plain(v) for v in value]
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
-
-
-def _json_text(properties: dict[str, JSON]) -> str:
-    try:
-        return dumps(properties)
-    except PayloadError as e:
-        return dumps({"unusable": str(e)})

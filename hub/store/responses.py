@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import psycopg
 
-from hub.errors import UnavailableError
-from hub.models import Delivery
+from hub.codec import dumps
+from hub.errors import PayloadError, UnavailableError
+from hub.models import JSON, Service
 from hub.store.database import Connection, Database
 from hub.store.log import clean
 
@@ -42,13 +43,18 @@ ON CONFLICT (service_id) DO UPDATE SET last_error = excluded.last_error, last_er
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Inbound:
-    """A row to be: the delivery, its properties as JSON text, and its bytes where they are no JSON."""
+    """A message as a row of the delivery log: a success if it is JSON, else with its bytes and the reason."""
 
-    delivery: Delivery
-    properties: str
+    properties: dict[str, JSON]
+    success: bool = True
+    outcome: str = "success"
+    error: str | None = None
+    body: str | None = None
     raw: bytes | None = None
+    task_id: int | None = None
+    event: str | None = None
 
 
 class Responses:
@@ -58,7 +64,7 @@ class Responses:
         self._db = db
 
     @contextmanager
-    def alone(self, service_id: int) -> Iterator[Session | None]:
+    def alone(self, service: Service) -> Iterator[Session | None]:
         """The right to consume for a service; None while another run has it.
 
         The lock and the writes share one connection: a run that lost the lock can store nothing more.
@@ -69,8 +75,8 @@ class Responses:
         conn = self._db.connect()
         try:
             with _available():
-                row = conn.execute("SELECT pg_try_advisory_lock(%s, %s)", [_LOCK_CLASS, service_id]).fetchone()
-            yield Session(conn, service_id) if row is not None and row[0] else None
+                row = conn.execute("SELECT pg_try_advisory_lock(%s, %s)", [_LOCK_CLASS, service.id]).fetchone()
+            yield Session(conn, service) if row is not None and row[0] else None
         finally:
             conn.close()
 
@@ -86,9 +92,10 @@ class Responses:
 class Session:
     """One run's hold on a service's response queue."""
 
-    def __init__(self, conn: Connection, service_id: int) -> None:
+    def __init__(self, conn: Connection, service: Service) -> None:
         self._conn = conn
-        self._service_id = service_id
+        self._service = service
+        self._service_id = service.id
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -127,23 +134,27 @@ class Session:
                     with self._conn.transaction():
                         self._copy([row])
                 except psycopg.DataError as e:
-                    reason = f"the database refused it: {str(e).splitlines()[0]}"
-                    body = row.delivery.response_body
-                    raw = row.raw if row.raw is not None or body is None else body.encode("utf-8", "surrogatepass")
-                    delivery = replace(
-                        row.delivery, success=False, outcome="malformed", error=clean(reason), response_body=None
-                    )
-                    self._copy([Inbound(delivery, '{"unusable": true}', raw)])
+                    if row.raw is None and row.body is not None:
+                        row.raw = row.body.encode("utf-8", "surrogatepass")
+                    row.success, row.outcome, row.body, row.properties = False, "malformed", None, {"unusable": True}
+                    row.error = clean(f"the database refused it: {str(e).splitlines()[0]}")
+                    self._copy([row])
 
     def _copy(self, rows: Sequence[Inbound]) -> None:
+        service_id, service, queue = self._service_id, self._service.name, self._service.response_queue
         with self._conn.cursor() as cur, cur.copy(_COPY) as copy:
-            for row in rows:
-                d = row.delivery
-                values = (
-                    "inbound", d.service_id, d.service, d.success, d.task_id, d.event, d.endpoint, d.outcome,
-                    d.error, d.response_body, row.properties, row.raw,
-                )  # fmt: skip
-                copy.write_row(values)
+            for r in rows:
+                copy.write_row(
+                    ("inbound", service_id, service, r.success, r.task_id, r.event, queue, r.outcome, r.error, r.body,
+                     _json_text(r.properties), r.raw)
+                )
+
+
+def _json_text(properties: dict[str, JSON]) -> str:
+    try:
+        return dumps(properties)
+    except PayloadError as e:
+        return dumps({"unusable": str(e)})
 
 
 @contextmanager

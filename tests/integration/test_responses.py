@@ -21,7 +21,7 @@ from hub.errors import UnavailableError
 from hub.hooks import Hooks
 from hub.models import Event, Service
 from hub.observer import Observer
-from hub.responses import RESPONSE_RECEIVED, ResponseConsumer, RunResult, response_services, through
+from hub.responses import RESPONSE_RECEIVED, ResponseConsumer, RunResult, response_services, through, wanted_by
 from hub.schedule import CONSUME
 from hub.settings import Settings
 from hub.store.database import Connection, Database, Row
@@ -86,7 +86,7 @@ class Bench:
         settings = self.settings.model_copy(update=options)
         return ResponseConsumer(
             Responses(self.db), RunLog(self.db), Schedules(self.db, claimed_by="t"), settings, self.hooks,
-            emit=emit or through(self.observer()),
+            emit=emit or through(self.observer()), wanted=lambda: bool(emit) or wanted_by(self.registry.rules()),
         )  # fmt: skip
 
     def service(self, name: str = "erp", queue: str | None = None, url: str | None = None) -> Service:
@@ -502,6 +502,16 @@ def test_configured_paths_are_masked_in_the_log(bench: Bench) -> None:
     bench.publish('{"pin": "1234", "ok": true}')
     bench.consumer().consume(erp)
     assert json.loads(bench.bodies()[0] or "") == {"pin": "***", "ok": True}
+
+
+def test_responses_that_no_rule_wants_are_counted_and_shown_as_a_suggestion(bench: Bench) -> None:
+    """Who writes a rule for them picks the name from what was seen, and previews on a real one."""
+    erp = bench.service()
+    bench.publish("1", "2", '{"n": 3}')
+    bench.consumer().consume(erp)
+    assert bench.hooks.accepted == {"unmatched": 3}
+    seen = bench.db.one("SELECT sample FROM event_names WHERE name = %s", [RESPONSE_RECEIVED])
+    assert seen is not None and json.loads(seen["sample"])["payload"] == {"n": 3}
 
 
 def test_which_services_are_consumed(bench: Bench) -> None:
