@@ -28,7 +28,7 @@ def loads(text: str | bytes) -> Any:
     """
     try:
         if isinstance(text, bytes | bytearray | memoryview):
-            text = bytes(text).decode("utf-8-sig")
+            text = bytes(text).decode().removeprefix("\ufeff")
         value = _decoder.decode(text)
         if "\\ud" in text or "\\uD" in text:
             dumps(value).encode()  # a lone surrogate escape parses but can be written nowhere

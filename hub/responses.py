@@ -11,6 +11,7 @@ import hashlib
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -26,7 +27,7 @@ from hub.paths import mask_body
 from hub.settings import Settings
 from hub.store.database import Connection
 from hub.store.log import clean
-from hub.store.responses import Inbound, Responses, Session
+from hub.store.responses import MARK, Inbound, Responses, Session
 from hub.store.runs import RunLog
 from hub.store.schedules import CONSUME, Schedules
 from hub.transports.amqp_connection import connect
@@ -193,13 +194,26 @@ class ResponseConsumer:
             result.pending = queue.open()
             result.declared = queue.declared
             known = session.last_batch()
-            for batch in queue.batches(deadline, self._stopping):
-                handed = self._store(session, service, batch, known, result)
-                queue.acknowledge(batch)
-                handed()
+            # While one batch is being stored, the next is being read; an acknowledgement waits for its commit.
+            with ThreadPoolExecutor(1, "hub-responses") as storing:
+                under_way: tuple[list[Message], Future[Callable[[], None]]] | None = None
+                for batch in queue.batches(deadline, self._stopping):
+                    self._settle(queue, under_way)
+                    under_way = batch, storing.submit(self._store, session, service, batch, known, result)
+                self._settle(queue, under_way)
             result.unfinished = queue.unfinished
         finally:
             queue.close()
+
+    def _settle(
+        self, queue: ResponseQueue, under_way: tuple[list[Message], Future[Callable[[], None]]] | None
+    ) -> None:
+        """Wait until a batch is stored, then acknowledge it; raises what storing raised."""
+        if under_way is not None:
+            batch, stored = under_way
+            handed = stored.result()
+            queue.acknowledge(batch)
+            handed()
 
     def _store(
         self, session: Session, service: Service, batch: list[Message], known: set[bytes], result: RunResult
@@ -237,12 +251,12 @@ class ResponseConsumer:
         return after
 
     def _parse(self, service: Service, message: Message) -> _Parsed:
-        correlation, properties = _properties(message)
+        correlation, properties = _properties(message, service.response_queue)
         row = Inbound(properties, event=RESPONSE_RECEIVED)
         parsed = _Parsed(row, correlation)
         body = message.body
         if body is None:
-            properties["sha256"] = message.sha256
+            properties["size"], properties["sha256"] = message.size, message.sha256
             row.success, row.outcome = False, "malformed"
             row.error = (
                 f"{message.size} bytes are more than the limit of {self._settings.message_limit}"
@@ -251,7 +265,7 @@ class ResponseConsumer:
             return parsed
         try:
             parsed.value = loads(body)
-            row.body = body.decode("utf-8-sig")
+            row.body = body.decode().removeprefix("\ufeff")
             if mask := service.options.get("mask"):
                 row.body = mask_body(row.body, mask)
         except PayloadError as e:
@@ -325,22 +339,22 @@ def _mark(message: Message) -> bytes | None:
     message_id = message.properties.message_id
     if not message_id:
         return None
-    h = hashlib.blake2b(str(message_id).encode("utf-8", "replace"), digest_size=16)
-    h.update(b"\0")
-    h.update(message.body if message.body is not None else (message.sha256 or "").encode())
-    return h.digest()
+    body = message.body if message.body is not None else (message.sha256 or "").encode()
+    known_by = b"%s\0%s" % (str(message_id).encode("utf-8", "replace"), body)
+    return hashlib.blake2b(known_by, digest_size=MARK).digest()
 
 
-def _properties(message: Message) -> tuple[int | None, dict[str, JSON]]:
+def _properties(message: Message, queue: str | None) -> tuple[int | None, dict[str, JSON]]:
     """(the task id that the correlation names, if any; everything about a message but its body)."""
     found: dict[str, JSON] = {
-        name: _plain(value) for name, value in vars(message.properties).items() if value is not None
+        name: value if type(value) is int else _plain(value)
+        for name, value in vars(message.properties).items()
+        if value is not None
     }
     if message.redelivered:
         found["redelivered"] = True
-    found["exchange"] = _plain(message.exchange)
-    found["routing_key"] = _plain(message.routing_key)
-    found["size"] = message.size
+    if message.exchange or message.routing_key != queue:  # else it was sent to the queue itself
+        found["exchange"], found["routing_key"] = _plain(message.exchange), _plain(message.routing_key)
     correlation = found.get("correlation_id")
     if isinstance(correlation, str) and correlation.isascii() and correlation.isdigit() and len(correlation) < 19:
         return int(correlation), found

@@ -15,6 +15,7 @@ from hub.store.database import Connection, Database
 from hub.store.log import clean
 
 _LOCK_CLASS = 0x48554252  # one number of our own for advisory locks on services
+MARK = 16  # bytes by which a message is known
 _COPY = """
 COPY deliveries (direction, service_id, service, success, task_id, event, endpoint, outcome, error, response_body,
     properties, raw) FROM STDIN
@@ -109,11 +110,12 @@ class Session:
             row = self._conn.execute(
                 "SELECT last_batch FROM consumer_state WHERE service_id = %s", [self._service_id]
             ).fetchone()
-        return set(row[0] or ()) if row else set()
+        marks = bytes(row[0] or b"") if row else b""
+        return {marks[i : i + MARK] for i in range(0, len(marks), MARK)}
 
     def remember(self, marks: Sequence[bytes]) -> None:
         """Within the transaction: the marks of this batch."""
-        self._conn.execute(_BATCH, [self._service_id, list(marks)])
+        self._conn.execute(_BATCH, [self._service_id, b"".join(marks)])
 
     def depths(self, task_ids: Sequence[int]) -> dict[int, int]:
         """How deep in a chain the events of these tasks are; tasks that never were are left out."""

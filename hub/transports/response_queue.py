@@ -10,8 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pika
 from pika import exceptions as amqp
@@ -26,8 +25,7 @@ from hub.transports.base import Deadline
 _QUIET = 1.0  # seconds without a message after which the broker is asked whether there are any left
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One message as it came. `body` is None when it was over the limit; then `sha256` tells what it was."""
 
     tag: int
