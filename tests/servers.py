@@ -197,7 +197,7 @@ class HttpTarget(RawServer):
             return None
         method, target, _ = first
         headers: dict[str, str] = {}
-        while line := file.readline().decode("utf-8").rstrip("\r\n"):
+        while line := file.readline().decode("utf-8", "replace").rstrip("\r\n"):
             name, _, value = line.partition(":")
             headers[name.lower()] = value.strip()
         body = file.read(int(headers.get("content-length", 0)))

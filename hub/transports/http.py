@@ -1,37 +1,25 @@
 """Stage 9: what HTTP services have in common: a `requests` adapter with pooled, guarded, deadline-true connections.
 
-`HubAdapter` is mounted in no session on the hot path: REST builds a `PreparedRequest` by hand and calls `send()`,
-which saves the session's cookie, redirect and environment work. SOAP may mount it in a session of its own.
+No session is needed on the hot path: REST calls `HubAdapter.exchange()`, which saves the session's work on cookies,
+redirects and the environment. Libraries that want a `requests` session (SOAP's) mount the adapter in one.
 """
 
 from __future__ import annotations
 
-import socket
-import ssl
-import threading
-import time
 import zlib
-from collections import deque
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from requests import PreparedRequest, Response
 from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_environ_proxies, select_proxy
-from urllib3.util.wait import wait_for_read
 
-from hub.errors import ConfigError, ConnectError, InvalidPayloadError, TimedOutError
-from hub.models import Service
+from hub.errors import ConfigError, InvalidPayloadError
 from hub.settings import Settings
-from hub.transports import egress, http_wire, proxy, tls
+from hub.transports import http_message, proxy
 from hub.transports.base import Deadline
+from hub.transports.http_pool import Pool
 from hub.transports.urls import Base, parse_base
-
-IDLE = 4.0  # seconds after which an idle connection is not used again: many servers close theirs after 5
-MOST_IDLE = 256  # connections kept per origin; any number may be in use
-
-Origin = tuple[str, str, int]
 
 
 class Answer(Response):
@@ -42,13 +30,12 @@ class Answer(Response):
         names: the headers as a plain dictionary, names in lower case.
     """
 
-    def __init__(self, incoming: http_wire.Incoming) -> None:
+    def __init__(self, incoming: http_message.Incoming) -> None:
         # Not Response.__init__, which makes a cookie jar and more for every answer.
         self._content = incoming.body
         self._content_consumed = True
         self._next = None
         self.status_code = incoming.status
-        self.headers = CaseInsensitiveDict(incoming.headers)
         self.raw = None
         self.reason = ""
         self.encoding = None
@@ -56,83 +43,10 @@ class Answer(Response):
         self.cut = incoming.cut
         self.names = incoming.headers
 
-
-class Pool:
-    """The idle connections of one service, by origin. Any number of threads."""
-
-    def __init__(self, settings: Settings, options: dict[str, Any]) -> None:
-        self._settings = settings
-        self._files = options.get("ca_file"), options.get("client_cert"), options.get("client_key")
-        self._idle: dict[Origin, deque[tuple[socket.socket, float]]] = {}
-        self._closed = False
-
-    def take(self, base: Base, deadline: Deadline, via: str | None) -> socket.socket:
-        """An idle connection that still stands, else a new one."""
-        idle = self._idle.get(base.origin)
-        while idle:
-            try:
-                sock, since = idle.pop()
-            except IndexError:
-                break
-            if time.monotonic() - since < IDLE and not wait_for_read(sock, timeout=0):
-                return sock
-            sock.close()
-        return self._open(base, deadline, via)
-
-    def give_back(self, origin: Origin, sock: socket.socket) -> None:
-        """Keep a connection for the next request."""
-        idle = self._idle.get(origin)
-        if idle is None:
-            idle = self._idle.setdefault(origin, deque())
-        if self._closed or len(idle) >= MOST_IDLE:
-            sock.close()
-        else:
-            idle.append((sock, time.monotonic()))
-            if self._closed:  # closed in between: what was just added must go too
-                self.close()
-
-    def sweep(self) -> None:
-        """Close what has been idle for too long; the oldest stand on the left."""
-        for idle in list(self._idle.values()):
-            while idle and time.monotonic() - idle[0][1] > IDLE:
-                try:
-                    idle.popleft()[0].close()
-                except IndexError:
-                    break
-
-    def close(self) -> None:
-        """Close what is idle now, and what comes back later."""
-        self._closed = True
-        for idle in list(self._idle.values()):
-            while idle:
-                try:
-                    idle.pop()[0].close()
-                except IndexError:
-                    break
-
-    def _open(self, base: Base, deadline: Deadline, via: str | None) -> socket.socket:
-        where = f"{base.host}:{base.port}"
-        context = tls.context(*self._files) if base.scheme == "https" else None
-        if via:
-            sock = proxy.connect(via, base, self._settings, deadline)
-        else:
-            sock = egress.connect(base.host, base.port, self._settings, deadline)
-        if context is None:
-            return sock
-        sock.settimeout(deadline.remaining or 0.001)
-        try:
-            return context.wrap_socket(sock, server_hostname=base.host)
-        except BaseException as e:
-            sock.close()
-            if isinstance(e, TimeoutError):
-                raise TimedOutError(f"{where} did not finish the TLS handshake in time") from None
-            if isinstance(e, ssl.SSLCertVerificationError):
-                raise ConnectError(f"the certificate of {where} is not accepted: {e.verify_message}") from None
-            if isinstance(e, ssl.SSLError):
-                raise ConnectError(f"no TLS with {where}: {http_wire.reason(e)}") from None
-            if isinstance(e, OSError):
-                raise ConnectError(f"{where} broke off the TLS handshake: {http_wire.reason(e)}") from None
-            raise
+    @property
+    def headers(self) -> CaseInsensitiveDict[str]:  # type: ignore[override]
+        """As `requests` gives them; made only when asked for."""
+        return CaseInsensitiveDict(self.names)
 
 
 class HubAdapter(BaseAdapter):
@@ -185,21 +99,21 @@ class HubAdapter(BaseAdapter):
             if via and base.scheme == "http":
                 target = f"http://{base.authority}{target}"
                 headers = {**headers, **proxy.credentials(via)}
-        head = http_wire.head(method, target, base.authority, headers, body)
+        head = http_message.head(method, target, base.authority, headers, body)
         try:
-            sock = self._pool.take(base, deadline, via)
+            wire = self._pool.take(base, deadline, via)
         except ConfigError as e:
             raise InvalidPayloadError(str(e)) from None
         try:
             where = f"{base.host}:{base.port}"
-            incoming = http_wire.exchange(sock, method, head, body, deadline, self._settings.response_limit, where)
+            incoming = http_message.exchange(wire, method, head, body, deadline, self._settings.response_limit, where)
         except BaseException:
-            sock.close()
+            wire.close()
             raise
         if incoming.reusable:
-            self._pool.give_back(base.origin, sock)
+            self._pool.give_back(base.origin, wire)
         else:
-            sock.close()
+            wire.close()
         if "content-encoding" in incoming.headers:
             _decompress(incoming, self._settings.response_limit)
         return Answer(incoming)
@@ -217,7 +131,7 @@ class HubAdapter(BaseAdapter):
         return select_proxy(url, get_environ_proxies(url, no_proxy=None)) or None
 
 
-def _decompress(incoming: http_wire.Incoming, limit: int) -> None:
+def _decompress(incoming: http_message.Incoming, limit: int) -> None:
     """The hub asks for none, but some servers compress anyway. Bounded: a bomb is cut at the limit."""
     coding = incoming.headers["content-encoding"].strip().lower()
     if coding not in ("gzip", "x-gzip", "deflate"):
@@ -231,48 +145,3 @@ def _decompress(incoming: http_wire.Incoming, limit: int) -> None:
         incoming.cut = incoming.cut or len(body) > limit
         incoming.body = body[:limit]
         return
-
-
-T = TypeVar("T")
-
-
-class PerService(Generic[T]):
-    """What a transport keeps for each service; made anew when the service has changed.
-
-    Args:
-        make: builds it for a service; close: what to do with one that is no longer used;
-        sweep: called for each of them every few seconds, by a thread that happens to come along.
-    """
-
-    def __init__(self, make: Callable[[Service], T], close: Callable[[T], None], sweep: Callable[[T], None]) -> None:
-        self._make, self._close, self._sweep = make, close, sweep
-        self._kept: dict[int, tuple[Service, T]] = {}
-        self._lock = threading.Lock()
-        self._next_sweep = time.monotonic() + IDLE
-
-    def get(self, service: Service) -> T:
-        """The one for this version of the service."""
-        if time.monotonic() > self._next_sweep:
-            self._next_sweep = time.monotonic() + IDLE
-            for _, thing in list(self._kept.values()):
-                self._sweep(thing)
-        kept = self._kept.get(service.id)
-        if kept is not None and kept[0] is service:
-            return kept[1]
-        with self._lock:
-            kept = self._kept.get(service.id)
-            if kept is not None and kept[0] == service:
-                thing = kept[1]
-            else:
-                thing = self._make(service)
-                if kept is not None:
-                    self._close(kept[1])
-            self._kept[service.id] = (service, thing)
-            return thing
-
-    def close(self) -> None:
-        """Let go of all of them."""
-        with self._lock:
-            for _, thing in self._kept.values():
-                self._close(thing)
-            self._kept.clear()

@@ -12,8 +12,9 @@ from urllib.parse import unquote, urlsplit
 
 from hub.errors import ConnectError, EgressRefusedError, InvalidPayloadError
 from hub.settings import Settings
-from hub.transports import egress, http_wire
+from hub.transports import egress, http_message
 from hub.transports.base import Deadline
+from hub.transports.http_wire import Wire
 from hub.transports.urls import Base
 
 
@@ -35,8 +36,10 @@ def connect(via: str, base: Base, settings: Settings, deadline: Deadline) -> soc
         return sock
     try:
         host = f"[{base.host}]:{base.port}" if ":" in base.host else f"{base.host}:{base.port}"
-        head = http_wire.head("CONNECT", host, host, credentials(via), None)
-        answer = http_wire.exchange(sock, "HEAD", head, None, deadline, 0, "the proxy")  # HEAD: no body follows
+        head = http_message.head("CONNECT", host, host, credentials(via), None)
+        answer = http_message.exchange(
+            Wire(sock), "HEAD", head, None, deadline, 0, "the proxy"
+        )  # HEAD: no body follows
         if answer.status != 200:
             raise ConnectError(f"the proxy does not connect to {host}: HTTP {answer.status}")
     except BaseException:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from functools import lru_cache, partial
 from http import HTTPStatus
 from urllib.parse import quote, urlsplit
 
@@ -17,9 +18,10 @@ from hub.settings import Settings
 from hub.transports.auth import authorization
 from hub.transports.base import Deadline, bounded
 from hub.transports.egress import networks
-from hub.transports.http import Answer, HubAdapter, PerService
+from hub.transports.http import Answer, HubAdapter
 from hub.transports.http_text import decode, retry_after
 from hub.transports.oauth import ClientCredentials
+from hub.transports.per_service import PerService
 from hub.transports.signing import signer
 from hub.transports.urls import parse_base, target
 
@@ -82,6 +84,7 @@ class Client:
         options, secrets = service.options, service.secrets
         self._settings = settings
         self._base = parse_base(service.base_url)
+        self._target = lru_cache(256)(partial(target, self._base))
         self._adapter = HubAdapter(settings, options)
         self._signer = signer(secrets)
         self._oauth: ClientCredentials | None = None
@@ -109,7 +112,7 @@ class Client:
                 body = request.body.encode()
             except UnicodeEncodeError:
                 raise InvalidPayloadError("the body holds half a surrogate pair") from None
-        path = target(self._base, request.endpoint)
+        path = self._target(request.endpoint)
         if self._oauth is None:
             return self._adapter.exchange(method, self._base, path, headers, body, deadline)
         for last in (False, True):

@@ -27,8 +27,8 @@ from hub.errors import (
 from hub.models import Request, Response, Service
 from hub.settings import Settings
 from hub.transports.base import Deadline, bounded
-from hub.transports.http import PerService
 from hub.transports.masking import without_secrets
+from hub.transports.per_service import PerService
 from hub.transports.soap_wire import Call, Wire
 
 _NAMES = 20  # operations named in an error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import resource
 import select
 import socket
 import threading
@@ -22,13 +24,16 @@ from hub.errors import (
     InvalidPayloadError,
     RejectedError,
     TimedOutError,
+    UnavailableError,
 )
 from hub.models import Request, Service, ServiceType
 from hub.settings import Settings
+from hub.transports import http_pool
 from hub.transports.base import Deadline
 from hub.transports.http import HubAdapter
 from hub.transports.rest import RestTransport
 from tests.servers import Authority, HttpTarget, RawServer, Reply, Seen
+from tests.support.processes import wait_for
 
 SECRET = "tok-canary-51f0a7"  # must appear in no error
 PATIENCE = 10.0  # seconds; for exchanges that are expected to end by themselves
@@ -364,10 +369,24 @@ class TestWire:
             (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nabc",),
             (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",),
             (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello!!\r\n",),
+            (b"HTTP/1.1 100 Continue\r\n\r\n" * 1000,),
             (b"HTTP/1.1 200 OK\r\nbroken\r\n\r\n",),
             (b"HTTP/1.1 200 OK\r\n" + b"X: " + b"y" * 100_000,),
         ],
-        ids=["nothing", "ssh", "short", "lengths", "negative", "no-chunk", "half-chunk", "no-colon", "endless-head"],
+        ids=[
+            "nothing",
+            "ssh",
+            "short",
+            "lengths",
+            "negative",
+            "no-chunk",
+            "half-chunk",
+            "long-chunk",
+            "interim",
+            "no-colon",
+            "endless-head",
+        ],
     )
     def test_a_broken_answer_is_a_lost_connection(self, transport: RestTransport, pieces: tuple[bytes, ...]) -> None:
         with pytest.raises(ConnectError) as caught:
@@ -508,6 +527,40 @@ class TestConnections:
         send(transport, target.url, auth_type="bearer", secrets={"token": "two"}, version=2)
         assert [seen.headers["authorization"] for seen in target.seen] == ["Bearer one", "Bearer two"]
 
+    def test_one_that_was_idle_for_long_is_not_used(
+        self, monkeypatch: pytest.MonkeyPatch, transport: RestTransport, target: HttpTarget
+    ) -> None:
+        """Servers close idle connections; a request that crosses the closing would be lost, and counted as failed."""
+        monkeypatch.setattr(http_pool, "IDLE", 0.0)
+        send(transport, target.url)
+        send(transport, target.url)
+        assert target.connections == 2
+
+    def test_failures_leave_no_descriptor_open(self, target: HttpTarget) -> None:
+        target.on("/cut", lambda seen: Reply(200, "x" * 5000, close=True))
+        with RawServer(lambda sock: sock.recv(10) and None) as breaking:
+            before = len(os.listdir("/proc/self/fd"))
+            transport = RestTransport(Settings(response_limit=1024))
+            for _ in range(20):
+                for url in (breaking.url, "http://127.0.0.1:1", breaking.url.replace("http:", "https:")):
+                    with pytest.raises(ConnectError):
+                        send(transport, url, seconds=PATIENCE)
+                send(transport, target.url, Request("/cut"))
+            transport.close()
+            target.drop()
+            wait_for(lambda: len(os.listdir("/proc/self/fd")) <= before, what="closing")
+
+    def test_no_more_descriptors_is_the_hubs_own_fault(self, transport: RestTransport, target: HttpTarget) -> None:
+        """It must cost the service no attempt and move no breaker."""
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        url, deadline = service(target.url), Deadline(PATIENCE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            with pytest.raises(UnavailableError, match="no more connections"):
+                transport.send(url, Request(), deadline)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
     def test_nobody_listening_is_a_connect_error(self, transport: RestTransport) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
@@ -532,6 +585,39 @@ class TestConnections:
             (seen,) = proxy.seen
             assert seen.path == f"http://localhost:{target.port}/x"
             assert seen.headers["proxy-authorization"] == "Basic dTpw"
+
+    def test_an_https_service_is_reached_through_a_tunnel(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        authority = Authority(tmp_path)
+        asked: list[bytes] = []
+
+        def serve(sock: socket.socket) -> None:
+            asked.append(sock.recv(4096))
+            if len(asked) > 1:
+                sock.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+                return
+            with socket.create_connection(("127.0.0.1", target.port)) as far:
+                sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                while ready := select.select([sock, far], [], [], 10)[0]:
+                    data = ready[0].recv(65536)
+                    if not data:
+                        return
+                    (far if ready[0] is sock else sock).sendall(data)
+
+        with HttpTarget(Reply(200, "through"), tls=authority.server()) as target, RawServer(serve) as proxy:
+            monkeypatch.setenv("https_proxy", proxy.url)
+            for name in ("no_proxy", "NO_PROXY"):
+                monkeypatch.delenv(name, raising=False)
+            transport = RestTransport(Settings(egress_proxy=True))
+            url = target.url.replace("127.0.0.1", "localhost")
+            assert send(transport, url, options={"ca_file": authority.file}).body == "through"
+            assert asked[0].startswith(f"CONNECT localhost:{target.port} HTTP/1.1\r\n".encode())
+            with pytest.raises(ConnectError, match=r"proxy does not connect .* HTTP 403"):
+                send(transport, url, options={"ca_file": authority.file}, version=2)
+            with pytest.raises(EgressRefusedError):
+                send(transport, "https://169.254.169.254")
+            transport.close()
 
 
 class TestTls:
