@@ -12,6 +12,7 @@ from hub.codec import dumps
 from hub.errors import PayloadError, UnavailableError
 from hub.models import JSON, Service
 from hub.store.database import Connection, Database
+from hub.store.locks import release
 from hub.store.log import clean
 
 _LOCK_CLASS = 0x48554252  # one number of our own for advisory locks on services
@@ -79,7 +80,7 @@ class Responses:
                 row = conn.execute("SELECT pg_try_advisory_lock(%s, %s)", [_LOCK_CLASS, service.id]).fetchone()
             yield Session(conn, service) if row is not None and row[0] else None
         finally:
-            conn.close()
+            release(conn)
 
     def succeeded(self, service_id: int) -> None:
         """The queue was read without an error."""
