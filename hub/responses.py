@@ -64,6 +64,14 @@ def response_services(services: Iterable[Service]) -> list[Service]:
     return [s for s in services if s.enabled and s.type is ServiceType.AMQP and s.response_queue]
 
 
+def fan_out(services: Iterable[Service], send: Callable[[int], None]) -> int:
+    """Start one run per service, each on its own; `send` gets the service's id. Returns how many."""
+    targets = response_services(services)
+    for service in targets:
+        send(service.id)
+    return len(targets)
+
+
 @dataclass(slots=True)
 class RunResult:
     """What one run did. `outcome` is ok, error or skipped (another run is reading the queue).

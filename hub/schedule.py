@@ -8,7 +8,7 @@ was missed (no scheduler, a backlog) is launched once on return.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -20,7 +20,8 @@ from cronsim.cronsim import Field
 from hub.errors import ConfigError
 from hub.store.schedules import CONSUME, HOUSEKEEPING, ClaimedMinute, ScheduledTask, Schedules
 
-__all__ = ["CONSUME", "HOUSEKEEPING", "Due", "Schedule", "ScheduledTask", "next_runs", "parse_cron", "runs_after"]
+__all__ = ["CONSUME", "HOUSEKEEPING", "Due", "Schedule", "ScheduledTask", "next_runs", "parse_cron", "run_due",
+           "runs_after"]  # fmt: skip
 log = structlog.get_logger("hub.schedule")
 
 # name, what cronsim calls it, what may stand there, lowest value and count for Moodle's R (None: no R there)
@@ -222,3 +223,21 @@ class Schedule:
     def list(self) -> list[ScheduledTask]:
         """Every scheduled task, by name, with its next run."""
         return [self._shown(task) for task in self._store.list()]
+
+
+def run_due(
+    schedule: Schedule, starters: Mapping[str, Callable[[], int | None]], now: datetime | None = None
+) -> list[Due]:
+    """One tick: start what is due through `starters` (by task name), which hand it to the broker.
+
+    A starter returns how many runs that makes (None: one); what it raises takes the tick back.
+    """
+
+    def launch(due: Due) -> int | None:
+        starter = starters.get(due.name)
+        if starter is None:
+            log.error("this version knows no such scheduled task", scheduled_task=due.name)
+            return 0
+        return starter()
+
+    return schedule.tick(now, launch)

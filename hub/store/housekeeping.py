@@ -20,21 +20,21 @@ _MOST_OLD_TASKS = 20_000
 _YOUNG_BATCHES = 5  # a replay gives an old event a new age, so young rows may lie among old ones
 
 
-def _purge_by_id(table: LiteralString, time: LiteralString) -> LiteralString:
-    return (  # constants only; the array keeps the planner from joining, which it does by a scan
-        f"WITH batch AS (SELECT id, {time} < %(cutoff)s AND id <> ALL(%(needed)s::bigint[]) AS old"
-        f"   FROM {table} WHERE id > %(after)s ORDER BY id LIMIT %(limit)s),"
-        f" gone AS (DELETE FROM {table} WHERE id = ANY(ARRAY(SELECT id FROM batch WHERE old)) AND {time} < %(cutoff)s"
-        "   RETURNING 1)"
-        " SELECT max(id) AS last, count(*) AS seen, (SELECT count(*) FROM gone) AS gone FROM batch"  # noqa: S608
-    )
-
-
+# The array keeps the planner from a join, which it may do by a scan.
+_PURGE: LiteralString = """
+WITH batch AS (
+    SELECT id, {time} < %(cutoff)s AND id <> ALL(%(needed)s::bigint[]) AS old
+    FROM {table} WHERE id > %(after)s ORDER BY id LIMIT %(limit)s
+), gone AS (
+    DELETE FROM {table} WHERE id = ANY(ARRAY(SELECT id FROM batch WHERE old)) AND {time} < %(cutoff)s RETURNING 1
+)
+SELECT max(id) AS last, count(*) AS seen, (SELECT count(*) FROM gone) AS gone FROM batch
+"""
 _BY_ID: dict[str, LiteralString] = {
-    "deliveries": _purge_by_id("deliveries", "created_at"),
-    "events": _purge_by_id("events", "created_at"),
-    "task_runs": _purge_by_id("task_runs", "started_at"),
-    "cancellations": _purge_by_id("cancellations", "created_at"),
+    "deliveries": _PURGE.format(table="deliveries", time="created_at"),
+    "events": _PURGE.format(table="events", time="created_at"),
+    "task_runs": _PURGE.format(table="task_runs", time="started_at"),
+    "cancellations": _PURGE.format(table="cancellations", time="created_at"),
 }
 # Tasks that are older than the events to go, and the events they still need.
 _NEEDED = """

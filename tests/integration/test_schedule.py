@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from hub.errors import ConfigError, NotFoundError
-from hub.schedule import CONSUME, HOUSEKEEPING, Due, Schedule
+from hub.schedule import CONSUME, HOUSEKEEPING, Due, Schedule, run_due
 from hub.store.database import Database
 from hub.store.runs import RunLog
 from hub.store.schedules import Schedules
@@ -206,6 +206,18 @@ def test_the_result_of_a_launch_is_its_worst_run(db: Database, schedule: Schedul
         assert schedule.show(CONSUME).last_result == shown
     assert (schedule.show(CONSUME).last_duration_ms or 0) > 0
     assert schedule.show(CONSUME).last_run_at is not None
+
+
+def test_what_is_due_is_started_and_a_launch_without_runs_is_over_at_once(schedule: Schedule, clock: Clock) -> None:
+    """With no response queue there is nobody to report an end; the task must not look as if it ran for ever."""
+    started: list[str] = []
+    assert names(run_due(schedule, {CONSUME: lambda: started.append(CONSUME) or 0})) == [CONSUME] == started
+    assert schedule.show(CONSUME).last_result == "ok"
+    clock.forward(1)
+    run_due(schedule, {CONSUME: lambda: 3})
+    assert schedule.show(CONSUME).last_result == "running"
+    clock.forward(1)
+    assert names(run_due(schedule, {})) == [CONSUME], "a task of a newer version is passed over"
 
 
 def test_the_run_log_pages_filters_and_knows_lost_runs(db: Database) -> None:
