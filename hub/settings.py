@@ -67,6 +67,9 @@ class Settings(BaseSettings):
         description="Where the processes of one machine count for the exporter. Not set: `HUB_HOME/metrics`.",
     )
     metrics_token: SecretStr | None = Field(None, description="Bearer token that `/metrics` asks for; none: open.")
+    token_rate: float = Field(
+        1000.0, gt=0, description="Requests per second that one API token may make of one web process."
+    )
     retry_delays: Numbers = Field(
         (60, 120, 240, 480), description="Seconds between attempts, comma-separated; +-10 % jitter."
     )

@@ -78,6 +78,27 @@ SELECT min(at) AS at FROM (
     WHERE r.enabled AND r.deleted_at IS NULL
 ) due
 """
+# A callback may come before its task is settled, after it was delivered, or after it died.
+_DEPTH = """
+SELECT max(depth) AS depth FROM (
+    SELECT e.depth FROM tasks t JOIN events e ON e.id = t.event_id
+    WHERE t.id = %(task)s AND t.service_id = %(service)s
+    UNION ALL
+    SELECT coalesce(e.depth, 0) FROM deliveries d LEFT JOIN events e ON e.id = d.event_id
+    WHERE d.task_id = %(task)s AND d.service_id = %(service)s AND d.direction = 'outbound'
+    UNION ALL
+    SELECT event_depth FROM dead_letters WHERE task_id = %(task)s AND service_id = %(service)s
+) d
+"""
+_ENDED = """
+SELECT 'dead' AS how, created_at AS at, id AS dead_letter_id, NULL AS who FROM dead_letters WHERE task_id = %(id)s
+UNION ALL
+SELECT 'cancelled', created_at, NULL, who FROM cancellations WHERE task_id = %(id)s
+UNION ALL
+SELECT 'delivered', created_at, NULL, NULL FROM deliveries
+WHERE task_id = %(id)s AND success AND direction = 'outbound'
+ORDER BY at DESC LIMIT 1
+"""
 
 
 class Views(DeliveryViews):
@@ -178,6 +199,23 @@ class Views(DeliveryViews):
         """One dead letter with `event_data` and `response_body`; raises `NotFoundError`."""
         sql = _DEAD_LETTER + ", d.event_data, d.response_body" + _DEAD_LETTER_FROM + "WHERE d.id = %s"
         return found(self._db.one(sql, [dead_letter_id]), "dead letter", dead_letter_id)
+
+    def missing_dead_letters(self, ids: list[int]) -> list[int]:
+        """Those of `ids` that are no dead letters (any more)."""
+        rows = self._db.all("SELECT id FROM dead_letters WHERE id = ANY(%s)", [ids])
+        return sorted(set(ids) - {row["id"] for row in rows})
+
+    def ended(self, task_id: int) -> Row | None:
+        """How a task ended that is no longer live: `how` (delivered, dead, cancelled) and `at`; None: unknown.
+
+        A dead letter has its `dead_letter_id`, a cancelled task who did it.
+        """
+        return self._db.one(_ENDED, {"id": task_id})
+
+    def depth_of(self, task_id: int, service_id: int) -> int | None:
+        """How deep in a chain of events a task of that service is; None: it never was one of its tasks."""
+        row = self._db.one(_DEPTH, {"task": task_id, "service": service_id})
+        return row["depth"] if row else None
 
     # The rest
 

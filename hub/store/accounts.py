@@ -1,0 +1,272 @@
+"""Who may do what: API tokens, users, sessions, one-time login links. Secrets are kept only as SHA-256.
+
+Tokens, session cookies and links are 256 random bits, so a plain hash is enough; passwords come here already
+hashed (argon2, see `web.passwords`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from psycopg.rows import class_row
+
+from hub.errors import ConfigError, ConflictError, NotFoundError
+from hub.store.database import Database
+
+Scope = Literal["ingest", "view", "manage"]
+Role = Literal["view", "manage"]
+SESSION_SECONDS = 12 * 3600.0
+LINK_SECONDS = 24 * 3600.0
+
+_TOKEN = "id, name, scope, expires_at, revoked_at, last_used_at, created_at"  # noqa: S105 - column names
+_USER = "id, name, role, enabled, created_at"
+_ADD_TOKEN = f"""
+INSERT INTO api_tokens (name, hash, scope, expires_at) VALUES (%(name)s, %(hash)s, %(scope)s, %(expires_at)s)
+RETURNING {_TOKEN}
+"""  # noqa: S608 - constants
+# last_used_at is for people: once a minute is exact enough, and keeps reads from becoming writes.
+_USE_TOKEN = f"""
+SELECT {_TOKEN}, (last_used_at IS NULL OR last_used_at < now() - interval '1 minute') AS stale FROM api_tokens
+WHERE hash = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+"""  # noqa: S608
+_SESSION = """
+SELECT u.id AS user_id, u.name, u.role, s.csrf, s.expires_at FROM sessions s JOIN users u ON u.id = s.user_id
+WHERE s.hash = %s AND s.expires_at > now() AND u.enabled
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An API token as people see it; the secret itself is shown once, when it is made."""
+
+    id: int
+    name: str
+    scope: Scope
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person who uses the console."""
+
+    id: int
+    name: str
+    role: Role
+    enabled: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A signed-in browser. `csrf` must come back with every form."""
+
+    user_id: int
+    name: str
+    role: Role
+    csrf: str
+    expires_at: datetime
+
+
+def hashed(secret: str) -> bytes:
+    """What is kept of a secret."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+class Accounts:
+    """Reads and writes tokens, users, sessions and links."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    # API tokens
+
+    def add_token(self, name: str, scope: Scope, *, expires_at: datetime | None = None) -> tuple[Token, str]:
+        """A new token and its secret, which nobody can read again.
+
+        Raises:
+            ConflictError: a live token has that name.
+            ConfigError: the name or scope is not usable.
+        """
+        check_name(name)
+        if scope not in ("ingest", "view", "manage"):
+            raise ConfigError("must be ingest, view or manage", field="scope")
+        secret = "hub_" + secrets.token_urlsafe(32)
+        values = {"name": name, "hash": hashed(secret), "scope": scope, "expires_at": expires_at}
+        with self._db.transaction() as conn, conn.cursor(row_factory=class_row(Token)) as cur:
+            cur.execute(
+                "DELETE FROM api_tokens WHERE name = %s AND (revoked_at IS NOT NULL OR expires_at < now())", [name]
+            )
+            taken = conn.execute("SELECT 1 FROM api_tokens WHERE name = %s", [name]).fetchone()
+            if taken:
+                raise ConflictError(f"there is a token named {name!r} already")
+            token = cur.execute(_ADD_TOKEN.encode(), values).fetchone()
+        assert token is not None
+        return token, secret
+
+    def tokens(self) -> list[Token]:
+        """Every token, by name."""
+        with self._db.autocommit() as conn, conn.cursor(row_factory=class_row(Token)) as cur:
+            return cur.execute(f"SELECT {_TOKEN} FROM api_tokens ORDER BY name".encode()).fetchall()  # noqa: S608
+
+    def token(self, name: str) -> Token:
+        """The token of that name; raises `NotFoundError`."""
+        for token in self.tokens():
+            if token.name == name:
+                return token
+        raise NotFoundError(f"no token named {name!r}")
+
+    def revoke_token(self, name: str) -> None:
+        """End a token at once; raises `NotFoundError`."""
+        token = self.token(name)
+        self._db.run("UPDATE api_tokens SET revoked_at = now() WHERE id = %s AND revoked_at IS NULL", [token.id])
+
+    def use_token(self, secret: str) -> Token | None:
+        """The live token with that secret, None when there is none."""
+        row = self._db.one(_USE_TOKEN, [hashed(secret)])
+        if row is None:
+            return None
+        if row.pop("stale"):
+            self._db.run("UPDATE api_tokens SET last_used_at = now() WHERE id = %s", [row["id"]])
+        return Token(**row)
+
+    # Users
+
+    def add_user(self, name: str, password_hash: str, role: Role) -> User:
+        """A new user; raises `ConflictError` when the name is taken."""
+        check_name(name)
+        if role not in ("view", "manage"):
+            raise ConfigError("must be view or manage", field="role")
+        with self._db.transaction() as conn, conn.cursor(row_factory=class_row(User)) as cur:
+            if conn.execute("SELECT 1 FROM users WHERE name = %s", [name]).fetchone():
+                raise ConflictError(f"there is a user named {name!r} already")
+            user = cur.execute(
+                "INSERT INTO users (name, password, role) VALUES (%s, %s, %s)"
+                " RETURNING id, name, role, enabled, created_at",
+                [name, password_hash, role],
+            ).fetchone()
+        assert user is not None
+        return user
+
+    def users(self) -> list[User]:
+        """Every user, by name."""
+        with self._db.autocommit() as conn, conn.cursor(row_factory=class_row(User)) as cur:
+            return cur.execute(f"SELECT {_USER} FROM users ORDER BY name".encode()).fetchall()  # noqa: S608
+
+    def user(self, name: str) -> User:
+        """The user of that name; raises `NotFoundError`."""
+        for user in self.users():
+            if user.name == name:
+                return user
+        raise NotFoundError(f"no user named {name!r}")
+
+    def password_hash(self, name: str) -> tuple[User, str] | None:
+        """An enabled user and the hash of the password; None: no such user, or none who may sign in."""
+        row = self._db.one("SELECT * FROM users WHERE name = %s AND enabled AND password IS NOT NULL", [name])
+        if row is None:
+            return None
+        password = row.pop("password")
+        return User(**row), password
+
+    def set_password(self, name: str, password_hash: str, *, keep: str | None = None) -> None:
+        """Another password; ends the user's sessions but the one with the secret `keep`."""
+        user = self.user(name)
+        with self._db.transaction() as conn:
+            conn.execute("UPDATE users SET password = %s WHERE id = %s", [password_hash, user.id])
+            conn.execute(
+                "DELETE FROM sessions WHERE user_id = %s AND hash <> %s", [user.id, hashed(keep) if keep else b""]
+            )
+
+    def set_role(self, name: str, role: Role) -> None:
+        """Another role; counts from the user's next click."""
+        self._change(name, role=role)
+
+    def enable_user(self, name: str, enabled: bool) -> None:
+        """Let in, or lock out at once."""
+        self._change(name, enabled=enabled)
+
+    def delete_user(self, name: str) -> None:
+        """Remove a user with all sessions."""
+        self._change(name, delete=True)
+
+    def _change(
+        self, name: str, *, role: Role | None = None, enabled: bool | None = None, delete: bool = False
+    ) -> None:
+        """Change a user, but never leave the hub without anybody who may manage it."""
+        if role is not None and role not in ("view", "manage"):
+            raise ConfigError("must be view or manage", field="role")
+        user = self.user(name)
+        with self._db.transaction() as conn:
+            conn.execute("LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE")
+            if delete:
+                conn.execute("DELETE FROM users WHERE id = %s", [user.id])
+            else:
+                conn.execute(
+                    "UPDATE users SET role = coalesce(%s, role), enabled = coalesce(%s, enabled) WHERE id = %s",
+                    [role, enabled, user.id],
+                )
+            if enabled is False:
+                conn.execute("DELETE FROM sessions WHERE user_id = %s", [user.id])
+            managers = conn.execute("SELECT 1 FROM users WHERE role = 'manage' AND enabled LIMIT 1").fetchone()
+            if user.role == "manage" and user.enabled and managers is None:
+                raise ConflictError(f"{name!r} is the last user who may manage the hub")
+
+    # Sessions
+
+    def start_session(self, user_id: int, *, seconds: float = SESSION_SECONDS) -> str:
+        """Sign a browser in; returns the cookie's secret, always a new one."""
+        secret = secrets.token_urlsafe(32)
+        with self._db.transaction() as conn:
+            conn.execute("DELETE FROM sessions WHERE expires_at < now()")
+            conn.execute(
+                "INSERT INTO sessions (hash, user_id, csrf, expires_at)"
+                " VALUES (%s, %s, %s, now() + make_interval(secs => %s))",
+                [hashed(secret), user_id, secrets.token_urlsafe(32), seconds],
+            )
+        return secret
+
+    def session(self, secret: str) -> Session | None:
+        """The live session with that secret."""
+        row = self._db.one(_SESSION, [hashed(secret)])
+        return Session(**row) if row else None
+
+    def end_session(self, secret: str) -> None:
+        """Sign out."""
+        self._db.run("DELETE FROM sessions WHERE hash = %s", [hashed(secret)])
+
+    # Login links: the way in for the first user, or for one who forgot the password
+
+    def add_link(self, *, seconds: float = LINK_SECONDS) -> str:
+        """The secret of a new link, good for one use."""
+        secret = secrets.token_urlsafe(32)
+        self._db.run(
+            "INSERT INTO login_links (hash, expires_at) VALUES (%s, now() + make_interval(secs => %s))",
+            [hashed(secret), seconds],
+        )
+        return secret
+
+    def link_is_good(self, secret: str) -> bool:
+        """Whether the link may still be used; looking does not use it up."""
+        row = self._db.one("SELECT 1 AS x FROM login_links WHERE hash = %s AND expires_at > now()", [hashed(secret)])
+        return row is not None
+
+    def use_link(self, secret: str) -> bool:
+        """Use a link up; True once."""
+        sql = "DELETE FROM login_links WHERE hash = %s AND expires_at > now()"
+        return self._db.run(sql, [hashed(secret)]) == 1
+
+
+def check_name(name: str) -> None:
+    """Names of tokens and users: printable, not too long; raises `ConfigError`."""
+    if not isinstance(name, str) or not 1 <= len(name) <= 100 or not name.isprintable() or name != name.strip():
+        raise ConfigError("must have 1 to 100 printable characters", field="name")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ConfigError("must have 1 to 100 printable characters", field="name") from None

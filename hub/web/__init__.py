@@ -1,0 +1,1 @@
+"""What people and their programs touch: the HTTP API, inbound webhooks and the console. Only here is FastAPI."""
