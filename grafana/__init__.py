@@ -1,0 +1,1 @@
+"""The hub's Grafana dashboards as code. `python -m grafana.build` writes `dashboards/*.json`."""

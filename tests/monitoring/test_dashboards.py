@@ -1,0 +1,275 @@
+"""The dashboards' rules, and every query of every panel asked of a real Prometheus that scrapes a real exporter."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pika
+import pytest
+
+from grafana import preview
+from grafana.build import FOLDER, documents
+from hub.exporter import Exporter
+from hub.metrics import OUTCOMES, TRANSITIONS, PrometheusHooks
+from hub.scrape import make_scraper
+from hub.settings import Settings
+from hub.store.database import Database
+from hub.store.migrate import migrate
+from tests.monitoring.conftest import SERVICES
+from tests.monitoring.test_alerts import RULES, shown_names
+from tests.monitoring.test_exporter import TASKS
+from tests.support.databases import Template
+from tests.support.processes import wait_for
+from tests.support.prometheus import Prometheus, program
+from tests.support.rabbit import RabbitNode
+
+BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
+LIVE = {uid: board for uid, board in BOARDS.items() if uid != "hub-runbooks"}
+PANELS = [(uid, panel) for uid, board in LIVE.items() for panel in board["panels"]]
+IDS = [f"{uid}/{panel['title']}" for uid, panel in PANELS]
+# Rightly quiet in the test below, and why.
+QUIET = {
+    "hub-runtime/Messages unacknowledged": "from RabbitMQ's Prometheus plugin, which the test's node does not run",
+}
+each_board = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+each_live = pytest.mark.parametrize("board", LIVE.values(), ids=LIVE)
+each_panel = pytest.mark.parametrize(("uid", "panel"), PANELS, ids=IDS)
+
+
+def test_the_committed_dashboards_are_the_code() -> None:
+    """`python -m grafana.build` was run after the last change."""
+    assert {path.name: path.read_text() for path in FOLDER.glob("*.json")} == documents()
+
+
+def test_the_dashboards_are_there() -> None:
+    """The four that were promised, and the runbooks."""
+    assert set(BOARDS) == {"hub-overview", "hub-service", "hub-dlq", "hub-runtime", "hub-runbooks"}
+    assert len(BOARDS["hub-overview"]["panels"]) <= 20
+
+
+@each_board
+def test_a_dashboard_can_be_provisioned(board: dict[str, Any]) -> None:
+    """What Grafana 10 to 12 load, and nobody edits by hand."""
+    assert board["schemaVersion"] == 39
+    assert board["editable"] is False
+    assert "id" not in board or board["id"] is None, "Grafana gives it"
+    assert len({b["uid"] for b in BOARDS.values()}) == len(BOARDS) == len({b["title"] for b in BOARDS.values()})
+    ids = [panel["id"] for panel in board["panels"]]
+    assert sorted(ids) == list(range(1, len(ids) + 1))
+    assert board["description"]
+
+
+@each_board
+def test_panels_do_not_overlap(board: dict[str, Any]) -> None:
+    """Grafana would shift them, and the layout would be nobody's."""
+    cells: set[tuple[int, int]] = set()
+    for panel in board["panels"]:
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= 24
+        own = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not own & cells, panel["title"]
+        cells |= own
+    assert len(cells) == 24 * (max(y for _, y in cells) + 1), "no holes"
+
+
+@each_live
+def test_variables(board: dict[str, Any]) -> None:
+    """One data source for all panels, chosen at the top; one service or several."""
+    variables = {v["name"]: v for v in board["templating"]["list"]}
+    assert set(variables) == {"datasource", "service"}
+    assert variables["datasource"]["type"] == "datasource" and variables["datasource"]["query"] == "prometheus"
+    assert variables["service"]["datasource"]["uid"] == "${datasource}"
+    assert variables["service"]["query"]["query"] == "label_values(hub_breaker_state, service)"
+    assert any("$service" in t["expr"] for p in board["panels"] for t in p["targets"]), "a variable that does nothing"
+
+
+@each_live
+def test_dashboards_lead_on(board: dict[str, Any]) -> None:
+    """From what is broken to the service, from there to what to do; the time range comes along."""
+    links = {link["url"] for link in board["links"]}
+    assert links == {f"/d/{uid}" for uid in BOARDS if uid != board["uid"]}
+    assert all(link["keepTime"] and link["includeVars"] for link in board["links"])
+    text = json.dumps(board["panels"])
+    assert "/d/hub-runbooks" in text
+    targets = set(re.findall(r"/d/(hub-[a-z]+)", text))
+    assert targets <= set(BOARDS)
+
+
+@each_panel
+def test_a_panel_explains_itself(uid: str, panel: dict[str, Any]) -> None:
+    """Somebody who never saw it must understand it at night."""
+    assert panel["title"] and len(panel["description"]) >= 10
+    assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+    assert panel["type"] in {"stat", "timeseries", "table", "state-timeline", "heatmap"}, "no pies, no gauges"
+    defaults = panel["fieldConfig"]["defaults"]
+    assert defaults.get("unit") or defaults.get("mappings")
+    if panel["type"] == "timeseries":
+        assert panel["options"]["legend"]["showLegend"] is True
+        assert all(target["legendFormat"] for target in panel["targets"])
+    references = [target["refId"] for target in panel["targets"]]
+    assert references == [chr(ord("A") + i) for i in range(len(references))]
+    assert all(target["datasource"]["uid"] == "${datasource}" for target in panel["targets"])
+
+
+@each_panel
+def test_queries_follow_the_rules(uid: str, panel: dict[str, Any]) -> None:
+    """Names that exist; counters only as rates; no fixed window but the SLO's hour."""
+    for target in panel["targets"]:
+        expr = target["expr"]
+        for name in re.findall(r"(?<![a-z:_])hub_[a-z0-9_]+", re.sub(r"\bservice:hub_[a-z0-9_:]+", "", expr)):
+            assert name in shown_names(), name
+        for counter in re.finditer(r"hub_[a-z_]+_total", expr):
+            assert re.search(r"(rate|increase)\($", expr[: counter.start()]), f"{counter[0]} outside a rate"
+        for gauge in re.findall(r"(?:rate|increase)\((hub_[a-z_]+)", expr):
+            assert gauge.endswith(("_total", "_bucket"))
+        assert set(re.findall(r"\[([^\]]+)\]", expr)) <= {"$__rate_interval", "1h"}
+        if re.search(r"hub_(tasks|dead_letters|breaker_state|queue_depth|oldest_[a-z_]+)\{", expr):
+            assert "max by" in expr or re.match(r"max\(", expr), "several exporters say the same"
+        for divisor in re.findall(r"/ (.{5})", expr):
+            assert divisor.startswith("(sum") and "> 0)" in expr
+
+
+CONFIG = """
+global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}
+rule_files: ["*.rules.yml"]
+scrape_configs:
+  - job_name: hub
+    static_configs: [{{targets: ["{address}"]}}]
+"""
+
+
+class Load:
+    """A hub at work, as far as hooks and ledger can tell: every hook, every label, all the time."""
+
+    def __init__(self, hooks: PrometheusHooks, db: Database) -> None:
+        self._hooks, self._db = hooks, db
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._once()
+            self._stop.wait(0.2)
+
+    def _once(self) -> None:
+        h = self._hooks
+        for result in ("accepted", "duplicate", "unmatched"):
+            h.event_accepted(result, 5)
+        for service in ("crm", "lms"):
+            for outcome in OUTCOMES:
+                h.attempt_finished(service, outcome, 0.05)
+                h.try_finished(service, outcome)
+            h.queue_wait(service, 0.2)
+            h.retry_scheduled(service)
+            h.task_finished(service, "delivered", 1.0)
+            h.task_finished(service, "dead")
+            h.dead_letter(service, "attempts")
+            h.dead_letter_replayed(service)
+            h.parked(service)
+            for old, new in TRANSITIONS:
+                h.breaker_changed(service, old, new)
+            h.consumer_run(service, "ok", 0.5)
+            h.consumer_messages(service, "stored", 2)
+        h.pool("worker", 3, 8)
+        for component in ("worker", "releaser", "scheduler", "web"):
+            self._db.run(
+                "INSERT INTO heartbeats VALUES (%s, 'x', now())"
+                " ON CONFLICT (component, instance) DO UPDATE SET at = now()",
+                [component],
+            )
+
+
+@pytest.fixture(scope="module")
+def prometheus(
+    database_template: Template, broker_node: RabbitNode | None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus]:
+    """A Prometheus that has scraped an exporter under load for long enough, with the deployment's own rules."""
+    program("prometheus")
+    name, url = database_template.clone()
+    folder = tmp_path_factory.mktemp("counters")
+    broker_url = broker_node.new_vhost() if broker_node else "amqp://127.0.0.1:1"
+    db = Database(url, size=4, timeout=5)
+    db.open()
+    migrate(db)
+    with db.transaction() as conn:
+        conn.execute(SERVICES)
+        for service in ("crm", "lms"):
+            for state in ("pending", "queued", "delayed", "running"):
+                conn.execute(TASKS, [state, 400, 3, f"to-{service}"])
+        conn.execute("INSERT INTO breakers (service_id, state) SELECT id, 'open' FROM services WHERE name = 'crm'")
+        conn.execute("INSERT INTO consumer_state (service_id, last_success_at) SELECT id, now() FROM services")
+        conn.execute("UPDATE services SET type = 'amqp', response_queue = 'answers' WHERE name = 'crm'")
+        conn.execute(
+            "INSERT INTO dead_letters (task_id, event_id, event_uid, event, event_data, rule_id, service_id, attempts,"
+            " reason, accepted_at) SELECT id, 1, 'u', 'e', '{}', 1, id, 5, 'attempts', now() FROM services"
+        )
+    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
+    connection.channel().queue_declare("hub.dispatch")
+    hooks = PrometheusHooks(folder)
+    settings = Settings(database_url=url, broker_url=broker_url, metrics_dir=folder)
+    scraper = make_scraper(settings, db, ["hub.dispatch"])
+    exporter = Exporter(scraper, "127.0.0.1:0")
+    exporter.start()
+    rules = {f"{p.stem}.rules.yml": re.sub(r"for: \d+m", "for: 1s", p.read_text()) for p in RULES.glob("*.yml")}
+    with Load(hooks, db):
+        server = Prometheus(CONFIG.format(address=exporter.address), rules)
+        firing = 'ALERTS{alertstate="firing", alertname="HubBreakerOpen"}'
+        share = "service:hub_tasks_dead:ratio_rate1h > 0"
+        wait_for(lambda: server.query(firing) and server.query(share), 60, "an alert and a recording")
+        yield server
+        server.close()
+    exporter.stop()
+    scraper.close()
+    hooks.close()
+    connection.close()
+    db.close()
+    database_template.drop(name)
+
+
+@pytest.mark.monitoring
+@each_panel
+def test_each_query_shows_something(uid: str, panel: dict[str, Any], prometheus: Prometheus) -> None:
+    """A query with a misspelt label is valid, and empty for ever."""
+    for target in panel["targets"]:
+        expr = (
+            target["expr"]
+            .replace("$__rate_interval", "20s")
+            .replace("$service", "crm" if uid == "hub-service" else ".*")
+        )
+        found = prometheus.query(expr)
+        if f"{uid}/{panel['title']}" in QUIET:
+            assert not found, "it is not quiet any more: take it off the list"
+            continue
+        assert found, expr
+        assert all(sample["value"][1] != "NaN" for sample in found), expr
+        for sample in found:
+            asked = set(re.findall(r"\{\{(\w+)\}\}", target.get("legendFormat", "")))
+            assert asked <= set(sample["metric"]), "the legend names a label that the series does not have"
+
+
+@pytest.mark.monitoring
+def test_the_service_variable_finds_services(prometheus: Prometheus) -> None:
+    """`label_values(hub_breaker_state, service)` is this question to Prometheus."""
+    answer = prometheus.get("/api/v1/label/service/values", **{"match[]": "hub_breaker_state"})
+    assert answer["data"] == ["crm", "lms", "old"]
+
+
+@pytest.mark.monitoring
+def test_previews_can_be_drawn(prometheus: Prometheus, tmp_path: Path) -> None:
+    """So that people can look at a change."""
+    preview.main(prometheus.url, str(tmp_path), time.time())
+    assert {path.stem for path in tmp_path.glob("*.png")} == set(BOARDS)
