@@ -112,7 +112,7 @@ class Prometheus(Server):
         super().__init__(
             [
                 program("prometheus"), "--config.file={folder}/prometheus.yml", "--storage.tsdb.path={folder}/data",
-                "--web.listen-address=127.0.0.1:{port}", "--log.level=warn",
+                "--web.listen-address=127.0.0.1:{port}", "--rules.alert.resend-delay=1s", "--log.level=warn",
             ],
             "/-/ready",
             {"prometheus.yml": config, **(files or {})},

@@ -1,0 +1,210 @@
+"""From a target that stops to the message that somebody gets: the deployment's own configuration, real programs."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hub.errors import CircuitOpenError, DeliveryError
+from hub.exporter import Exporter
+from hub.gateway import Gateway
+from hub.metrics import PrometheusHooks
+from hub.models import Request, Service, ServiceType
+from hub.scrape import make_scraper
+from hub.settings import Settings
+from hub.store.breakers import Breakers
+from hub.store.database import Database
+from hub.store.flow import Flow
+from hub.transports.rest import RestTransport
+from tests.monitoring.test_alerts import DEPLOY, ROUTES, RULES
+from tests.support.processes import wait_for
+from tests.support.prometheus import Alertmanager, Prometheus, program
+from tests.support.rabbit import free_ports
+
+pytestmark = pytest.mark.monitoring
+
+
+class Receiver:
+    """A web server that keeps what it is told, by path."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.got: list[tuple[str, dict[str, Any]]] = []
+        got = self.got
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                got.append((self.path, json.loads(body or b"{}")))
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *args: object) -> None: ...
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+        self._server = Server(("127.0.0.1", port), Handler)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def alerts(self, path: str, name: str, status: str) -> list[dict[str, Any]]:
+        """What arrived at a path about one alert."""
+        return [
+            alert
+            for where, message in list(self.got)
+            if where == path
+            for alert in message["alerts"]
+            if alert["labels"]["alertname"] == name and alert["status"] == status
+        ]
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Where alerts arrive."""
+    server = Receiver()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def alertmanager(receiver: Receiver) -> Iterator[Alertmanager]:
+    """The deployment's routes and inhibition, told fast, to the test's receiver."""
+    program("alertmanager")
+    text = ROUTES.read_text().replace("http://alerts.example.org", f"http://127.0.0.1:{receiver.port}")
+    text = re.sub(r"group_wait: \d+s", "group_wait: 0s", text)
+    server = Alertmanager(re.sub(r"group_interval: \d+m", "group_interval: 1s", text))
+    yield server
+    server.close()
+
+
+def prometheus_config(exporter: str, alertmanager: int) -> tuple[str, dict[str, str]]:
+    """The deployment's configuration and rules, with the test's addresses, in seconds instead of minutes."""
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    config["global"] |= {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+    config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{alertmanager}"]
+    config["scrape_configs"] = [job for job in config["scrape_configs"] if job["job_name"] == "hub"]
+    config["scrape_configs"][0]["static_configs"][0]["targets"] = [exporter]
+    fast = {f"rules/{p.name}": re.sub(r"for: \d+[mh]\n", "for: 2s\n", p.read_text()) for p in RULES.glob("*.yml")}
+    return yaml.safe_dump(config), fast
+
+
+def test_a_dead_target_rings_a_bell(
+    db: Database, tmp_path: Path, receiver: Receiver, alertmanager: Alertmanager
+) -> None:
+    """Target, gateway, circuit, ledger, exporter, Prometheus, Alertmanager, receiver: every link is the real one."""
+    (port,) = free_ports(1)
+    target = Receiver(port)
+    settings = Settings(database_url="postgresql://", metrics_dir=tmp_path)
+    hooks = PrometheusHooks(tmp_path)
+    row = db.one("UPDATE services SET base_url = %s WHERE name = 'crm' RETURNING id", [f"http://127.0.0.1:{port}"])
+    assert row
+    crm = Service(row["id"], "crm", ServiceType.REST, f"http://127.0.0.1:{port}", max_retries=1, cb_failure_threshold=2,
+                  cb_cooldown=1.0)  # fmt: skip
+    gateway = Gateway({ServiceType.REST: RestTransport(settings)}, Breakers(db, hooks), Flow(db), hooks)
+    scraper = make_scraper(settings, db, [], lambda queue: 0)
+    exporter = Exporter(scraper, "127.0.0.1:0")
+    exporter.start()
+    config, rules = prometheus_config(exporter.address, alertmanager.port)
+    prometheus = Prometheus(config, rules)
+    try:
+        gateway.execute_request(crm, Request(body="{}"))
+        wait_for(lambda: prometheus.query('hub_breaker_state{service="crm", state="closed"} == 1'), what="a scrape")
+        target.close()
+        for _ in range(2):
+            with pytest.raises(DeliveryError):
+                gateway.execute_request(crm, Request(body="{}"))
+        with pytest.raises(CircuitOpenError):
+            gateway.execute_request(crm, Request(body="{}"))
+        wait_for(lambda: receiver.alerts("/chat", "HubBreakerOpen", "firing"), 60, "the alert")
+        alert = receiver.alerts("/chat", "HubBreakerOpen", "firing")[0]
+        assert alert["labels"] == {"alertname": "HubBreakerOpen", "service": "crm", "severity": "warning"}
+        assert alert["annotations"]["summary"] == "crm is down, by its circuit"
+        assert alert["annotations"]["runbook_url"] == "deploy/runbooks/HubBreakerOpen.md"
+        assert alert["annotations"]["dashboard_url"].endswith("/d/hub-service?var-service=crm")
+        wait_for(lambda: receiver.alerts("/watchdog", "HubWatchdog", "firing"), what="the proof of life")
+        assert not receiver.alerts("/pager", "HubBreakerOpen", "firing"), "nobody is woken for another's outage"
+
+        target = Receiver(port)
+
+        def answered() -> bool:
+            try:
+                return gateway.execute_request(crm, Request(body="{}")).success
+            except CircuitOpenError:
+                return False
+
+        wait_for(answered, what="the probe")
+        wait_for(lambda: receiver.alerts("/chat", "HubBreakerOpen", "resolved"), 60, "the all-clear")
+        moved = prometheus.query('hub_breaker_transitions_total{service="crm"} > 0')
+        ways = {(s["metric"]["from_state"], s["metric"]["to_state"]) for s in moved}
+        assert ways == {("closed", "open"), ("open", "half_open"), ("half_open", "closed")}
+    finally:
+        target.close()
+        prometheus.close()
+        exporter.stop()
+        scraper.close()
+        gateway.close()
+        hooks.close()
+
+
+def tell(alertmanager: Alertmanager, *alerts: dict[str, str]) -> None:
+    """Post alerts as Prometheus does."""
+    start = datetime.now(UTC).isoformat()
+    body = json.dumps([{"labels": labels, "startsAt": start} for labels in alerts]).encode()
+    request = urllib.request.Request(
+        f"{alertmanager.url}/api/v2/alerts", body, headers={"Content-Type": "application/json"}
+    )
+    urllib.request.urlopen(request, timeout=10).close()
+
+
+def states(alertmanager: Alertmanager) -> dict[tuple[str, str], str]:
+    """(alert, service) -> active or suppressed."""
+    return {
+        (a["labels"]["alertname"], a["labels"].get("service", "")): a["status"]["state"]
+        for a in alertmanager.get("/api/v2/alerts")
+    }
+
+
+def test_consequences_are_silent(alertmanager: Alertmanager, receiver: Receiver) -> None:
+    """Ten messages about one outage hide the one that says what it is."""
+    burn = "HubDeliveryErrorBudgetBurnFast"
+    tell(
+        alertmanager,
+        {"alertname": "HubBreakerOpen", "service": "crm", "severity": "warning"},
+        {"alertname": "HubTasksTooOld", "service": "crm", "severity": "warning"},
+        {"alertname": burn, "service": "crm", "severity": "critical"},
+        {"alertname": burn, "service": "billing", "severity": "critical"},
+        {"alertname": "HubDeliveryErrorBudgetBurnSlow", "service": "billing", "severity": "warning"},
+        {"alertname": "HubWatchdog", "severity": "none"},
+    )
+    expected = {
+        ("HubBreakerOpen", "crm"): "active",
+        ("HubTasksTooOld", "crm"): "suppressed",
+        (burn, "crm"): "suppressed",
+        (burn, "billing"): "active",
+        ("HubDeliveryErrorBudgetBurnSlow", "billing"): "suppressed",
+        ("HubWatchdog", ""): "active",
+    }
+    wait_for(lambda: states(alertmanager) == expected, what="the inhibition")
+    tell(alertmanager, {"alertname": "HubExporterDown", "severity": "critical"})
+    blind = dict.fromkeys(expected, "suppressed") | {
+        ("HubExporterDown", ""): "active",
+        ("HubWatchdog", ""): "active",
+    }
+    wait_for(lambda: states(alertmanager) == blind, what="the silence")
+    wait_for(lambda: receiver.alerts("/pager", "HubExporterDown", "firing"), what="the page")
