@@ -83,15 +83,16 @@ class Gateway:
                 send, tries=service.tries, backoff=service.retry_backoff, cap=_BACKOFF_CAP,
                 sleep=self._sleep, on_try=report,
             )  # fmt: skip
-        except DeliveryError as e:
+        except Exception as e:
+            error = e if isinstance(e, DeliveryError) else self._own_fault(e)
+            if not tried:
+                self._quietly(lambda: self._breakers.release(service, permit))
+                raise
             seconds = time.perf_counter() - started
-            self._judge(service, permit, e)
-            self._hooks.attempt_finished(service.name, e.outcome, seconds)
-            e.delivery = record(service, request, claim, tries=tried, seconds=seconds, error=e)
-            raise
-        except BaseException:
-            self._quietly(lambda: self._breakers.release(service, permit))
-            raise
+            self._judge(service, permit, error)
+            self._hooks.attempt_finished(service.name, error.outcome, seconds)
+            error.delivery = record(service, request, claim, tries=tried, seconds=seconds, error=error)
+            raise error from e
         seconds = time.perf_counter() - started
         self._quietly(lambda: self._breakers.succeeded(service, permit))
         self._hooks.attempt_finished(service.name, "success", seconds)
@@ -112,6 +113,12 @@ class Gateway:
             return Permit(claim.breaker_epoch, clean=claim.breaker_failures == 0)
         lease = (service.timeout + _BACKOFF_CAP) * service.tries + 5
         return self._breakers.admit(service, probe_lease=lease)
+
+    def _own_fault(self, e: Exception) -> DeliveryError:
+        """A fault of the hub after something may have been sent: the attempt counts, the breaker does not move."""
+        if not isinstance(e, UnavailableError):
+            log.exception("the hub's own fault while sending")
+        return DeliveryError(f"the hub failed while sending ({type(e).__name__}); the service may have got it")
 
     def _judge(self, service: Service, permit: Permit, error: DeliveryError) -> None:
         if error.counts_against_breaker:

@@ -23,7 +23,8 @@ class TaskState(StrEnum):
     """Where a task stands in the ledger.
 
     `pending` is due and waits in PostgreSQL, `queued` is due and handed to the broker (people see
-    both as pending), `held` waits for its rule or service to be enabled again.
+    both as pending). `held` is only shown: a task whose rule or service is disabled or deleted stays
+    pending and is handed to nobody.
     """
 
     PENDING = "pending"

@@ -29,8 +29,8 @@ _SAMPLE_LIMIT = 65536
 class HandOver(Protocol):
     """The way to the broker."""
 
-    def admits(self, service_id: int, count: int) -> bool:
-        """Whether new tasks of this service may go to the broker now, or wait for the releaser."""
+    def admits(self, service_id: int) -> bool:
+        """Whether one more task of this service goes to the broker at once, or waits for the releaser."""
 
     def publish(self, tasks: Sequence[tuple[int, int]]) -> None:
         """Hand over (service id, task id) pairs; never raises: what fails is the releaser's."""
@@ -177,9 +177,8 @@ class Observer:
         return prepared
 
     def _state(self, rule: Rule) -> str:
-        if not (rule.enabled and rule.service_enabled):
-            return TaskState.HELD.value
-        return (TaskState.QUEUED if self._handover.admits(rule.service_id, 1) else TaskState.PENDING).value
+        live = rule.enabled and rule.service_enabled  # else the task is held until it is
+        return (TaskState.QUEUED if live and self._handover.admits(rule.service_id) else TaskState.PENDING).value
 
     def _remember(self, events: Sequence[Event]) -> None:
         """Keep what names look like; best effort, a name at most once a minute."""

@@ -1,4 +1,4 @@
-"""How much of a service may be under way: rate limits, and what the releaser needs to hand over fairly."""
+"""Rate limits of services, one row each, shared by all processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SELECT extract(epoch FROM next_slot - clock_timestamp())::float8 AS wait FROM se
 
 
 class Flow:
-    """Rate limits and bounce counts, one row per service."""
+    """Counts attempts against `rate_limit`."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -36,7 +36,3 @@ class Flow:
             row = self._db.one(_WAIT, [service.id])
             wait = max(1.0 / rate, float(row["wait"]) if row else 0.0)
             raise RateLimitedError(f"{service.name} takes {rate:g} requests/s at most", retry_after=min(wait, 60.0))
-
-    def bounced(self, service_id: int, count: int) -> None:
-        """Tasks found their service's share of a worker taken."""
-        self._db.run("UPDATE service_flow SET bounced = bounced + %s WHERE service_id = %s", [count, service_id])

@@ -18,22 +18,21 @@ _WHERE = """
 # The event may have been purged meanwhile: it comes back with its old id, and as young as the replay.
 _REVIVE = f"""
 WITH chosen AS (
-    SELECT d.id, r.enabled AND s.enabled AS live, s.name
+    SELECT d.id
     FROM dead_letters d
     JOIN rules r ON r.id = d.rule_id AND r.deleted_at IS NULL
     JOIN services s ON s.id = d.service_id AND s.deleted_at IS NULL
     WHERE {_WHERE}
     ORDER BY d.id LIMIT %(limit)s FOR UPDATE OF d SKIP LOCKED
 ), raised AS (
-    DELETE FROM dead_letters d USING chosen c WHERE d.id = c.id RETURNING d.*, c.live, c.name
+    DELETE FROM dead_letters d USING chosen c WHERE d.id = c.id RETURNING d.*
 ), restored AS (
     INSERT INTO events (id, uid, name, data, depth)
     SELECT DISTINCT ON (event_id) event_id, event_uid, event, event_data, event_depth FROM raised
     ON CONFLICT (id) DO UPDATE SET created_at = now()
 ), made AS (
     INSERT INTO tasks (event_id, rule_id, service_id, state, expires_at)
-    SELECT event_id, rule_id, service_id, CASE WHEN live THEN 'pending' ELSE 'held' END,
-           now() + make_interval(secs => %(max_age)s)
+    SELECT event_id, rule_id, service_id, 'pending', now() + make_interval(secs => %(max_age)s)
     FROM raised ORDER BY id RETURNING id, service_id
 )
 SELECT m.id, s.name FROM made m JOIN services s ON s.id = m.service_id ORDER BY m.id

@@ -20,8 +20,8 @@ from hub.store.log import COLUMNS, UNNEST, arrays, clean
 
 T = TypeVar("T")
 
-# Counts the attempt before the work. A task whose rule or service is off is held, an expired one is
-# left to the releaser. Tasks in `doubt` are ours already: the claim committed, its answer got lost.
+# Counts the attempt before the work. A task whose rule or service is off, and one that is too old, goes
+# back to the releaser. Tasks in `doubt` are ours already: the claim committed, its answer got lost.
 _CLAIM = """
 WITH wanted AS (
     SELECT t.id, t.state, t.expires_at < now() AS expired,
@@ -36,7 +36,7 @@ WITH wanted AS (
     FOR UPDATE OF t SKIP LOCKED
 ), claimed AS (
     UPDATE tasks t SET
-        state = CASE WHEN NOT w.live THEN 'held' WHEN w.expired THEN 'pending' ELSE 'running' END,
+        state = CASE WHEN w.live AND NOT w.expired THEN 'running' ELSE 'pending' END,
         attempts = t.attempts + CASE WHEN w.live AND NOT w.expired AND w.state <> 'running' THEN 1 ELSE 0 END,
         token = t.token + 1,
         handed_at = NULL,

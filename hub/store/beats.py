@@ -1,0 +1,26 @@
+"""Signs of life of the hub's components."""
+
+from __future__ import annotations
+
+from hub.store.database import Database
+
+_BEAT = """
+INSERT INTO heartbeats (component, instance, at) VALUES (%s, %s, now())
+ON CONFLICT (component, instance) DO UPDATE SET at = now()
+"""
+
+
+class Beats:
+    """Heartbeats: worker, scheduler, web, releaser.
+
+    Args:
+        instance: this process's name.
+    """
+
+    def __init__(self, db: Database, instance: str) -> None:
+        self._db = db
+        self._instance = instance
+
+    def beat(self, component: str) -> None:
+        """`component` lives."""
+        self._db.run(_BEAT, [component, self._instance])

@@ -1,0 +1,180 @@
+"""What the releaser asks of the ledger. Every step is bounded, uses an index, and may be repeated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg.rows import class_row
+
+from hub.store.database import Database
+
+BATCH = 2000
+
+_PROMOTE = """
+UPDATE tasks SET state = 'pending' WHERE id IN (
+    SELECT id FROM tasks WHERE state = 'delayed' AND next_run_at <= now()
+    ORDER BY next_run_at, id LIMIT %s FOR UPDATE SKIP LOCKED)
+"""
+# Pending tasks by live service, from the exact counts: a million tasks cost what one costs.
+_DEMAND = """
+WITH c AS (
+    SELECT service_id, rule_id, state, sum(n)::bigint AS n FROM task_counts
+    WHERE state IN ('pending', 'queued', 'running') GROUP BY 1, 2, 3
+), busy AS (
+    SELECT service_id, coalesce(sum(n) FILTER (WHERE state = 'queued'), 0)::bigint AS queued,
+           coalesce(sum(n) FILTER (WHERE state = 'running'), 0)::bigint AS running FROM c GROUP BY 1
+)
+SELECT c.service_id, array_agg(c.rule_id ORDER BY c.rule_id) AS rules, sum(c.n)::bigint AS pending,
+       coalesce(max(busy.queued), 0)::bigint AS queued, coalesce(max(busy.running), 0)::bigint AS running,
+       coalesce(max(b.state), 'closed') AS breaker,
+       coalesce(bool_or(b.retry_at <= now()), true) AS cooled, max((s.options->>'rate_limit')::float8) AS rate_limit
+FROM c
+JOIN rules r ON r.id = c.rule_id AND r.enabled AND r.deleted_at IS NULL
+JOIN services s ON s.id = c.service_id AND s.enabled AND s.deleted_at IS NULL
+LEFT JOIN busy ON busy.service_id = c.service_id
+LEFT JOIN breakers b ON b.service_id = c.service_id
+WHERE c.state = 'pending' AND c.n > 0
+GROUP BY c.service_id
+"""
+_PRESSURE = """
+SELECT c.service_id, sum(n)::bigint AS waiting, coalesce(max(b.state), 'closed') = 'closed' AS closed
+FROM task_counts c LEFT JOIN breakers b ON b.service_id = c.service_id
+WHERE c.state IN ('pending', 'queued') GROUP BY 1
+"""
+_TAKE = """
+UPDATE tasks SET state = 'queued', handed_at = now() WHERE id IN (
+    SELECT picked.id FROM unnest(%(rules)s::bigint[], %(limits)s::integer[]) AS x(rule_id, lim)
+    CROSS JOIN LATERAL (
+        SELECT t.id FROM tasks t WHERE t.state = 'pending' AND t.rule_id = x.rule_id AND t.expires_at > now()
+        ORDER BY t.next_run_at, t.id LIMIT x.lim FOR UPDATE SKIP LOCKED
+    ) picked)
+RETURNING service_id, id
+"""
+# The oldest first: a queue is first in, first out, so what is missing from it was handed over earliest.
+_STRAYS = """
+UPDATE tasks SET handed_at = now() WHERE id IN (
+    SELECT id FROM tasks WHERE state = 'queued' AND handed_at < now() - make_interval(secs => %(grace)s)
+    ORDER BY handed_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+RETURNING service_id, id
+"""
+_LOST = """
+WITH lost AS (
+    SELECT t.id, t.attempts >= coalesce((s.options->>'max_attempts')::int, %(max_attempts)s) AS last
+    FROM tasks t LEFT JOIN workers w ON w.id = t.worker AND w.lease_until > now()
+    LEFT JOIN services s ON s.id = t.service_id
+    WHERE t.state = 'running' AND (w.id IS NULL OR t.lease_until < now())
+    LIMIT %(limit)s FOR UPDATE OF t SKIP LOCKED
+), again AS (
+    UPDATE tasks t SET state = 'pending', next_run_at = now(), worker = NULL, lease_until = NULL, token = token + 1,
+        last_error = %(why)s
+    FROM lost l WHERE l.id = t.id AND NOT l.last RETURNING t.*
+), over AS (
+    DELETE FROM tasks t USING lost l WHERE l.id = t.id AND l.last RETURNING t.*
+), kept AS (
+    INSERT INTO dead_letters (task_id, event_id, event_uid, event, event_data, event_depth, rule_id, service_id,
+        attempts, reason, error, accepted_at)
+    SELECT o.id, o.event_id, e.uid, e.name, e.data, e.depth, o.rule_id, o.service_id, o.attempts, 'worker_lost',
+           %(why)s, e.created_at
+    FROM over o JOIN events e ON e.id = o.event_id
+), ended AS (
+    SELECT id, service_id, rule_id, event_id, attempts, false AS dead FROM again
+    UNION ALL SELECT id, service_id, rule_id, event_id, attempts, true FROM over
+), logged AS (
+    INSERT INTO deliveries (direction, service_id, service, success, task_id, rule_id, event_id, event, attempt, outcome,
+        error)
+    SELECT 'outbound', x.service_id, coalesce(s.name, '?'), false, x.id, x.rule_id, x.event_id, e.name, x.attempts,
+           'worker_lost', %(why)s
+    FROM ended x LEFT JOIN services s ON s.id = x.service_id LEFT JOIN events e ON e.id = x.event_id
+)
+SELECT coalesce(s.name, '?'), x.dead FROM ended x LEFT JOIN services s ON s.id = x.service_id
+"""
+_EXPIRED = """
+WITH old AS (
+    SELECT t.id FROM tasks t
+    JOIN rules r ON r.id = t.rule_id AND r.enabled AND r.deleted_at IS NULL
+    JOIN services s ON s.id = t.service_id AND s.enabled AND s.deleted_at IS NULL
+    WHERE t.state IN ('pending', 'delayed') AND t.expires_at <= now()
+    ORDER BY t.expires_at LIMIT %(limit)s FOR UPDATE OF t SKIP LOCKED
+), over AS (
+    DELETE FROM tasks t USING old o WHERE t.id = o.id RETURNING t.*
+), kept AS (
+    INSERT INTO dead_letters (task_id, event_id, event_uid, event, event_data, event_depth, rule_id, service_id,
+        attempts, reason, error, accepted_at)
+    SELECT o.id, o.event_id, e.uid, e.name, e.data, e.depth, o.rule_id, o.service_id, o.attempts, 'expired',
+           'older than HUB_TASK_MAX_AGE' || coalesce('; last error: ' || o.last_error, ''), e.created_at
+    FROM over o JOIN events e ON e.id = o.event_id
+)
+SELECT s.name FROM over o JOIN services s ON s.id = o.service_id
+"""
+_FOLD = """
+WITH gone AS (DELETE FROM task_counts RETURNING *)
+INSERT INTO task_counts SELECT service_id, rule_id, state, sum(n) FROM gone GROUP BY 1, 2, 3 HAVING sum(n) <> 0
+"""
+_LOST_WHY = "the worker was lost in mid-attempt"
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """One service that has due tasks in the ledger. `cooled`: an open circuit may be probed."""
+
+    service_id: int
+    rules: list[int]
+    pending: int
+    queued: int
+    running: int
+    breaker: str
+    cooled: bool
+    rate_limit: float | None
+
+
+class Releases:
+    """The releaser's statements."""
+
+    def __init__(self, db: Database, *, max_attempts: int) -> None:
+        self._db = db
+        self._max_attempts = max_attempts
+
+    def promote(self) -> int:
+        """Delayed tasks whose time has come are pending; at most `BATCH`."""
+        return self._db.run(_PROMOTE, [BATCH])
+
+    def demand(self) -> list[Demand]:
+        """Services with pending tasks."""
+        with self._db.autocommit() as conn, conn.cursor(row_factory=class_row(Demand)) as cur:
+            return cur.execute(_DEMAND).fetchall()
+
+    def pressure(self) -> dict[int, tuple[int, bool]]:
+        """By service: how many due tasks wait, and whether its circuit is closed."""
+        return {row["service_id"]: (row["waiting"], row["closed"]) for row in self._db.all(_PRESSURE)}
+
+    def take(self, limits: dict[int, int]) -> list[tuple[int, int]]:
+        """Mark at most `limits[rule]` pending tasks of each rule as queued: (service id, task id)."""
+        with self._db.autocommit() as conn:
+            rows = conn.execute(_TAKE, {"rules": list(limits), "limits": list(limits.values())}).fetchall()
+        return [(row[0], row[1]) for row in rows]
+
+    def queued(self) -> int:
+        """How many tasks were handed to the broker and not claimed yet."""
+        row = self._db.one("SELECT coalesce(sum(n), 0)::bigint AS n FROM task_counts WHERE state = 'queued'")
+        return int(row["n"]) if row else 0
+
+    def strays(self, limit: int, *, grace: float) -> list[tuple[int, int]]:
+        """The oldest queued tasks, handed over more than `grace` seconds ago; marked as handed over now."""
+        with self._db.autocommit() as conn:
+            rows = conn.execute(_STRAYS, {"limit": min(limit, BATCH), "grace": grace}).fetchall()
+        return [(row[0], row[1]) for row in rows]
+
+    def recover(self) -> list[tuple[str, bool]]:
+        """Tasks of lost workers: due again, or dead after the last attempt. (service, dead)."""
+        params = {"max_attempts": self._max_attempts, "limit": BATCH, "why": _LOST_WHY}
+        with self._db.autocommit() as conn:
+            return [(row[0], row[1]) for row in conn.execute(_LOST, params).fetchall()]
+
+    def expire(self) -> list[str]:
+        """Tasks that are too old become dead letters; their services' names."""
+        with self._db.autocommit() as conn:
+            return [row[0] for row in conn.execute(_EXPIRED, {"limit": BATCH}).fetchall()]
+
+    def fold(self) -> None:
+        """Add up the count differences."""
+        self._db.run(_FOLD)

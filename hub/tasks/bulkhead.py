@@ -1,0 +1,69 @@
+"""One slow service must not hold every thread: a share of the threads per service, fair to who is short.
+
+The share is a dynamic threshold (Choudhury and Hahne, 1998): a service may take one more thread while it
+holds fewer than `ALPHA` times the threads that are free. Alone it gets most of them; the more services are
+slow at once, the less each gets; some are always free. Services that answer quickly are not limited.
+
+A task that finds no room waits in this process's memory, and the thread that next finishes a task of the
+same service takes it up. If the process dies, the releaser finds the waiting ones as strays.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+ALPHA = 3.0
+_QUICK = 0.05  # seconds: services faster than this on average hold a thread too briefly to matter
+_SMOOTHING = 0.2
+
+
+class Bulkhead:
+    """Counts the threads that each service holds."""
+
+    def __init__(self, threads: int = 8) -> None:
+        self.threads = threads
+        self._lock = threading.Lock()
+        self._held: dict[int, int] = {}
+        self._total = 0
+        self._average: dict[int, float] = {}
+        self._waiting: dict[int, deque[int]] = {}
+        self._waits: set[int] = set()
+        self._closed = False
+
+    def enter(self, service_id: int, task_id: int) -> bool:
+        """Take a thread for `task_id`; False: it waits now, or waited already."""
+        with self._lock:
+            held = self._held.get(service_id, 0)
+            slow = self._average.get(service_id, 0.0) > _QUICK
+            if slow and held >= ALPHA * max(0, self.threads - self._total) and not self._closed:
+                if task_id not in self._waits:
+                    self._waits.add(task_id)
+                    self._waiting.setdefault(service_id, deque()).append(task_id)
+                return False
+            self._held[service_id] = held + 1
+            self._total += 1
+            return True
+
+    def next_or_leave(self, service_id: int, seconds: float) -> int | None:
+        """After a task that took `seconds`: the next waiting one for this thread, or give the thread up."""
+        with self._lock:
+            old = self._average.get(service_id, seconds)
+            self._average[service_id] = old + _SMOOTHING * (seconds - old)
+            waiting = self._waiting.get(service_id)
+            if waiting and not self._closed:
+                task_id = waiting.popleft()
+                self._waits.discard(task_id)
+                return task_id
+            self._held[service_id] -= 1
+            self._total -= 1
+            return None
+
+    def close(self) -> list[int]:
+        """Shut down: nothing waits any more; returns what waited, for the ledger."""
+        with self._lock:
+            self._closed = True
+            left = [task_id for waiting in self._waiting.values() for task_id in waiting]
+            self._waiting.clear()
+            self._waits.clear()
+            return left

@@ -1,0 +1,70 @@
+"""This process's lease: a row that says it lives, renewed by a thread.
+
+Whoever lost touch with the database for most of the lease stops sending: by the time others take its
+tasks up, nothing of it is under way any more.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+
+import structlog
+
+from hub.errors import HubError, UnavailableError
+from hub.store.beats import Beats
+from hub.store.ledger import Ledger
+
+log = structlog.get_logger("hub.lease")
+
+
+class Lease:
+    """Renews the worker row of `ledger.worker` until stopped.
+
+    Args:
+        seconds: how long one renewal lasts.
+    """
+
+    def __init__(self, ledger: Ledger, beats: Beats, *, seconds: float) -> None:
+        self._ledger = ledger
+        self._beats = beats
+        self._seconds = seconds
+        self._renewed = float("-inf")
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, component: str = "worker") -> None:
+        """Take the lease, then keep it in a thread."""
+        self._renew(component)
+        self._thread = threading.Thread(target=self._run, args=(component,), name="hub-lease", daemon=True)
+        self._thread.start()
+
+    def _run(self, component: str) -> None:
+        while not self._stop.wait(self._seconds / 5):
+            try:
+                self._renew(component)
+            except UnavailableError as e:
+                log.warning("lease not renewed", error=str(e))
+
+    def _renew(self, component: str) -> None:
+        before = time.monotonic()
+        self._ledger.renew_lease(self._seconds, host=socket.gethostname(), pid=os.getpid())
+        self._renewed = before
+        self._beats.beat(component)
+
+    def check(self) -> None:
+        """Raises `UnavailableError` when this process may send no more."""
+        if time.monotonic() - self._renewed > self._seconds * 0.8:
+            raise UnavailableError("this worker's lease is over: the database did not answer")
+
+    def stop(self) -> None:
+        """Stop renewing and give the lease up."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+        try:
+            self._ledger.leave()
+        except HubError:
+            pass  # it runs out by itself

@@ -1,0 +1,46 @@
+"""What `dramatiq hub.worker:broker` imports: one hub per worker process, alive from boot to shutdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dramatiq
+
+from hub.app import Hub, build
+from hub.logs import configure_logging
+from hub.settings import load_settings
+
+
+class Life(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
+    """Starts and stops the hub's own threads with Dramatiq's worker."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def before_worker_boot(self, broker: dramatiq.Broker, worker: Any) -> None:
+        """The lease comes before the first task."""
+        self._hub.start_worker(worker.worker_threads)
+
+    def before_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
+        """No new hand-overs, nothing waits in memory."""
+        self._hub.stop_worker()
+
+    def after_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
+        """Every task is settled or handed back: give the lease up."""
+        self._hub.close()
+
+
+def make_broker() -> dramatiq.Broker:
+    """The broker of this process, with a hub behind its actors."""
+    settings = load_settings()
+    configure_logging(settings)
+    hub = build(settings, role="worker")
+    hub.broker.add_middleware(Life(hub))
+    return hub.broker
+
+
+def __getattr__(name: str) -> Any:
+    if name == "broker":
+        globals()["broker"] = value = make_broker()
+        return value
+    raise AttributeError(name)
