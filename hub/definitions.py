@@ -222,7 +222,9 @@ def join_password(url: str, password: str) -> str:
     """The reverse of `split_password`, for exports: `password` goes in percent-encoded."""
     parts = urlsplit(url)
     user, at, hostport = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{user}:{password}@{hostport}" if at else f":{quote(password)}@{hostport}"))
+    return urlunsplit(
+        parts._replace(netloc=f"{user}:{password}@{hostport}" if at else f":{quote(password)}@{hostport}")
+    )
 
 
 def parse_spec(kind: type[ServiceSpec] | type[RuleSpec], data: Any, *, where: str = "") -> Any:

@@ -18,7 +18,9 @@ def configure_logging(settings: Settings, *, level: str | None = None) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info if settings.log_format == "json" else structlog.processors.UnicodeDecoder(),
+        structlog.processors.format_exc_info
+        if settings.log_format == "json"
+        else structlog.processors.UnicodeDecoder(),
     ]
     renderer: Any = (
         structlog.processors.JSONRenderer()

@@ -213,9 +213,7 @@ class ResponseConsumer:
         finally:
             queue.close()
 
-    def _settle(
-        self, queue: ResponseQueue, under_way: tuple[list[Message], Future[Callable[[], None]]] | None
-    ) -> None:
+    def _settle(self, queue: ResponseQueue, under_way: tuple[list[Message], Future[Callable[[], None]]] | None) -> None:
         """Wait until a batch is stored, then acknowledge it; raises what storing raised."""
         if under_way is not None:
             batch, stored = under_way

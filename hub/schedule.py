@@ -109,9 +109,7 @@ class Schedule:
         now: the clock; timezone-aware.
     """
 
-    def __init__(
-        self, store: Schedules, zone: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    ) -> None:
+    def __init__(self, store: Schedules, zone: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._store = store
         self.zone = zone
         self._now = now

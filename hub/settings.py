@@ -102,7 +102,9 @@ class Settings(BaseSettings):
         "allow", description="Whether services may have private or loopback addresses (metadata never)."
     )
     egress_allow: Words = Field((), description="Networks (CIDR) allowed although `HUB_EGRESS_PRIVATE=deny`.")
-    egress_proxy: bool = Field(False, description="Whether HTTP services are reached through the environment's proxies.")
+    egress_proxy: bool = Field(
+        False, description="Whether HTTP services are reached through the environment's proxies."
+    )
     timezone: str = Field("UTC", description="Time zone in which cron expressions are read.")
     consumer_run_time: Duration = Field(50.0, description="Longest run over one response queue; the rest next time.")
     consumer_batch: int = Field(500, ge=1, le=10_000, description="Messages of a response queue stored at a time.")

@@ -46,8 +46,9 @@ class Database:
         try:
             psycopg.conninfo.conninfo_to_dict(url)
         except psycopg.ProgrammingError:
-            raise ConfigError("not a PostgreSQL URL; expected postgresql://user:password@host/name",
-                              field="HUB_DATABASE_URL") from None
+            raise ConfigError(
+                "not a PostgreSQL URL; expected postgresql://user:password@host/name", field="HUB_DATABASE_URL"
+            ) from None
         self.pool: ConnectionPool[Connection] = ConnectionPool(
             url,
             min_size=1,

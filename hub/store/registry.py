@@ -366,7 +366,16 @@ def service_document(service: Service, *, secrets: bool = False, mask: str = "**
         "cb_cooldown": service.cb_cooldown,
         "response_queue": service.response_queue,
     }
-    for key in ("headers", "ca_file", "client_cert", "client_key", "rate_limit", "max_attempts", "retry_delays", "mask"):
+    for key in (
+        "headers",
+        "ca_file",
+        "client_cert",
+        "client_key",
+        "rate_limit",
+        "max_attempts",
+        "retry_delays",
+        "mask",
+    ):
         if key in o:
             document[key] = o[key]
     secret_headers = {k.removeprefix("header:"): show(k) for k in known if k.startswith("header:")}

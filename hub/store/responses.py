@@ -148,8 +148,20 @@ class Session:
         with self._conn.cursor() as cur, cur.copy(_COPY) as copy:
             for r in rows:
                 copy.write_row(
-                    ("inbound", service_id, service, r.success, r.task_id, r.event, queue, r.outcome, r.error, r.body,
-                     _json_text(r.properties), r.raw)
+                    (
+                        "inbound",
+                        service_id,
+                        service,
+                        r.success,
+                        r.task_id,
+                        r.event,
+                        queue,
+                        r.outcome,
+                        r.error,
+                        r.body,
+                        _json_text(r.properties),
+                        r.raw,
+                    )
                 )
 
 

@@ -41,9 +41,7 @@ def register_dispatch(
     )
 
 
-def register_consume(
-    broker: Broker, prefix: str, consume: Callable[[int], None]
-) -> dramatiq.Actor[[int], None]:
+def register_consume(broker: Broker, prefix: str, consume: Callable[[int], None]) -> dramatiq.Actor[[int], None]:
     """`consume_responses_task`: one run over one service's response queue."""
 
     def consume_responses_task(service_id: int) -> None:
@@ -59,5 +57,8 @@ def register_tick(broker: Broker, prefix: str, tick: Callable[[], None], **optio
         tick()
 
     return dramatiq.actor(
-        tick_task, broker=broker, queue_name=queue_names(prefix)[TICK], **options  # type: ignore[call-overload,no-any-return]
+        tick_task,
+        broker=broker,
+        queue_name=queue_names(prefix)[TICK],
+        **options,  # type: ignore[call-overload,no-any-return]
     )

@@ -51,8 +51,9 @@ class HubBroker(RabbitmqBroker):
         try:
             super().__init__(url=url, confirm_delivery=True, middleware=[])
         except Exception:
-            raise ConfigError("not an AMQP URL; expected amqp://user:password@host:5672/vhost",
-                              field="HUB_BROKER_URL") from None
+            raise ConfigError(
+                "not an AMQP URL; expected amqp://user:password@host:5672/vhost", field="HUB_BROKER_URL"
+            ) from None
         p = self.parameters
         p.blocked_connection_timeout = _BLOCKED_TIMEOUT
         p.socket_timeout = p.stack_timeout = 10

@@ -174,8 +174,6 @@ class ResponseQueue:
         """How long the broker may take for one answer."""
         return Deadline(max(1.0, self._service.timeout))
 
-
-
     @contextmanager
     def _mapped(self, deadline: Deadline) -> Iterator[None]:
         """Keep the broker to the deadline, and put what goes wrong into words."""

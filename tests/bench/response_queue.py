@@ -33,9 +33,7 @@ from tests.support.rabbit import RabbitNode
 
 BODY = json.dumps({"status": "ok", "id": 12345, "user": {"name": "Müller", "mail": "a@example.org"}, "items": [1, 2]})
 BATCH = 500
-COPY = (
-    "COPY deliveries (direction, service, success, outcome, endpoint, response_body) FROM STDIN"
-)  # the least that a consumer must keep
+COPY = "COPY deliveries (direction, service, success, outcome, endpoint, response_body) FROM STDIN"  # the least that a consumer must keep
 
 
 def fill(url: str, count: int) -> None:
