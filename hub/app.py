@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import uuid
 from collections.abc import Callable
 from typing import Literal
 
-import dramatiq
 import structlog
 
 from hub.dead_letters import DeadLetters
@@ -21,28 +21,40 @@ from hub.embedded import PrivatePostgres, load_or_create_key
 from hub.errors import ConfigError
 from hub.gateway import Gateway
 from hub.hooks import Hooks
-from hub.models import ServiceType
+from hub.housekeeping import Housekeeper
+from hub.metrics import PrometheusHooks
+from hub.models import Service, ServiceType
 from hub.observer import HandOver, Observer
+from hub.responses import ResponseConsumer, RunResult, fan_out, response_services, through, wanted_by
+from hub.schedule import CONSUME as CONSUME_TASK
+from hub.schedule import HOUSEKEEPING, Due, Schedule, run_due
 from hub.settings import Settings
+from hub.store.accounts import Accounts
+from hub.store.activity import Activity
 from hub.store.admin import TaskAdmin
 from hub.store.beats import Beats
 from hub.store.breakers import Breakers
 from hub.store.database import Database
 from hub.store.flow import Flow
 from hub.store.graves import Graves
+from hub.store.housekeeping import Housekeeping
 from hub.store.intake import Intake
 from hub.store.ledger import Ledger
 from hub.store.log import DeliveryLog
 from hub.store.migrate import migrate, pending
 from hub.store.registry import Registry
 from hub.store.releases import Releases
+from hub.store.responses import Responses
+from hub.store.runs import RunLog
+from hub.store.schedules import Schedules
 from hub.store.vault import Vault
 from hub.store.views import Views
-from hub.tasks.actors import register_dispatch
+from hub.tasks.actors import register
 from hub.tasks.broker import DISPATCH, Broker, HubBroker, InProcessBroker, queue_names
 from hub.tasks.bulkhead import Bulkhead
 from hub.tasks.handover import BrokerHandOver, NoHandOver
 from hub.tasks.lease import Lease
+from hub.tasks.pulse import Pulse
 from hub.tasks.releaser import Releaser
 from hub.tasks.retries import TaskRetries
 from hub.transports.amqp import AmqpTransport
@@ -61,7 +73,7 @@ class Hub:
     ) -> None:
         self.settings = settings
         self.role = role
-        self.hooks = hooks or Hooks()
+        self.hooks = hooks or _hooks(settings, role)
         self.instance = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._postgres = postgres
         url = settings.database_url.get_secret_value() if settings.database_url else postgres and postgres.start()
@@ -76,8 +88,10 @@ class Hub:
         self.log = DeliveryLog(self.db, body_limit=settings.body_limit)
         self.views = Views(self.db)
         self.admin = TaskAdmin(self.db)
+        self.accounts = Accounts(self.db)
+        self.activity = Activity(self.db)
         self.breakers = Breakers(self.db, self.hooks)
-        self.lease = Lease(self.ledger, self.beats, seconds=settings.worker_lease)
+        self.lease = Lease(self.ledger, seconds=settings.worker_lease)
         self.gateway = Gateway(
             {
                 ServiceType.REST: RestTransport(settings),
@@ -97,10 +111,8 @@ class Hub:
         self.retries = TaskRetries(settings, self.ledger, self.dead_letters, self.hooks)
         self.bulkhead = Bulkhead(settings.threads)
         self.broker = self._make_broker()
-        self.broker.add_middleware(dramatiq.middleware.AgeLimit())
         self.broker.add_middleware(self.retries)
         self.queues = queue_names(settings.queue_prefix)
-        register_dispatch(self.broker, settings.queue_prefix, self.dispatcher, self.retries, self.bulkhead)
         self.handover: HandOver = self._make_handover()
         self.observer = Observer(
             self.registry,
@@ -110,6 +122,24 @@ class Hub:
             event_limit=settings.event_limit,
         )
         self.releaser = self._make_releaser()
+        self.stopping = threading.Event()
+        self.schedules = Schedules(self.db, claimed_by=self.instance)
+        self.schedule = Schedule(self.schedules, settings.timezone)
+        self.runs = RunLog(self.db)
+        self.consumer = ResponseConsumer(
+            Responses(self.db), self.runs, self.schedules, settings, self.hooks,
+            emit=through(self.observer), wanted=lambda: wanted_by(self.registry.rules()),
+            stopping=self.stopping.is_set,
+        )  # fmt: skip
+        self.keeper = Housekeeper(
+            Housekeeping(self.db), self.runs, self.schedules,
+            retention=settings.log_retention, stopping=self.stopping.is_set,
+        )  # fmt: skip
+        self.actors = register(
+            self.broker, self.queues, dispatcher=self.dispatcher, retries=self.retries, bulkhead=self.bulkhead,
+            consume=self.consume, keep_house=self.keeper.run, tick=self.tick,
+        )  # fmt: skip
+        self._pulse: Pulse | None = None
         self._closing: list[Callable[[], None]] = []
 
     def _make_broker(self) -> Broker:
@@ -133,16 +163,46 @@ class Hub:
             window=s.window, lease=s.worker_lease, grace=s.stray_grace,
         )  # fmt: skip
 
+    def consume(self, service_id: int) -> RunResult | None:
+        """One run over a service's response queue; None: it has none, or is disabled or gone."""
+        service: Service | None = self.registry.service_by_id(service_id)
+        return self.consumer.consume(service) if service and response_services([service]) else None
+
+    def tick(self) -> list[Due]:
+        """Start what the schedule says is due in this minute, if nobody else has."""
+        return run_due(
+            self.schedule,
+            {
+                CONSUME_TASK: lambda: fan_out(
+                    self.registry.services(),
+                    lambda service_id: self.broker.publish(self.actors.consume.message(service_id)),
+                ),
+                HOUSEKEEPING: lambda: self.broker.publish(self.actors.housekeeping.message()),
+            },
+        )
+
+    def start_pulse(self, component: str) -> None:
+        """Report signs of life of this process as `component` (worker, scheduler, web)."""
+
+        def beat() -> None:
+            self.hooks.pool(component, *self.db.usage())
+            self.beats.beat(component)
+
+        self._pulse = Pulse(beat)
+        self._pulse.start()
+
     def start_worker(self, threads: int) -> None:
         """Begin to live as a worker: lease, configuration changes, releaser. The caller runs Dramatiq."""
         self.bulkhead.threads = threads
         self.registry.listen()
         self.lease.start()
+        self.start_pulse("worker")
         if self.releaser is not None:
             self.releaser.start()
 
     def stop_worker(self) -> None:
         """Stop what `start_worker` began; tasks that waited in memory go back to the ledger."""
+        self.stopping.set()
         if self.releaser is not None:
             self.releaser.stop()
         waiting = self.bulkhead.close()
@@ -157,6 +217,9 @@ class Hub:
         """Stop threads, close connections, and end the private database if nobody else uses it."""
         for act in reversed(self._closing):
             act()
+        self.stopping.set()
+        if self._pulse is not None:
+            self._pulse.stop()
         self.ledger.stop()
         self.registry.close()
         self.lease.stop()
@@ -166,6 +229,8 @@ class Hub:
         except Exception:
             log.debug("broker not closed", exc_info=True)
         self.db.close()
+        if isinstance(self.hooks, PrometheusHooks):
+            self.hooks.close()
         if self._postgres is not None:
             self._postgres.stop()
 
@@ -174,6 +239,13 @@ class Hub:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _hooks(settings: Settings, role: Role) -> Hooks:
+    """A command counts where a hub counts already; it makes no folder of its own."""
+    if role == "cli" and not settings.metrics_folder.is_dir():
+        return Hooks()
+    return PrometheusHooks(settings.metrics_folder)
 
 
 def _keys(settings: Settings) -> list[str]:

@@ -76,7 +76,7 @@ class ServiceSpec(_Spec):
     type: Literal["rest", "amqp", "soap"] = "rest"
     base_url: Line
     enabled: bool = True
-    auth: AuthSpec = AuthSpec()
+    auth: AuthSpec = Field(default_factory=lambda: AuthSpec.model_validate({}))
     timeout: float = Field(5.0, gt=0, le=600, description="Seconds one network try may take.")
     max_retries: int = Field(3, ge=0, le=20, description="Network tries within one attempt, the first included.")
     retry_backoff: float = Field(1.0, ge=0, le=60, description="Seconds before the second try; doubles, at most 60.")

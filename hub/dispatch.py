@@ -67,12 +67,12 @@ class Dispatcher:
         if claim is None:
             return "skipped"
         context = {"task": claim.id, "event": claim.event_name, "attempt": claim.attempt}
+        service, rule = self._known(claim)
+        if service is None or rule is None:  # deleted a moment ago, or not read: the next claim holds it or finds it
+            self._ledger.give_back(claim, delay=_NOT_HELD)
+            return "parked"
+        context |= {"rule": rule.name, "service": service.name}
         try:
-            service, rule = self._registry.service_by_id(claim.service_id), self._registry.rule_by_id(claim.rule_id)
-            if service is None or rule is None:  # deleted a moment ago: the next claim holds it
-                self._ledger.give_back(claim, delay=_NOT_HELD)
-                return "parked"
-            context |= {"rule": rule.name, "service": service.name}
             self._hooks.queue_wait(service.name, max(0.0, (self._now() - claim.due_at).total_seconds()))
             delivery = self._attempt(claim, service, rule)
         except (CircuitOpenError, RateLimitedError) as e:
@@ -97,6 +97,14 @@ class Dispatcher:
             self._hooks.task_finished(service.name, "delivered", max(0.0, seconds))
         log.info("delivered", status=delivery.status, latency_ms=round(delivery.latency_ms or 0, 1), **context)
         return "delivered"
+
+    def _known(self, claim: Claim) -> tuple[Service | None, Rule | None]:
+        """The task's service and rule, as far as this process can read them."""
+        try:
+            return self._registry.service_by_id(claim.service_id), self._registry.rule_by_id(claim.rule_id)
+        except HubError as e:
+            log.warning("configuration not read", error=str(e), task=claim.id)
+            return None, None
 
     def _attempt(self, claim: Claim, service: Service, rule: Rule) -> Delivery:
         request = Request(method=rule.method, endpoint=rule.endpoint, task_id=claim.id, event_name=claim.event_name)

@@ -18,7 +18,7 @@ from hub.models import BreakerState, Claim, Delivery, Direction, Request, Respon
 from hub.retry_policy import run_tries
 from hub.store.breakers import Breakers, Permit
 from hub.store.flow import Flow
-from hub.templates import mask_body
+from hub.paths import mask_body
 from hub.transports.base import Deadline, Transport
 
 log = structlog.get_logger("hub.gateway")
@@ -117,7 +117,7 @@ class Gateway:
     def _own_fault(self, e: Exception) -> DeliveryError:
         """A fault of the hub after something may have been sent: the attempt counts, the breaker does not move."""
         if not isinstance(e, UnavailableError):
-            log.exception("the hub's own fault while sending")
+            log.error("the hub's own fault while sending", exc_info=e)
         return DeliveryError(f"the hub failed while sending ({type(e).__name__}); the service may have got it")
 
     def _judge(self, service: Service, permit: Permit, error: DeliveryError) -> None:

@@ -11,7 +11,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from hub import rules
 from hub.codec import canonical, dumps
@@ -56,6 +56,7 @@ def parse_event(value: JSON, *, limit: int, key: str | None = None) -> Event:
     """
     if not isinstance(value, dict):
         raise PayloadError(f"an event is a JSON object, not {_kind(value)}")
+    name: Any
     if "name" in value or "data" in value:
         if extra := sorted(set(value) - {"name", "data", "id"}):
             raise PayloadError(f"{extra[0]}: unknown field; an event has name, data and id")
@@ -183,7 +184,7 @@ class Observer:
     def _remember(self, events: Sequence[Event]) -> None:
         """Keep what names look like; best effort, a name at most once a minute."""
         now = time.monotonic()
-        samples = {}
+        samples: dict[str, str] = {}
         for event in events:
             if now - self._seen.get(event.name, -_SEEN_AGAIN) >= _SEEN_AGAIN and len(samples) < 100:
                 self._seen[event.name] = now

@@ -26,7 +26,7 @@ class Life(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
         self._hub.stop_worker()
 
     def after_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
-        """Every task is settled or handed back: give the lease up."""
+        """Every task is settled, or its time is up: give the lease up."""
         self._hub.close()
 
 
@@ -40,6 +40,7 @@ def make_broker() -> dramatiq.Broker:
 
 
 def __getattr__(name: str) -> Any:
+    """`broker` is made when Dramatiq asks for it, not when somebody imports this module."""
     if name == "broker":
         globals()["broker"] = value = make_broker()
         return value

@@ -69,6 +69,11 @@ class Database:
         """Close every connection."""
         self.pool.close(timeout=2)
 
+    def usage(self) -> tuple[int, int]:
+        """Connections in use, and how many there may be."""
+        stats = self.pool.get_stats()
+        return stats.get("pool_size", 0) - stats.get("pool_available", 0), self.pool.max_size
+
     def connect(self) -> Connection:
         """A connection of one's own, outside the pool (LISTEN, advisory locks); autocommit."""
         try:

@@ -111,7 +111,9 @@ class Intake:
         repeated = [i for i, entry in enumerate(written) if entry.duplicate]
         if repeated:
             keys = [events[i].key for i in repeated]
-            first = dict(conn.execute("SELECT key, uid FROM event_keys WHERE key = ANY(%s)", [keys]).fetchall())
+            first: dict[bytes, str] = dict(
+                conn.execute("SELECT key, uid FROM event_keys WHERE key = ANY(%s)", [keys]).fetchall()
+            )
             for i in repeated:
                 written[i].uid = first.get(events[i].key, written[i].uid)
         return written

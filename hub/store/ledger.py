@@ -94,7 +94,8 @@ SELECT id FROM kept
 """  # noqa: S608
 
 _GIVE_BACK = """
-UPDATE tasks SET state = CASE WHEN %(delay)s > 0 THEN 'delayed' ELSE 'pending' END, attempts = greatest(attempts - 1, 0),
+UPDATE tasks SET state = CASE WHEN %(delay)s > 0 THEN 'delayed' ELSE 'pending' END,
+    attempts = greatest(attempts - 1, 0),
     next_run_at = now() + make_interval(secs => %(delay)s), last_error = coalesce(%(why)s, last_error),
     worker = NULL, lease_until = NULL
 WHERE id = %(id)s AND token = %(token)s AND state = 'running'
@@ -177,7 +178,8 @@ class Ledger:
 
     def move_to_dlq(self, claim: Claim, delivery: Delivery, reason: DeadReason) -> bool:
         """Failed for the last time: dead letter, log and the task's end in one statement."""
-        params = {**arrays([delivery], self._limit), "id": claim.id, "token": claim.token, "reason": reason.value}
+        params: dict[str, object] = {**arrays([delivery], self._limit), "id": claim.id, "token": claim.token}
+        params["reason"] = reason.value
         params |= {
             "why": clean(delivery.error),
             "code": delivery.status,

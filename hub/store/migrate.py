@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from importlib import resources
-from typing import LiteralString, cast
 
 import psycopg
 
@@ -52,7 +51,7 @@ def migrate(db: Database) -> list[str]:
                     raise ConfigError(f"migration {name} was changed after it had been applied")
                 continue
             with conn.transaction():
-                conn.execute(cast("LiteralString", sql))
+                conn.execute(sql.encode())  # the package's own file
                 conn.execute("INSERT INTO hub_migrations (name, checksum) VALUES (%s, %s)", [name, checksum])
             applied.append(name)
     except psycopg.OperationalError as e:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import structlog
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from hub.definitions import RuleSpec, ServiceSpec, parse_spec, template_value
+from hub.definitions import RuleSpec, ServiceSpec, join_password, parse_spec, template_value
 from hub.errors import ConfigError, ConflictError, HubError, NotFoundError, UnavailableError
 from hub.models import Rule, Service, ServiceType
 from hub.store.database import Connection, Database, Row
@@ -32,6 +33,9 @@ _SELECT_RULES = """
 SELECT r.*, s.name AS service, s.enabled AS service_enabled
 FROM rules r JOIN services s ON s.id = r.service_id AND s.deleted_at IS NULL
 WHERE r.deleted_at IS NULL ORDER BY r.name"""
+_PLAIN_OPTIONS = (
+    "headers", "ca_file", "client_cert", "client_key", "rate_limit", "max_attempts", "retry_delays", "mask",
+)  # fmt: skip
 _LISTEN_RETRY = 1.0
 
 
@@ -261,7 +265,8 @@ class Registry:
         with self._db.transaction() as conn, conn.cursor(row_factory=dict_row) as cur:
             try:
                 row = cur.execute(
-                    "INSERT INTO rules (name, event, service_id, endpoint, method, payload, conditions, strict, enabled)"
+                    "INSERT INTO rules"
+                    " (name, event, service_id, endpoint, method, payload, conditions, strict, enabled)"
                     " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
                     " RETURNING *, %s::text AS service, %s::boolean AS service_enabled",
                     [*_rule_values(spec, service), service.name, service.enabled],
@@ -331,10 +336,11 @@ def _merge(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def service_document(service: Service, *, secrets: bool = False, mask: str = "***") -> dict[str, Any]:
     """A service as people write it (the apply file's shape); secrets masked unless asked for."""
-    from hub.definitions import join_password  # local: only documents need it
-
     known = service.secrets
-    show = (lambda key: known[key]) if secrets else (lambda key: mask)
+
+    def show(key: str) -> str:
+        return known[key] if secrets else mask
+
     o = service.options
     auth: dict[str, Any] = {"type": service.auth_type}
     if "token" in known:
@@ -348,8 +354,6 @@ def service_document(service: Service, *, secrets: bool = False, mask: str = "**
         if service.auth_type == "basic":
             auth["password"] = show("password")
         else:
-            from urllib.parse import quote
-
             url = join_password(url, quote(known["password"], safe="") if secrets else mask)
     if service.auth_type == "oauth2":
         auth.update(o.get("oauth2", {}), client_secret=show("client_secret"))
@@ -366,16 +370,7 @@ def service_document(service: Service, *, secrets: bool = False, mask: str = "**
         "cb_cooldown": service.cb_cooldown,
         "response_queue": service.response_queue,
     }
-    for key in (
-        "headers",
-        "ca_file",
-        "client_cert",
-        "client_key",
-        "rate_limit",
-        "max_attempts",
-        "retry_delays",
-        "mask",
-    ):
+    for key in _PLAIN_OPTIONS:
         if key in o:
             document[key] = o[key]
     secret_headers = {k.removeprefix("header:"): show(k) for k in known if k.startswith("header:")}

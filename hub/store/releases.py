@@ -80,8 +80,8 @@ WITH lost AS (
     SELECT id, service_id, rule_id, event_id, attempts, false AS dead FROM again
     UNION ALL SELECT id, service_id, rule_id, event_id, attempts, true FROM over
 ), logged AS (
-    INSERT INTO deliveries (direction, service_id, service, success, task_id, rule_id, event_id, event, attempt, outcome,
-        error)
+    INSERT INTO deliveries (direction, service_id, service, success, task_id, rule_id, event_id, event, attempt,
+        outcome, error)
     SELECT 'outbound', x.service_id, coalesce(s.name, '?'), false, x.id, x.rule_id, x.event_id, e.name, x.attempts,
            'worker_lost', %(why)s
     FROM ended x LEFT JOIN services s ON s.id = x.service_id LEFT JOIN events e ON e.id = x.event_id

@@ -54,7 +54,7 @@ class HubBroker(RabbitmqBroker):
             raise ConfigError(
                 "not an AMQP URL; expected amqp://user:password@host:5672/vhost", field="HUB_BROKER_URL"
             ) from None
-        p = self.parameters
+        p: Any = self.parameters
         p.blocked_connection_timeout = _BLOCKED_TIMEOUT
         p.socket_timeout = p.stack_timeout = 10
         p.connection_attempts = 1
@@ -148,7 +148,7 @@ class GroupConsumer(_RabbitmqConsumer):
     """Unpacks groups, and acknowledges in batches: one wake-up of the connection for many messages."""
 
     def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+        super().__init__(*args)  # type: ignore[no-untyped-call]
         self._unpacked: deque[Any] = deque()
         self._groups: dict[str, _Group] = {}
         self._to_ack: list[int] = []
@@ -157,7 +157,7 @@ class GroupConsumer(_RabbitmqConsumer):
     def __next__(self) -> Any:
         if self._unpacked:
             return self._unpacked.popleft()
-        proxy = super().__next__()
+        proxy = super().__next__()  # type: ignore[no-untyped-call]
         if proxy is None or not (ids := proxy.kwargs.get("task_ids")):
             return proxy
         group = _Group(proxy._tag, len(ids))
@@ -193,7 +193,7 @@ class GroupConsumer(_RabbitmqConsumer):
         if message.message_id in self._groups:
             self.ack(message)
         else:
-            super().nack(message)
+            super().nack(message)  # type: ignore[no-untyped-call]
 
     def _flush(self) -> None:
         with self._lock:

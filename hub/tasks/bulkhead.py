@@ -14,6 +14,7 @@ import threading
 from collections import deque
 
 ALPHA = 3.0
+CONSUMERS = -1  # stands for runs over response queues, which share threads as one service does
 _QUICK = 0.05  # seconds: services faster than this on average hold a thread too briefly to matter
 _SMOOTHING = 0.2
 
@@ -63,7 +64,7 @@ class Bulkhead:
         """Shut down: nothing waits any more; returns what waited, for the ledger."""
         with self._lock:
             self._closed = True
-            left = [task_id for waiting in self._waiting.values() for task_id in waiting]
+            left = [t for service_id, waiting in self._waiting.items() if service_id != CONSUMERS for t in waiting]
             self._waiting.clear()
             self._waits.clear()
             return left

@@ -74,10 +74,12 @@ class BrokerHandOver:
                 return
 
     def _message(self, service_id: int, ids: list[int]) -> tuple[dramatiq.Message[None], list[int]]:
+        args: tuple[int, ...] = ()
+        kwargs: dict[str, object] = {}
         if len(ids) == 1:
-            args, kwargs = (ids[0], service_id), {}
+            args = (ids[0], service_id)
         else:
-            args, kwargs = (), {"task_ids": ids, "service_id": service_id}
+            kwargs = {"task_ids": ids, "service_id": service_id}
         message: dramatiq.Message[None] = dramatiq.Message(
             queue_name=self._queue, actor_name="dispatch_event_task", args=args, kwargs=kwargs, options={}
         )

@@ -14,7 +14,6 @@ import time
 import structlog
 
 from hub.errors import HubError, UnavailableError
-from hub.store.beats import Beats
 from hub.store.ledger import Ledger
 
 log = structlog.get_logger("hub.lease")
@@ -27,32 +26,30 @@ class Lease:
         seconds: how long one renewal lasts.
     """
 
-    def __init__(self, ledger: Ledger, beats: Beats, *, seconds: float) -> None:
+    def __init__(self, ledger: Ledger, *, seconds: float) -> None:
         self._ledger = ledger
-        self._beats = beats
         self._seconds = seconds
         self._renewed = float("-inf")
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def start(self, component: str = "worker") -> None:
+    def start(self) -> None:
         """Take the lease, then keep it in a thread."""
-        self._renew(component)
-        self._thread = threading.Thread(target=self._run, args=(component,), name="hub-lease", daemon=True)
+        self._renew()
+        self._thread = threading.Thread(target=self._run, name="hub-lease", daemon=True)
         self._thread.start()
 
-    def _run(self, component: str) -> None:
+    def _run(self) -> None:
         while not self._stop.wait(self._seconds / 5):
             try:
-                self._renew(component)
+                self._renew()
             except UnavailableError as e:
                 log.warning("lease not renewed", error=str(e))
 
-    def _renew(self, component: str) -> None:
+    def _renew(self) -> None:
         before = time.monotonic()
         self._ledger.renew_lease(self._seconds, host=socket.gethostname(), pid=os.getpid())
         self._renewed = before
-        self._beats.beat(component)
 
     def check(self) -> None:
         """Raises `UnavailableError` when this process may send no more."""
@@ -62,6 +59,7 @@ class Lease:
     def stop(self) -> None:
         """Stop renewing and give the lease up."""
         self._stop.set()
+        self._renewed = float("-inf")  # whatever still runs sends nothing more
         if self._thread is not None:
             self._thread.join(timeout=5)
         try:

@@ -214,7 +214,7 @@ def _properties(service: Service, request: Request) -> pika.BasicProperties:
         headers["x-hub-event"] = request.event_name
     if request.task_id is not None:
         headers["x-hub-task"] = request.task_id
-    return pika.BasicProperties(  # type: ignore[no-untyped-call]
+    return pika.BasicProperties(
         content_type="application/json",
         delivery_mode=2,
         message_id=request.idempotency_key,

@@ -33,7 +33,8 @@ from tests.support.rabbit import RabbitNode
 
 BODY = json.dumps({"status": "ok", "id": 12345, "user": {"name": "Müller", "mail": "a@example.org"}, "items": [1, 2]})
 BATCH = 500
-COPY = "COPY deliveries (direction, service, success, outcome, endpoint, response_body) FROM STDIN"  # the least that a consumer must keep
+# The least that a consumer must keep.
+COPY = "COPY deliveries (direction, service, success, outcome, endpoint, response_body) FROM STDIN"
 
 
 def fill(url: str, count: int) -> None:

@@ -1,0 +1,42 @@
+"""What `periodiq hub.scheduler:broker` imports: one tick a minute, sent to the workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dramatiq
+
+from hub.app import Hub, build
+from hub.errors import ConfigError
+from hub.logs import configure_logging
+from hub.settings import load_settings
+
+
+class Heart(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
+    """The scheduler's heartbeat is a tick that the broker has taken: nothing less shows that it works."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def after_enqueue(self, broker: dramatiq.Broker, message: Any, delay: Any) -> None:
+        """A tick was sent."""
+        self._hub.beats.beat("scheduler")
+
+
+def make_broker() -> dramatiq.Broker:
+    """The broker of this process; of the actors on it only the tick is periodic."""
+    settings = load_settings()
+    configure_logging(settings)
+    if settings.broker_url is None:
+        raise ConfigError("not set; without a broker `hub up` ticks by itself", field="HUB_BROKER_URL")
+    hub = build(settings, role="scheduler")
+    hub.broker.add_middleware(Heart(hub))
+    return hub.broker
+
+
+def __getattr__(name: str) -> Any:
+    """`broker` is made when periodiq asks for it, not when somebody imports this module."""
+    if name == "broker":
+        globals()["broker"] = value = make_broker()
+        return value
+    raise AttributeError(name)
