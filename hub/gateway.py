@@ -15,10 +15,10 @@ import structlog
 from hub.errors import DeliveryError, EgressRefusedError, TransportError, UnavailableError
 from hub.hooks import Hooks
 from hub.models import BreakerState, Claim, Delivery, Direction, Request, Response, Service, ServiceType
+from hub.paths import mask_body
 from hub.retry_policy import run_tries
 from hub.store.breakers import Breakers, Permit
 from hub.store.flow import Flow
-from hub.paths import mask_body
 from hub.transports.base import Deadline, Transport
 
 log = structlog.get_logger("hub.gateway")

@@ -153,6 +153,10 @@ class Releases:
             rows = conn.execute(_TAKE, {"rules": list(limits), "limits": list(limits.values())}).fetchall()
         return [(row[0], row[1]) for row in rows]
 
+    def unhand_all(self) -> None:
+        """No broker holds anything: whatever was handed over is pending again."""
+        self._db.run("UPDATE tasks SET state = 'pending', handed_at = NULL WHERE state = 'queued'")
+
     def queued(self) -> int:
         """How many tasks were handed to the broker and not claimed yet."""
         row = self._db.one("SELECT coalesce(sum(n), 0)::bigint AS n FROM task_counts WHERE state = 'queued'")

@@ -11,15 +11,15 @@ import math
 import threading
 import time
 
-import psycopg
 import structlog
 
 from hub.errors import UnavailableError
 from hub.hooks import Hooks
 from hub.store.beats import Beats
-from hub.store.database import Connection, Database
+from hub.store.database import Database
+from hub.store.locks import Leadership
 from hub.store.releases import Demand, Releases
-from hub.tasks.broker import GROUP, Broker
+from hub.tasks.broker import GROUP, Broker, InProcessBroker
 from hub.tasks.handover import BrokerHandOver
 
 log = structlog.get_logger("hub.releaser")
@@ -51,7 +51,7 @@ class Releaser:
         lease: float,
         grace: float,
     ) -> None:
-        self._db = db
+        self._leadership = Leadership(db, _LOCK)
         self._releases = releases
         self._handover = handover
         self._broker = broker
@@ -63,8 +63,7 @@ class Releaser:
         self._grace = grace
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._leading: Connection | None = None
-        self._leading_since = 0.0
+        self._leading_since: float | None = None
         self._strays_at = 0.0
 
     def start(self) -> None:
@@ -84,7 +83,7 @@ class Releaser:
             try:
                 if self._lead():
                     pause = _BUSY if self.tick() else _IDLE
-            except (UnavailableError, psycopg.Error) as e:
+            except UnavailableError as e:
                 log.warning("releaser waits", error=str(e))
                 self._resign()
             except Exception:
@@ -93,29 +92,25 @@ class Releaser:
         self._resign()
 
     def _lead(self) -> bool:
-        """Hold the lock on a connection of its own: it goes with the process, however that ends."""
-        if self._leading is None:
-            conn = self._db.connect()
-            row = conn.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK]).fetchone()
-            if not (row and row[0]):
-                conn.close()
-                return False
-            self._leading, self._leading_since = conn, time.monotonic()
+        """Whether this process is the one that works."""
+        if not self._leadership.hold():
+            return False
+        if self._leading_since is None:
+            self._leading_since = time.monotonic()
+            if isinstance(self._broker, InProcessBroker):
+                self._releases.unhand_all()  # what was handed over was in the memory of a process that is gone
             log.info("releaser leads")
-        else:
-            self._leading.execute("SELECT 1")
         return True
 
     def _resign(self) -> None:
-        if self._leading is not None:
-            self._leading.close()
-            self._leading = None
+        self._leadership.resign()
+        self._leading_since = None
 
     def tick(self) -> bool:
         """One look at the ledger; whether there is more to do at once."""
         self._beats.beat("releaser")
         promoted = self._releases.promote()
-        if time.monotonic() - self._leading_since >= self._lease:
+        if self._leading_since is not None and time.monotonic() - self._leading_since >= self._lease:
             self._recover()
         for service in self._releases.expire():
             self._hooks.dead_letter(service, "expired")
