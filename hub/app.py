@@ -139,7 +139,7 @@ class Hub:
             self.broker, self.queues, dispatcher=self.dispatcher, retries=self.retries, bulkhead=self.bulkhead,
             consume=self.consume, keep_house=self.keeper.run, tick=self.tick,
         )  # fmt: skip
-        self._pulse: Pulse | None = None
+        self._pulses: list[Pulse] = []
         self._closing: list[Callable[[], None]] = []
 
     def _make_broker(self) -> Broker:
@@ -188,8 +188,9 @@ class Hub:
             self.hooks.pool(component, *self.db.usage())
             self.beats.beat(component)
 
-        self._pulse = Pulse(beat)
-        self._pulse.start()
+        pulse = Pulse(beat)
+        pulse.start()
+        self._pulses.append(pulse)
 
     def start_worker(self, threads: int) -> None:
         """Begin to live as a worker: lease, configuration changes, releaser. The caller runs Dramatiq."""
@@ -218,8 +219,8 @@ class Hub:
         for act in reversed(self._closing):
             act()
         self.stopping.set()
-        if self._pulse is not None:
-            self._pulse.stop()
+        for pulse in self._pulses:
+            pulse.stop()
         self.ledger.stop()
         self.registry.close()
         self.lease.stop()

@@ -38,7 +38,7 @@ class DeadLetters:
         if self._ledger.move_to_dlq(claim, delivery, reason):
             self._hooks.dead_letter(service.name, reason.value)
             self._hooks.task_finished(service.name, "dead")
-            log.error("dead letter", task=claim.id, event=claim.event_name, service=service.name,
+            log.error("dead letter", task=claim.id, _event=claim.event_name, service=service.name,
                       attempts=claim.attempt, error=delivery.error)  # fmt: skip
 
     def count(self, *, service: str | None = None, since: datetime | None = None, until: datetime | None = None) -> int:

@@ -66,7 +66,7 @@ class Dispatcher:
         claim = self._ledger.claim(task_id)
         if claim is None:
             return "skipped"
-        context = {"task": claim.id, "event": claim.event_name, "attempt": claim.attempt}
+        context = {"task": claim.id, "_event": claim.event_name, "attempt": claim.attempt}
         service, rule = self._known(claim)
         if service is None or rule is None:  # deleted a moment ago, or not read: the next claim holds it or finds it
             self._ledger.give_back(claim, delay=_NOT_HELD)

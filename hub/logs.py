@@ -18,15 +18,19 @@ def configure_logging(settings: Settings, *, level: str | None = None) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info
-        if settings.log_format == "json"
-        else structlog.processors.UnicodeDecoder(),
+        # The line's text is `message`; `event` is the hub's own word (passed as `_event`).
+        structlog.processors.EventRenamer("message", "_event"),
     ]
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
-        if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
+    renderer: Any
+    if settings.log_format == "json":
+        shared.append(structlog.processors.format_exc_info)
+        renderer = structlog.processors.JSONRenderer()
+    else:
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            event_key="message",
+            exception_formatter=structlog.dev.plain_traceback,  # rich ones show locals, and so secrets
+        )
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -43,7 +47,17 @@ def configure_logging(settings: Settings, *, level: str | None = None) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level or settings.log_level)
-    for noisy in ("pika", "dramatiq", "urllib3", "psycopg", "zeep", "httpx", "uvicorn.access", "psycopg.pool"):
+    for noisy in (
+        "periodiq",
+        "pika",
+        "dramatiq",
+        "urllib3",
+        "psycopg",
+        "zeep",
+        "httpx",
+        "uvicorn.access",
+        "psycopg.pool",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("pika").setLevel(logging.CRITICAL)  # it logs every refused connection with a traceback
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)

@@ -8,6 +8,7 @@ import dramatiq
 
 from hub.app import Hub, build
 from hub.logs import configure_logging
+from hub.processes import die_with_parent
 from hub.settings import load_settings
 
 
@@ -32,6 +33,7 @@ class Life(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
 
 def make_broker() -> dramatiq.Broker:
     """The broker of this process, with a hub behind its actors."""
+    die_with_parent()
     settings = load_settings()
     configure_logging(settings)
     hub = build(settings, role="worker")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import dramatiq
 import structlog
@@ -36,6 +36,8 @@ class TaskRetries(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
     Args:
         jitter: gives a number in [-1, 1]; injected in tests.
     """
+
+    actor_options: ClassVar[set[str]] = {"throws"}  # exceptions that the worker does not log as surprises
 
     def __init__(
         self,

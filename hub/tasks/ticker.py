@@ -1,0 +1,43 @@
+"""A hub in one process ticks by itself: what periodiq does for a hub of many."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from hub.errors import HubError
+
+log = structlog.get_logger("hub.ticker")
+
+
+class Ticker:
+    """Calls `tick` now and then at every full minute, in a thread. A tick that fails is made up for by the next."""
+
+    def __init__(self, tick: Callable[[], object], *, now: Callable[[], float] = time.time) -> None:
+        self._tick = tick
+        self._now = now
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="hub-ticker", daemon=True)
+
+    def start(self) -> None:
+        """Start ticking."""
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._tick()
+            except HubError as e:
+                log.warning("no tick; the next one makes up for it", error=str(e))
+            except Exception:
+                log.exception("a tick failed; the next one makes up for it")
+            self._stop.wait(60 - self._now() % 60 + 0.05)
+
+    def stop(self) -> None:
+        """Stop, after the tick that runs."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
