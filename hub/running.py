@@ -6,7 +6,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import dramatiq
 import structlog
@@ -16,6 +15,7 @@ from hub.errors import ConfigError
 from hub.processes import stop_signals, supervise
 from hub.settings import Settings
 from hub.tasks.ticker import Ticker
+from hub.web.server import WebServer
 
 log = structlog.get_logger("hub.running")
 _SHUTDOWN_MS = 60_000  # how long attempts under way may take to end
@@ -44,7 +44,7 @@ def up(settings: Settings, *, announce: Callable[[str], None] = print, stop: thr
         announce: is told, line by line, where the hub is reached and how to log in the first time.
     """
     with _stop(stop) as stop, build(settings, role="up") as hub:
-        web = _web_server(hub)
+        web = WebServer(hub)
 
         def tick() -> None:
             hub.tick()
@@ -70,7 +70,7 @@ def web(settings: Settings, *, announce: Callable[[str], None] = print, stop: th
     with _stop(stop) as stop, build(settings, role="web") as hub:
         hub.registry.listen()
         hub.start_pulse("web")
-        server = _web_server(hub)
+        server = WebServer(hub)
         server.start()
         try:
             _welcome(hub, server, announce)
@@ -119,13 +119,7 @@ def _stop(given: threading.Event | None) -> Iterator[threading.Event]:
             yield stop
 
 
-def _welcome(hub: Hub, server: Any, announce: Callable[[str], None]) -> None:
+def _welcome(hub: Hub, server: WebServer, announce: Callable[[str], None]) -> None:
     announce(f"Integration Hub listens on {server.url}")
     if not hub.accounts.users():
         announce(f"first administrator (this link works once): {server.url}/login/link/{hub.accounts.add_link()}")
-
-
-def _web_server(hub: Hub) -> Any:
-    from hub.web.server import WebServer
-
-    return WebServer(hub)
