@@ -62,6 +62,7 @@ from hub.transports.rest import RestTransport
 from hub.transports.soap import SoapTransport
 
 log = structlog.get_logger("hub.app")
+_FLUSH = 10.0  # seconds that successes have to reach the ledger when a process ends
 Role = Literal["up", "web", "worker", "scheduler", "exporter", "cli"]
 
 
@@ -106,8 +107,9 @@ class Hub:
         graves = Graves(self.db, max_age=settings.task_max_age)
         self.dead_letters = DeadLetters(self.ledger, graves, self.hooks)
         self.dispatcher = Dispatcher(
-            self.registry, self.ledger, self.gateway, self.hooks, circuit_open=settings.circuit_open
-        )
+            self.registry, self.ledger, self.gateway, self.hooks, circuit_open=settings.circuit_open,
+            wait=role not in ("up", "worker"),
+        )  # fmt: skip
         self.retries = TaskRetries(settings, self.ledger, self.dead_letters, self.hooks)
         self.bulkhead = Bulkhead(settings.threads)
         self.broker = self._make_broker()
@@ -221,6 +223,7 @@ class Hub:
         self.stopping.set()
         for pulse in self._pulses:
             pulse.stop()
+        self.ledger.flush(_FLUSH)
         self.ledger.stop()
         self.registry.close()
         self.lease.stop()

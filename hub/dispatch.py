@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal
 
 import structlog
@@ -37,7 +38,12 @@ class AttemptFailed(HubError):  # noqa: N818 - an outcome, not an error of the h
 
 
 class Dispatcher:
-    """Runs attempts. One instance per process, used by all worker threads."""
+    """Runs attempts. One instance per process, used by all worker threads.
+
+    Args:
+        wait: whether `run` returns only when a success is in the ledger. Workers do not wait: the next
+            task starts while successes are written together.
+    """
 
     def __init__(
         self,
@@ -47,6 +53,7 @@ class Dispatcher:
         hooks: Hooks,
         *,
         circuit_open: Literal["park", "count"],
+        wait: bool = True,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._registry = registry
@@ -54,6 +61,7 @@ class Dispatcher:
         self._gateway = gateway
         self._hooks = hooks
         self._count_open = circuit_open == "count"
+        self._wait = wait
         self._now = now
 
     def run(self, task_id: int) -> Literal["delivered", "parked", "skipped"]:
@@ -92,11 +100,17 @@ class Dispatcher:
             if not isinstance(e, UnavailableError):
                 log.exception("the hub's own fault; the attempt does not count", **context)
             return "parked"
-        if self._ledger.finish(claim, delivery):
-            seconds = (self._now() - claim.accepted_at).total_seconds()
-            self._hooks.task_finished(service.name, "delivered", max(0.0, seconds))
+        if self._wait:
+            self._finished(claim, service, self._ledger.finish(claim, delivery))
+        else:
+            self._ledger.finish_soon(claim, delivery, partial(self._finished, claim, service))
         log.info("delivered", status=delivery.status, latency_ms=round(delivery.latency_ms or 0, 1), **context)
         return "delivered"
+
+    def _finished(self, claim: Claim, service: Service, done: bool) -> None:
+        if done:
+            seconds = (self._now() - claim.accepted_at).total_seconds()
+            self._hooks.task_finished(service.name, "delivered", max(0.0, seconds))
 
     def _known(self, claim: Claim) -> tuple[Service | None, Rule | None]:
         """The task's service and rule, as far as this process can read them."""

@@ -109,7 +109,7 @@ class Gateway:
 
     def _permit(self, service: Service, claim: Claim | None) -> Permit:
         """The claim read the circuit a moment ago: a closed one needs no second look."""
-        if claim is not None and claim.breaker is BreakerState.CLOSED:
+        if claim is not None and claim.breaker == BreakerState.CLOSED:
             return Permit(claim.breaker_epoch, clean=claim.breaker_failures == 0)
         lease = (service.timeout + _BACKOFF_CAP) * service.tries + 5
         return self._breakers.admit(service, probe_lease=lease)

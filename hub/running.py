@@ -19,6 +19,7 @@ from hub.web.server import WebServer
 
 log = structlog.get_logger("hub.running")
 _SHUTDOWN_MS = 60_000  # how long attempts under way may take to end
+_FLUSH = 10.0  # seconds that the last successes have to reach the ledger
 _GRACE = 80.0  # seconds; after that processes are killed, and their tasks taken up by others
 _POLL_MS = 100
 _PERIODIQ = "import periodiq; periodiq.entrypoint()"  # it cannot be run with -m
@@ -35,6 +36,7 @@ def work(hub: Hub, *, threads: int) -> Iterator[None]:
     finally:
         hub.stop_worker()
         worker.stop(timeout=_SHUTDOWN_MS)
+        hub.ledger.flush(_FLUSH)
 
 
 def up(settings: Settings, *, announce: Callable[[str], None] = print, stop: threading.Event | None = None) -> int:

@@ -16,6 +16,7 @@ from hub.errors import UnavailableError
 from hub.models import Claim, DeadReason, Delivery
 from hub.store.batcher import Batcher
 from hub.store.database import Database
+from hub.store.finisher import Finisher
 from hub.store.log import COLUMNS, UNNEST, arrays, clean
 
 T = TypeVar("T")
@@ -122,11 +123,19 @@ class Ledger:
         self._stopping = threading.Event()
         self._running: set[int] = set()
         self._claim_batch: Batcher[int, Claim | None] = Batcher(self._claim_many)
-        self._finish_batch: Batcher[tuple[Claim, Delivery], bool] = Batcher(self._finish_many)
+        self._finisher: Finisher[tuple[Claim, Delivery, Callable[[bool], None]], bool] = Finisher(
+            lambda items: self._finish_many([(claim, delivery) for claim, delivery, _ in items]),
+            lambda item, done: item[2](done),
+        )
 
     def stop(self) -> None:
         """No longer wait for a database that is away."""
         self._stopping.set()
+        self._finisher.close()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until what `finish_soon` was given is written; False: not within `timeout` seconds."""
+        return self._finisher.flush(timeout)
 
     def _patiently(self, act: Callable[[bool], T]) -> T:
         """Run `act(again)` until the database answers."""
@@ -155,7 +164,15 @@ class Ledger:
 
     def finish(self, claim: Claim, delivery: Delivery) -> bool:
         """Delivered: the task goes, the delivery is logged. False: the task was in other hands."""
-        return self._finish_batch((claim, delivery))
+        return self._finish_many([(claim, delivery)])[0]
+
+    def finish_soon(self, claim: Claim, delivery: Delivery, then: Callable[[bool], None]) -> None:
+        """As `finish`, within milliseconds and together with others; `then` is told the result.
+
+        Until it is written the task is still this worker's: if the process dies, others take it up after
+        the lease, as when it dies between the send and a `finish` that waits.
+        """
+        self._finisher.add((claim, delivery, then))
 
     def _finish_many(self, items: list[tuple[Claim, Delivery]]) -> list[bool]:
         params = arrays((delivery for _, delivery in items), self._limit)

@@ -1,0 +1,1 @@
+"""How fast the hub is, beside what people would pick instead: `make bench`."""

@@ -27,12 +27,13 @@ class PostgresServer:
 
     Args:
         durable: False turns fsync off: faster, and safe against killed processes, not against power cuts.
+        options: server settings over those.
     """
 
-    def __init__(self, *, durable: bool = False) -> None:
+    def __init__(self, *, durable: bool = False, options: dict[str, str] | None = None) -> None:
         _sweep()
         self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._server = PrivatePostgres(self.folder, options={} if durable else _FAST)
+        self._server = PrivatePostgres(self.folder, options=({} if durable else _FAST) | (options or {}))
         self.url = ""
 
     def start(self) -> None:

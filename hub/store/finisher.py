@@ -1,0 +1,105 @@
+"""Group commit without waiting: callers leave an item behind, one thread writes what has gathered.
+
+The next batch begins when the last one is written, never by a timer: a lone item is written at once, and
+under load batches grow by themselves.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import structlog
+
+from hub.errors import HubError
+
+log = structlog.get_logger("hub.finisher")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Finisher(Generic[Item, Result]):
+    """Runs `execute(items) -> results` (same length and order) behind the callers' backs.
+
+    At most `limit` items are under way; who comes then waits, so that memory, and what a crash leaves
+    unwritten, stay bounded.
+
+    Args:
+        then: is told each item and its result, in the thread that writes.
+    """
+
+    def __init__(
+        self,
+        execute: Callable[[list[Item]], list[Result]],
+        then: Callable[[Item, Result], None],
+        *,
+        limit: int = 200,
+    ) -> None:
+        self._execute = execute
+        self._then = then
+        self._limit = limit
+        self._room = threading.Semaphore(limit)
+        self._queue: queue.SimpleQueue[Item | threading.Event | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def add(self, item: Item) -> None:
+        """Leave an item behind; waits only while `limit` others are under way."""
+        self._room.acquire()
+        self._queue.put(item)
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="hub-finisher", daemon=True)
+                    self._thread.start()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything left behind so far is written; False: not within `timeout` seconds."""
+        if self._thread is None:
+            return True
+        written = threading.Event()
+        self._queue.put(written)
+        return written.wait(timeout)
+
+    def close(self) -> None:
+        """End the thread, after what is left to write; `add` starts it anew."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._queue.put(None)
+            thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while True:
+            entry: Item | threading.Event | None = self._queue.get()
+            batch: list[Item] = []
+            while entry is not None and not isinstance(entry, threading.Event):
+                batch.append(entry)
+                if len(batch) == self._limit:
+                    break
+                try:
+                    entry = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            if batch:
+                self._write(batch)
+                self._room.release(len(batch))
+            if entry is None:
+                return
+            if isinstance(entry, threading.Event):
+                entry.set()
+
+    def _write(self, batch: list[Item]) -> None:
+        try:
+            for item, result in zip(batch, self._execute(batch), strict=True):
+                self._then(item, result)
+        except HubError as e:
+            log.warning("results not written; their tasks are taken up again", count=len(batch), error=str(e))
+        except Exception:
+            if len(batch) == 1:
+                log.exception("a result cannot be written; its task is taken up again")
+            else:  # one of them spoils the batch: the others must not suffer
+                for item in batch:
+                    self._write([item])
