@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, LiteralString, TypeAlias
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import errors as pg
@@ -13,6 +15,8 @@ from psycopg.rows import TupleRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from hub.errors import ConfigError, ConflictError, HubError, UnavailableError
+
+_TRUSTED = 1.0  # seconds for which a connection that worked is not asked whether it still does
 
 Connection: TypeAlias = psycopg.Connection[TupleRow]
 Row: TypeAlias = dict[str, Any]
@@ -29,6 +33,17 @@ def _first_line(e: BaseException) -> str:
 
 
 _UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, pg.AdminShutdown)
+
+
+def _check(conn: Connection) -> None:
+    """A look at a connection before it is lent, which costs a round trip: not while it is in steady use."""
+    now = time.monotonic()
+    if now - _seen.get(conn, 0.0) > _TRUSTED:
+        ConnectionPool.check_connection(conn)
+    _seen[conn] = now
+
+
+_seen: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
 
 
 class Database:
@@ -57,7 +72,7 @@ class Database:
             max_idle=120,
             open=False,
             kwargs={"autocommit": True, "connect_timeout": max(2, int(timeout)), "application_name": "hub"},
-            check=ConnectionPool.check_connection,
+            check=_check,
             reconnect_timeout=5,
         )
 

@@ -17,7 +17,7 @@ from hub.models import Claim, DeadReason, Delivery
 from hub.store.batcher import Batcher
 from hub.store.database import Database
 from hub.store.finisher import Finisher
-from hub.store.log import COLUMNS, UNNEST, arrays, clean
+from hub.store.log import COLUMNS, ROWS, clean, rows
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ WITH done AS (
     RETURNING t.id, t.created_at
 ), logged AS (
     INSERT INTO deliveries ({COLUMNS})
-    SELECT {COLUMNS} FROM {UNNEST} WHERE task_id IN (SELECT id FROM done UNION ALL
+    SELECT {COLUMNS} FROM {ROWS} WHERE task_id IN (SELECT id FROM done UNION ALL
         SELECT t.id FROM tasks t WHERE t.id = ANY(%(ids)s))
 )
 SELECT id FROM done
@@ -74,7 +74,7 @@ WITH failed AS (
         last_error = %(why)s, worker = NULL, lease_until = NULL
     WHERE id = %(id)s AND token = %(token)s AND state = 'running' RETURNING id
 ), logged AS (
-    INSERT INTO deliveries ({COLUMNS}) SELECT {COLUMNS} FROM {UNNEST} WHERE task_id IN (SELECT id FROM failed)
+    INSERT INTO deliveries ({COLUMNS}) SELECT {COLUMNS} FROM {ROWS} WHERE task_id IN (SELECT id FROM failed)
 )
 SELECT id FROM failed
 """  # noqa: S608
@@ -89,7 +89,7 @@ WITH dead AS (
            coalesce(%(why)s, d.last_error), %(code)s, %(payload)s, %(answer)s, e.created_at
     FROM dead d JOIN events e ON e.id = d.event_id RETURNING id
 ), logged AS (
-    INSERT INTO deliveries ({COLUMNS}) SELECT {COLUMNS} FROM {UNNEST} WHERE task_id IN (SELECT id FROM dead)
+    INSERT INTO deliveries ({COLUMNS}) SELECT {COLUMNS} FROM {ROWS} WHERE task_id IN (SELECT id FROM dead)
 )
 SELECT id FROM kept
 """  # noqa: S608
@@ -175,27 +175,29 @@ class Ledger:
         self._finisher.add((claim, delivery, then))
 
     def _finish_many(self, items: list[tuple[Claim, Delivery]]) -> list[bool]:
-        params = arrays((delivery for _, delivery in items), self._limit)
-        params["ids"] = [claim.id for claim, _ in items]
-        params["tokens"] = [claim.token for claim, _ in items]
+        params = {
+            "rows": rows((delivery for _, delivery in items), self._limit),
+            "ids": [claim.id for claim, _ in items],
+            "tokens": [claim.token for claim, _ in items],
+        }
 
         def act(again: bool) -> set[int]:
             with self._db.autocommit() as conn:
                 return {row[0] for row in conn.execute(_FINISH, params).fetchall()}
 
         done = self._patiently(act)
-        self._running.difference_update(params["ids"])
+        self._running.difference_update(claim.id for claim, _ in items)
         return [claim.id in done for claim, _ in items]
 
     def fail(self, claim: Claim, delivery: Delivery, *, delay: float) -> bool:
         """Failed, not for the last time: the next attempt is due in `delay` seconds."""
-        params = {**arrays([delivery], self._limit), "id": claim.id, "token": claim.token, "delay": delay}
+        params = {"rows": rows([delivery], self._limit), "id": claim.id, "token": claim.token, "delay": delay}
         params["why"] = clean(delivery.error)
         return self._moved(claim, _FAIL, params)
 
     def move_to_dlq(self, claim: Claim, delivery: Delivery, reason: DeadReason) -> bool:
         """Failed for the last time: dead letter, log and the task's end in one statement."""
-        params: dict[str, object] = {**arrays([delivery], self._limit), "id": claim.id, "token": claim.token}
+        params: dict[str, object] = {"rows": rows([delivery], self._limit), "id": claim.id, "token": claim.token}
         params["reason"] = reason.value
         params |= {
             "why": clean(delivery.error),

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from typing import Any
-
-from psycopg.types.json import Jsonb
 
 from hub.models import Delivery
 from hub.store.database import Connection, Database
 from hub.transports.base import bounded
 
-# The columns of a delivery as parallel arrays, so that one statement logs a whole batch.
+# One JSON text for a whole batch: a fifth of what an array per column costs to make, and no more to read.
 COLUMNS = (
     "direction, service_id, service, success, task_id, rule_id, event_id, event, endpoint, method, attempt, tries,"
     " status, latency_ms, outcome, error, request_body, response_body, properties"
 )
-UNNEST = (
-    "unnest(%(direction)s::text[], %(service_id)s::bigint[], %(service)s::text[], %(success)s::boolean[],"
-    " %(task_id)s::bigint[], %(rule_id)s::bigint[], %(event_id)s::bigint[], %(event)s::text[], %(endpoint)s::text[],"
-    " %(method)s::text[], %(attempt)s::smallint[], %(tries)s::smallint[], %(status)s::smallint[],"
-    " %(latency_ms)s::real[], %(outcome)s::text[], %(error)s::text[], %(request_body)s::text[],"
-    " %(response_body)s::text[], %(properties)s::jsonb[])"
-    f" AS d({COLUMNS})"
+ROWS = (
+    "json_to_recordset(%(rows)s::json) AS d(direction text, service_id bigint, service text, success boolean,"
+    " task_id bigint, rule_id bigint, event_id bigint, event text, endpoint text, method text, attempt smallint,"
+    " tries smallint, status smallint, latency_ms real, outcome text, error text, request_body text,"
+    " response_body text, properties jsonb)"
 )
 _FIELDS = tuple(name.strip() for name in COLUMNS.split(","))
-_TEXTS = {"service", "event", "endpoint", "method", "error", "request_body", "response_body"}
+_TEXTS = frozenset({"service", "event", "endpoint", "method", "error", "request_body", "response_body"})
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def clean(text: str | None) -> str | None:
@@ -41,18 +38,15 @@ def clean(text: str | None) -> str | None:
     return text
 
 
-def arrays(deliveries: Iterable[Delivery], limit: int) -> dict[str, list[Any]]:
-    """Parameters for `UNNEST`; bodies are cut to `limit` characters."""
-    columns: dict[str, list[Any]] = {name: [] for name in _FIELDS}
+def rows(deliveries: Iterable[Delivery], limit: int) -> str:
+    """The parameter of `ROWS`; bodies are cut to `limit` characters."""
+    found = []
     for d in deliveries:
-        for name in _FIELDS:
-            value = getattr(d, name)
-            if name in _TEXTS:
-                value = clean(bounded(value, limit) if name.endswith("_body") else value)
-            elif name == "properties" and value is not None:
-                value = Jsonb(value)
-            columns[name].append(value)
-    return columns
+        row = {name: value for name in _FIELDS if (value := getattr(d, name)) is not None}
+        for name in _TEXTS & row.keys():
+            row[name] = clean(bounded(row[name], limit) if name.endswith("_body") else row[name])
+        found.append(row)
+    return _encode(found)
 
 
 class DeliveryLog:
@@ -66,8 +60,8 @@ class DeliveryLog:
         """Log; within `conn`'s transaction if given. Returns their ids in order."""
         if not deliveries:
             return []
-        sql = f"INSERT INTO deliveries ({COLUMNS}) SELECT {COLUMNS} FROM {UNNEST} RETURNING id"  # noqa: S608 - constants
-        params = arrays(deliveries, self.body_limit)
+        sql = f"INSERT INTO deliveries ({COLUMNS}) SELECT {COLUMNS} FROM {ROWS} RETURNING id"  # noqa: S608 - constants
+        params = {"rows": rows(deliveries, self.body_limit)}
         if conn is not None:
             return [row[0] for row in conn.execute(sql.encode(), params).fetchall()]
         with self._db.autocommit() as own:

@@ -24,8 +24,8 @@ from tests.bench.job import NAME, event
 from tests.bench.rig import Rig, wait_for
 
 TEMPLATE = {
-    "source": "moodle", "event": "{{event.name}}", "id": "{{objectid}}", "by": "{{userid}}", "user": "{{relateduserid}}",
-    "context": {"id": "{{contextid}}", "level": "{{contextlevel}}", "instance": "{{contextinstanceid}}"},
+    "source": "moodle", "event": "{{event.name}}", "id": "{{objectid}}", "by": "{{userid}}",
+    "user": "{{relateduserid}}", "context": {"id": "{{contextid}}", "level": "{{contextlevel}}", "instance": "{{contextinstanceid}}"},
     "action": "{{component}}/{{action}}", "table": "{{objecttable}}", "course": "{{courseid}}",
     "details": "{{other}}", "at": "{{timecreated}}",
 }  # fmt: skip
@@ -151,7 +151,9 @@ class HubSystem(System):
         values = {}
         for name in self.settings.model_fields_set:
             value = getattr(self.settings, name)
-            values[f"HUB_{name.upper()}"] = str(value.get_secret_value() if hasattr(value, "get_secret_value") else value)
+            values[f"HUB_{name.upper()}"] = str(
+                value.get_secret_value() if hasattr(value, "get_secret_value") else value
+            )
         return values
 
     def send(self, numbers: Sequence[int]) -> None:
