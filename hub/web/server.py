@@ -1,118 +1,120 @@
-"""The web server: one FastAPI application, on uvicorn in a thread of the hub's process."""
+"""The web server: `make_app(hub)` puts API, webhooks, console and `/metrics` together, `WebServer` serves it."""
 
 from __future__ import annotations
 
-import hmac
+import ipaddress
 import socket
 import threading
+from importlib import import_module
 from importlib.util import find_spec
 
+import structlog
 import uvicorn
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi import FastAPI
 
 from hub import __version__
 from hub.app import Hub
-from hub.errors import ConfigError, HubError, UnavailableError
-from hub.scrape import CONTENT_TYPE_LATEST, make_scraper
+from hub.errors import ConfigError, UnavailableError
+from hub.web.health import make_health
 
-_STOP_SECONDS = 10
+log = structlog.get_logger("hub.web")
+_START_SECONDS = 30.0
+_DRAIN_SECONDS = 10  # how long requests under way may take to end
+_BACKLOG = 1024
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to tell people who ask for an address
 
 
 def make_app(hub: Hub) -> FastAPI:
-    """The application: health and metrics here, API, webhooks and console from their own modules."""
-    app = FastAPI(title="Integration Hub", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
-
-    @app.get("/healthz", include_in_schema=False)
-    async def healthz() -> PlainTextResponse:
-        """The process answers."""
-        return PlainTextResponse("ok\n")
-
-    @app.get("/readyz", include_in_schema=False)
-    def readyz() -> JSONResponse:
-        """The database answers: events can be accepted. A broker that is away delays them, and refuses none."""
-        try:
-            hub.db.one("SELECT 1 AS x")
-            database = "ok"
-        except HubError as e:
-            database = str(e)
-        ready = database == "ok"
-        return JSONResponse(
-            {"ready": ready, "database": database, "broker": _broker(hub)}, status_code=200 if ready else 503
-        )
-
-    scraper = make_scraper(hub.settings, hub.db, hub.queues.values(), getattr(hub.broker, "ready", None))
-    hub.on_close(scraper.close)
-
-    @app.get("/metrics", include_in_schema=False)
-    def metrics(request: Request) -> Response:
-        """Counters of this machine's processes, state of the ledger and the queues."""
-        token = hub.settings.metrics_token
-        given = request.headers.get("authorization", "")
-        if token and not hmac.compare_digest(given.encode(), f"Bearer {token.get_secret_value()}".encode()):
-            return PlainTextResponse("a bearer token is needed\n", 401, headers={"WWW-Authenticate": "Bearer"})
-        return Response(scraper.render(), media_type=CONTENT_TYPE_LATEST)
-
+    """Everything the hub answers over HTTP, as one ASGI application."""
+    app = FastAPI(title="Integration Hub", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
+    app.include_router(make_health(hub))
+    if find_spec("hub.web.console") is not None:
+        app.include_router(import_module("hub.web.console.router").make_console(hub))
     return app
 
 
-def _broker(hub: Hub) -> str:
-    try:
-        hub.broker.ready(next(iter(hub.queues.values())))
-    except UnavailableError as e:
-        return str(e)
-    return "ok"
+class _Server(uvicorn.Server):
+    """uvicorn, which says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.settled = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.settled.set()
 
 
 class WebServer:
-    """Serves `make_app(hub)` on `HUB_LISTEN` until stopped.
+    """Serves a hub's application in a thread.
 
     Raises:
-        ConfigError: the address is wrong or taken.
+        ConfigError: `HUB_LISTEN` is no address, or the address is taken.
     """
 
     def __init__(self, hub: Hub) -> None:
-        listen = hub.settings.listen
-        host, _, port = listen.rpartition(":")
-        host = host.strip("[]") or "127.0.0.1"
-        if not port.isdigit() or int(port) > 65535:
-            raise ConfigError(f"{listen!r} is not host:port", field="HUB_LISTEN")
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            self._socket.bind((host, int(port)))
-            self._socket.listen(512)
-        except OSError as e:
-            self._socket.close()
-            raise ConfigError(f"cannot listen on {listen}: {e.strerror}", field="HUB_LISTEN") from None
-        bound = self._socket.getsockname()
-        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-        self.url = f"http://{shown}:{bound[1]}"
-        self._server = uvicorn.Server(
+        self._socket = _bind(hub.settings.listen)
+        self._server = _Server(
             uvicorn.Config(
                 make_app(hub),
                 log_config=None,
                 access_log=False,
-                server_header=False,
                 lifespan="off",
-                http="httptools" if find_spec("httptools") else "h11",
-                timeout_graceful_shutdown=_STOP_SECONDS,
-                h11_max_incomplete_event_size=65536,
+                server_header=False,
+                ws="none",
+                timeout_graceful_shutdown=_DRAIN_SECONDS,
             )
         )
         self._thread = threading.Thread(target=self._run, name="hub-web", daemon=True)
 
-    def _run(self) -> None:
-        self._server.run(sockets=[self._socket])
+    @property
+    def url(self) -> str:
+        """Where it listens, as `http://host:port`."""
+        host, port = self._socket.getsockname()[:2]
+        host = _EVERYWHERE.get(host, host)
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def start(self) -> None:
-        """Answer in a thread; signals stay with the caller."""
+        """Answer, in a thread; returns when requests are taken."""
         self._thread.start()
+        if not self._server.settled.wait(_START_SECONDS) or not self._server.started:
+            raise UnavailableError("the web server did not start; the log says why")
+        log.info("web server listens", at=self.url)
 
     def stop(self) -> None:
-        """Finish the requests under way (bounded), then close."""
+        """Take no more requests, let those under way end (at most 10 s), and return."""
         self._server.should_exit = True
         if self._thread.is_alive():
-            self._thread.join(timeout=_STOP_SECONDS + 5)
+            self._thread.join(_DRAIN_SECONDS + 5)
         self._socket.close()
+
+    def _run(self) -> None:
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._server.settled.set()
+
+    def __enter__(self) -> WebServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _bind(listen: str) -> socket.socket:
+    host, _, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"expected host:port, not {listen!r}", field="HUB_LISTEN")
+    try:
+        ipv6 = ":" in host and ipaddress.ip_address(host).version == 6
+        return socket.create_server(
+            (host or "127.0.0.1", int(port)), family=socket.AF_INET6 if ipv6 else socket.AF_INET, backlog=_BACKLOG
+        )
+    except (OSError, ValueError) as e:
+        why = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
+        raise ConfigError(
+            f"cannot listen on {listen}: {why}; is another hub running, or is the address not of this machine?",
+            field="HUB_LISTEN",
+        ) from None

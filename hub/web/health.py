@@ -1,0 +1,83 @@
+"""Signs of life: `/healthz` (the process), `/readyz` (what it needs), `/metrics` (for Prometheus)."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from hub.app import Hub
+from hub.errors import UnavailableError
+from hub.scrape import CONTENT_TYPE_LATEST, make_scraper
+from hub.tasks.broker import DISPATCH
+
+log = structlog.get_logger("hub.web")
+_PATIENCE = 3.0  # seconds; a probe that waits longer is no sign of life
+
+
+def make_health(hub: Hub) -> APIRouter:
+    """The endpoints that need no token."""
+    router = APIRouter(tags=["health"])
+    scraper = make_scraper(hub.settings, hub.db, hub.queues.values(), hub.broker.ready)
+    hub.on_close(scraper.close)
+    probes = [_Probe("database", lambda: _database(hub)), _Probe("broker", lambda: _broker(hub))]
+    for probe in probes:
+        hub.on_close(probe.close)
+
+    @router.api_route("/healthz", methods=["GET", "HEAD"], summary="The process is alive")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.api_route("/readyz", methods=["GET", "HEAD"], summary="The hub can take events")
+    async def readyz() -> JSONResponse:
+        database, broker = await asyncio.gather(*(probe.ask() for probe in probes))
+        ready = database == "ok"
+        body = {"ready": ready, "database": database, "broker": broker}
+        return JSONResponse(body, 200 if ready else 503, headers={} if ready else {"Retry-After": "5"})
+
+    @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+    def metrics(request: Request) -> Response:
+        token = hub.settings.metrics_token
+        given = request.headers.get("authorization", "")
+        if token and not hmac.compare_digest(given.encode(), f"Bearer {token.get_secret_value()}".encode()):
+            return Response("a bearer token is needed\n", 401, {"WWW-Authenticate": "Bearer"}, "text/plain")
+        return Response(scraper.render(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+class _Probe:
+    """One question, asked in a thread of its own: when all others hang, that is what must be said."""
+
+    def __init__(self, name: str, check: Callable[[], object]) -> None:
+        self._name = name
+        self._check = check
+        self._thread = ThreadPoolExecutor(1, f"hub-probe-{name}")
+
+    async def ask(self) -> str:
+        """`ok` or `away`; the reason goes to the log, for the endpoint is anybody's."""
+        try:
+            await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(self._thread, self._check), _PATIENCE)
+        except Exception as e:
+            log.warning("not ready", what=self._name, error=str(e) or f"no answer within {_PATIENCE:g} s")
+            return "away"
+        return "ok"
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _database(hub: Hub) -> None:
+    hub.db.one("SELECT 1 AS x")
+
+
+def _broker(hub: Hub) -> None:
+    try:
+        hub.broker.ready(hub.queues[DISPATCH])
+    except UnavailableError:
+        hub.broker.ready(hub.queues[DISPATCH])  # the first connection may have died of idleness
