@@ -103,7 +103,7 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Messages ready",
-                            "By queue. `.DQ` delays, `.XQ` was given up by Dramatiq (the ledger has it still).",
+                            "By queue. `.XQ` was given up by Dramatiq (the ledger has it still).",
                             [Q("max by (queue) (hub_queue_depth)", "{{queue}}")],
                             "short",
                         ),

@@ -119,13 +119,13 @@ class RabbitSource:
     """Depth and consumers of the hub's queues, by passive declare: fresh, and no plugin is needed.
 
     Args:
-        queues: names; their `.DQ` (delayed) and `.XQ` (dead) follow by themselves.
+        queues: names; their `.XQ` (dead) follow by themselves.
     """
 
     name = "rabbitmq"
 
     def __init__(self, url: str, queues: Iterable[str]) -> None:
-        self._queues = [queue + suffix for queue in queues for suffix in ("", ".DQ", ".XQ")]
+        self._queues = [queue + suffix for queue in queues for suffix in ("", ".XQ")]
         self._parameters = pika.URLParameters(url)
         p = self._parameters
         p.socket_timeout = p.stack_timeout = p.blocked_connection_timeout = _SOCKET_TIMEOUT
@@ -193,7 +193,7 @@ class InProcessSource:
 
     def __init__(self, ready: Callable[[str], int | None], queues: Iterable[str]) -> None:
         self._ready = ready
-        self._queues = [queue + suffix for queue in queues for suffix in ("", ".DQ")]
+        self._queues = list(queues)
 
     def collect(self) -> list[Family]:
         """One look at every queue."""

@@ -16,7 +16,7 @@ from hub.errors import DeliveryError, EgressRefusedError, TransportError, Unavai
 from hub.hooks import Hooks
 from hub.models import BreakerState, Claim, Delivery, Direction, Request, Response, Service, ServiceType
 from hub.paths import mask_body
-from hub.retry_policy import run_tries
+from hub.retry_policy import longest_run, run_tries
 from hub.store.breakers import Breakers, Permit
 from hub.store.flow import Flow
 from hub.transports.base import Deadline, Transport
@@ -92,6 +92,8 @@ class Gateway:
             self._judge(service, permit, error)
             self._hooks.attempt_finished(service.name, error.outcome, seconds)
             error.delivery = record(service, request, claim, tries=tried, seconds=seconds, error=error)
+            if error is e:
+                raise
             raise error from e
         seconds = time.perf_counter() - started
         self._quietly(lambda: self._breakers.succeeded(service, permit))
@@ -111,8 +113,10 @@ class Gateway:
         """The claim read the circuit a moment ago: a closed one needs no second look."""
         if claim is not None and claim.breaker == BreakerState.CLOSED:
             return Permit(claim.breaker_epoch, clean=claim.breaker_failures == 0)
-        lease = (service.timeout + _BACKOFF_CAP) * service.tries + 5
-        return self._breakers.admit(service, probe_lease=lease)
+        longest = longest_run(
+            tries=service.tries, timeout=service.timeout, backoff=service.retry_backoff, cap=_BACKOFF_CAP
+        )
+        return self._breakers.admit(service, probe_lease=longest + 5)
 
     def _own_fault(self, e: Exception) -> DeliveryError:
         """A fault of the hub after something may have been sent: the attempt counts, the breaker does not move."""

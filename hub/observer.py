@@ -6,6 +6,7 @@ If the process dies after the commit and before the enqueue, the releaser finds 
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 import uuid
 from collections import OrderedDict
@@ -62,9 +63,9 @@ def parse_event(value: JSON, *, limit: int, key: str | None = None) -> Event:
             raise PayloadError(f"{extra[0]}: unknown field; an event has name, data and id")
         name, data = value.get("name"), value.get("data", {})
         own = value.get("id")
-        if own is not None and not isinstance(own, str | int):
+        if own is not None and (isinstance(own, bool) or not isinstance(own, str | int)):
             raise PayloadError(f"id: must be a text, not {_kind(own)}")
-        if own is not None and not isinstance(own, bool):
+        if own is not None:
             key = str(own)
         field = "name"
     elif "eventname" in value:
@@ -83,7 +84,14 @@ def check_event(event: Event, *, limit: int, field: str = "name") -> Event:
         raise PayloadError(f"{field}: must have 1 to 255 characters and no control characters")
     if key is not None and (not isinstance(key, str) or not 1 <= len(key) <= 255 or not key.isprintable()):
         raise PayloadError("id: must have 1 to 255 printable characters")
-    size = len(dumps(event.data).encode("utf-8", "surrogatepass"))
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise PayloadError(f"{field}: holds half a surrogate pair") from None
+    try:
+        size = len(dumps(event.data).encode())
+    except UnicodeEncodeError:
+        raise PayloadError("data: holds half a surrogate pair (\\ud800-\\udfff)") from None
     if size > limit:
         raise PayloadError(f"data: {size} bytes are more than the limit of {limit} (HUB_EVENT_LIMIT)")
     return event
@@ -107,6 +115,7 @@ class Observer:
         self._hooks = hooks
         self._limit = event_limit
         self._seen: OrderedDict[str, float] = OrderedDict()
+        self._lock = threading.Lock()
 
     def handle_event(self, event: Event) -> Accepted:
         """Accept one event; when this returns, its tasks are in the ledger.
@@ -185,14 +194,15 @@ class Observer:
         """Keep what names look like; best effort, a name at most once a minute."""
         now = time.monotonic()
         samples: dict[str, str] = {}
-        for event in events:
-            if now - self._seen.get(event.name, -_SEEN_AGAIN) >= _SEEN_AGAIN and len(samples) < 100:
-                self._seen[event.name] = now
-                self._seen.move_to_end(event.name)
-                text = dumps(event.data)
-                samples[event.name] = text if len(text) <= _SAMPLE_LIMIT else "{}"
-        while len(self._seen) > 1000:
-            self._seen.popitem(last=False)
+        with self._lock:
+            for event in events:
+                if now - self._seen.get(event.name, -_SEEN_AGAIN) >= _SEEN_AGAIN and len(samples) < 100:
+                    self._seen[event.name] = now
+                    self._seen.move_to_end(event.name)
+                    text = dumps(event.data)
+                    samples[event.name] = text if len(text) <= _SAMPLE_LIMIT else "{}"
+            while len(self._seen) > 1000:
+                self._seen.popitem(last=False)
         if samples:
             try:
                 self._intake.seen(samples)

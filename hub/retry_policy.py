@@ -8,6 +8,14 @@ from hub.errors import DeliveryError
 from hub.models import Response
 
 
+def longest_run(*, tries: int, timeout: float, backoff: float, cap: float = 60.0) -> float:
+    """Seconds that `run_tries` may take at most, when no try takes longer than `timeout`."""
+    waits, delay = 0.0, min(backoff, cap)
+    for _ in range(tries - 1):
+        waits, delay = waits + delay, min(delay * 2, cap)
+    return timeout * max(1, tries) + waits
+
+
 def run_tries(
     send: Callable[[int], Response],
     *,

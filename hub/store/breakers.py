@@ -39,6 +39,11 @@ class Permit:
     clean: bool = True  # no failures were on record, so a success need not be written
 
 
+def _switched_off(circuit: Circuit, now: datetime) -> Circuit | None:
+    """A breaker that was switched off while it was open must not go on holding tasks back."""
+    return None if circuit.state is BreakerState.CLOSED else Circuit(epoch=circuit.epoch + 1)
+
+
 class Breakers:
     """Per-service circuits, shared by all processes."""
 
@@ -56,6 +61,7 @@ class Breakers:
             CircuitOpenError: with the seconds until it is worth asking again.
         """
         if service.cb_failure_threshold == 0:
+            self._move(service, _switched_off)
             return Permit(0)
         with self._db.transaction() as conn:
             circuit, now = self._read(conn, service)

@@ -40,6 +40,7 @@ class Leadership:
         Raises:
             UnavailableError: the database does not answer; the lead, if it was ours, is lost.
         """
+        conn: Connection | None = None
         try:
             if self._conn is not None:
                 self._conn.execute("SELECT 1")
@@ -47,6 +48,8 @@ class Leadership:
             conn = self._db.connect()
             row = conn.execute("SELECT pg_try_advisory_lock(%s)", [self._number]).fetchone()
         except psycopg.Error as e:
+            if conn is not None:
+                conn.close()
             self.resign()
             raise UnavailableError(f"the database does not answer: {type(e).__name__}") from e
         if row and row[0]:

@@ -57,12 +57,14 @@ UPDATE tasks SET handed_at = now() WHERE id IN (
     ORDER BY handed_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 RETURNING service_id, id
 """
+# A worker whose lease is over begins no further try, but one may be under way for as long as the timeout.
 _LOST = """
 WITH lost AS (
     SELECT t.id, t.attempts >= coalesce((s.options->>'max_attempts')::int, %(max_attempts)s) AS last
-    FROM tasks t LEFT JOIN workers w ON w.id = t.worker AND w.lease_until > now()
+    FROM tasks t LEFT JOIN workers w ON w.id = t.worker
     LEFT JOIN services s ON s.id = t.service_id
-    WHERE t.state = 'running' AND (w.id IS NULL OR t.lease_until < now())
+    WHERE t.state = 'running' AND (w.id IS NULL OR t.lease_until < now()
+        OR w.lease_until + make_interval(secs => coalesce(s.timeout, 0)) < now())
     LIMIT %(limit)s FOR UPDATE OF t SKIP LOCKED
 ), again AS (
     UPDATE tasks t SET state = 'pending', next_run_at = now(), worker = NULL, lease_until = NULL, token = token + 1,

@@ -31,6 +31,42 @@ class Actors:
     tick: Any
 
 
+def _raise(failure: Exception) -> None:
+    raise failure
+
+
+def _drain(
+    bulkhead: Bulkhead,
+    key: int,
+    item: int,
+    act: Callable[[int], object],
+    settle: Callable[[Exception], None] = _raise,
+) -> None:
+    """Do `item`, if there is room for it, and then what waited for this thread, whatever becomes of each.
+
+    The failure of the last one is raised; those before it are settled here, so that none keeps the others
+    from running or the thread from being given up.
+    """
+    if not bulkhead.enter(key, item):
+        return
+    next_item: int | None = item
+    while next_item is not None:
+        done, failure = next_item, None
+        started = time.monotonic()
+        try:
+            act(done)
+        except Exception as e:
+            failure = e
+        next_item = bulkhead.next_or_leave(key, time.monotonic() - started)
+        if failure is not None:
+            if next_item is None:
+                raise failure
+            try:
+                settle(failure)
+            except Exception:
+                log.exception("not settled; it is taken up again", item=done)
+
+
 def register(
     broker: Broker,
     queues: dict[str, str],
@@ -53,36 +89,23 @@ def register(
 
     def dispatch_event_task(task_id: int, service_id: int) -> None:
         """One attempt of one task, and of those of its service that waited for this thread."""
-        if not bulkhead.enter(service_id, task_id):
-            return
-        next_id: int | None = task_id
-        while next_id is not None:
-            started = time.monotonic()
-            failure: AttemptFailed | None = None
-            try:
-                dispatcher.run(next_id)
-            except AttemptFailed as e:
-                failure = e
-            finally:
-                next_id = bulkhead.next_or_leave(service_id, time.monotonic() - started)
-            if failure is not None:
-                if next_id is None:
-                    raise failure  # the middleware settles it
-                retries.settle(failure)
+        _drain(bulkhead, service_id, task_id, dispatcher.run, settle)
+
+    def settle(failure: Exception) -> None:
+        """What the middleware does for the last of them. A task that is not settled is its lease's."""
+        if not isinstance(failure, AttemptFailed):
+            raise failure
+        retries.settle(failure)
 
     def consume_responses_task(service_id: int) -> None:
         """One run over one service's response queue; all such runs together hold a share of the threads."""
-        if not bulkhead.enter(CONSUMERS, service_id):
-            return
-        next_id: int | None = service_id
-        while next_id is not None:
-            started = time.monotonic()
-            try:
-                consume(next_id)
-            except HubError as e:
-                log.warning("a response queue was not read; next time", service_id=next_id, error=str(e))
-            finally:
-                next_id = bulkhead.next_or_leave(CONSUMERS, time.monotonic() - started)
+        _drain(bulkhead, CONSUMERS, service_id, read_queue)
+
+    def read_queue(service_id: int) -> None:
+        try:
+            consume(service_id)
+        except HubError as e:
+            log.warning("a response queue was not read; next time", service_id=service_id, error=str(e))
 
     def housekeeping_task() -> None:
         """One run of housekeeping."""

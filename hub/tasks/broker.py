@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from queue import Queue
 from typing import Any
 
 import dramatiq
@@ -17,7 +19,7 @@ import pika
 import pika.exceptions
 import structlog
 from dramatiq.brokers.rabbitmq import RabbitmqBroker, _RabbitmqConsumer
-from dramatiq.brokers.stub import StubBroker
+from dramatiq.brokers.stub import StubBroker, _StubConsumer
 from dramatiq.errors import ConnectionClosed
 
 from hub.errors import ConfigError, UnavailableError
@@ -59,10 +61,57 @@ class HubBroker(RabbitmqBroker):
         p.socket_timeout = p.stack_timeout = 10
         p.connection_attempts = 1
         p.heartbeat = 30
+        self._idle: list[tuple[Any, Any]] = []  # connections that no thread uses just now, with their channels
 
     @property
     def consumer_class(self) -> type[_RabbitmqConsumer]:
         return GroupConsumer
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[None]:
+        """A connection for this thread, for now: kept for whoever is next, closed when anything goes wrong.
+
+        Dramatiq's own live as long as the process, one for every thread that ever sent something.
+        """
+        try:
+            self.state.connection, self.state.channel = self._idle.pop()
+        except IndexError:
+            pass  # the first use makes one
+        try:
+            yield
+            if (channel := getattr(self.state, "channel", None)) is not None and channel.is_open:
+                self._idle.append((self.state.connection, channel))
+                del self.state.connection, self.state.channel
+        finally:
+            self._drop_connection()
+
+    def _drop_idle(self) -> None:
+        """Where one connection broke, the others are likely to be broken as well."""
+        while self._idle:
+            try:
+                self.state.connection, self.state.channel = self._idle.pop()
+            except IndexError:
+                return
+            self._drop_connection()
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Any:
+        """A consumer of a queue, on a connection of its own; the queue is made if it is not there."""
+        with self._borrowed():
+            self.declare_queue(queue_name, ensure=True)
+        return self.consumer_class(self, queue_name, prefetch, timeout)
+
+    def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:
+        """Declare a queue. It gets no delay queue: the ledger delays."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues.add(queue_name)
+            self.queues_pending.add(queue_name)
+            self.emit_after("declare_queue", queue_name)
+        if ensure:
+            self._ensure_queue(queue_name)  # type: ignore[no-untyped-call]
+
+    def _declare_dq_queue(self, queue_name: str) -> None:
+        """None."""
 
     def publish(self, message: dramatiq.Message[Any]) -> None:
         """Send and wait for the confirm; one second try on a new connection, and no more.
@@ -72,23 +121,23 @@ class HubBroker(RabbitmqBroker):
         """
         for last in (False, True):
             try:
-                self.declare_queue(message.queue_name, ensure=True)
-                self.channel.basic_publish(
-                    exchange="",
-                    routing_key=message.queue_name,
-                    body=message.encode(),
-                    properties=pika.BasicProperties(delivery_mode=2),
-                    mandatory=True,
-                )
+                with self._borrowed():
+                    self.declare_queue(message.queue_name, ensure=True)
+                    self.channel.basic_publish(
+                        exchange="",
+                        routing_key=message.queue_name,
+                        body=message.encode(),
+                        properties=pika.BasicProperties(delivery_mode=2),
+                        mandatory=True,
+                    )
                 return
             except pika.exceptions.UnroutableError:
                 self.queues_pending.add(message.queue_name)  # the queue was deleted: declare it again
                 if last:
                     raise UnavailableError("the broker has no queue for the hub's tasks") from None
             except (pika.exceptions.AMQPError, ConnectionClosed, OSError) as e:
-                blocked = isinstance(e, pika.exceptions.ConnectionBlockedTimeout)
-                self._drop_connection()
-                if last or blocked:
+                self._drop_idle()
+                if last or isinstance(e, pika.exceptions.ConnectionBlockedTimeout):
                     raise UnavailableError(f"the broker does not answer: {type(e).__name__}") from None
 
     def _drop_connection(self) -> None:
@@ -104,14 +153,14 @@ class HubBroker(RabbitmqBroker):
             UnavailableError: the broker is away.
         """
         try:
-            return int(self.channel.queue_declare(queue=queue_name, passive=True).method.message_count)
+            with self._borrowed():
+                return int(self.channel.queue_declare(queue=queue_name, passive=True).method.message_count)
         except pika.exceptions.ChannelClosedByBroker as e:
-            self._drop_connection()
             if e.reply_code == 404:
                 return None
             raise UnavailableError(f"the broker refuses: {e.reply_text}") from None
         except (pika.exceptions.AMQPError, ConnectionClosed, OSError) as e:
-            self._drop_connection()
+            self._drop_idle()
             raise UnavailableError(f"the broker does not answer: {type(e).__name__}") from None
 
 
@@ -120,6 +169,17 @@ class InProcessBroker(StubBroker):
 
     def __init__(self) -> None:
         super().__init__(middleware=[])
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Declare a queue. It gets no delay queue: the ledger delays."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues[queue_name] = Queue()
+            self.emit_after("declare_queue", queue_name)
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 100) -> Any:
+        """A consumer of a queue."""
+        return InProcessConsumer(self.queues[queue_name], prefetch, timeout)
 
     def publish(self, message: dramatiq.Message[Any]) -> None:
         """Enqueue."""
@@ -131,16 +191,22 @@ class InProcessBroker(StubBroker):
         return None if queue is None else int(queue.qsize())
 
 
+class InProcessConsumer(_StubConsumer):
+    """Keeps no failed message: their tasks are in the ledger."""
+
+    def __init__(self, queue: Any, prefetch: int, timeout: int) -> None:
+        super().__init__(queue, deque(maxlen=0), prefetch, timeout)  # type: ignore[no-untyped-call]
+
+
 Broker = HubBroker | InProcessBroker
 
 
 class _Group:
     """One RabbitMQ message and how many of its tasks are still under way."""
 
-    __slots__ = ("left", "tag")
+    __slots__ = ("left",)
 
-    def __init__(self, tag: int, left: int) -> None:
-        self.tag = tag
+    def __init__(self, left: int) -> None:
         self.left = left
 
 
@@ -150,7 +216,6 @@ class GroupConsumer(_RabbitmqConsumer):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)  # type: ignore[no-untyped-call]
         self._unpacked: deque[Any] = deque()
-        self._groups: dict[str, _Group] = {}
         self._to_ack: list[int] = []
         self._lock = threading.Lock()
 
@@ -158,24 +223,28 @@ class GroupConsumer(_RabbitmqConsumer):
         if self._unpacked:
             return self._unpacked.popleft()
         proxy = super().__next__()  # type: ignore[no-untyped-call]
-        if proxy is None or not (ids := proxy.kwargs.get("task_ids")):
+        if proxy is None:
+            return None
+        proxy._source, proxy._group = self, None
+        if not (ids := proxy.kwargs.get("task_ids")):
             return proxy
-        group = _Group(proxy._tag, len(ids))
+        group = _Group(len(ids))
         message, service_id = proxy._message, proxy.kwargs["service_id"]
         for task_id in ids:
             single = message.copy(args=(task_id, service_id), kwargs={}, message_id=f"{message.message_id}/{task_id}")
             part = type(proxy)(proxy.redelivered, proxy._tag, single)
-            self._groups[part.message_id] = group
+            part._source, part._group = self, group
             self._unpacked.append(part)
         return self._unpacked.popleft()
 
     def ack(self, message: Any) -> None:
         """Acknowledge a message; a group when its last task is done."""
-        group = self._groups.pop(message.message_id, None)
+        if message._source is not self:
+            return  # its channel is gone, and tags count from 1 again: RabbitMQ delivers it once more
         with self._lock:
-            if group is not None:
-                group.left -= 1
-                if group.left:
+            if message._group is not None:
+                message._group.left -= 1
+                if message._group.left:
                     return
             if message._tag not in self.known_tags:
                 return
@@ -185,14 +254,14 @@ class GroupConsumer(_RabbitmqConsumer):
         if wake:
             try:
                 self.connection.add_callback_threadsafe(self._flush)
-            except pika.exceptions.AMQPError as e:
-                raise ConnectionClosed(e) from None
+            except pika.exceptions.AMQPError:
+                log.debug("not acknowledged: the connection is gone, and RabbitMQ delivers again")
 
     def nack(self, message: Any) -> None:
-        """A failed task of a group is the ledger's to repeat: the group goes on."""
-        if message.message_id in self._groups:
+        """Set a failed message aside, in the `.XQ` queue. A task of a group is the ledger's: the group goes on."""
+        if message._group is not None:
             self.ack(message)
-        else:
+        elif message._source is self:
             super().nack(message)  # type: ignore[no-untyped-call]
 
     def _flush(self) -> None:

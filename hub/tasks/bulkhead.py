@@ -2,7 +2,8 @@
 
 The share is a dynamic threshold (Choudhury and Hahne, 1998): a service may take one more thread while it
 holds fewer than `ALPHA` times the threads that are free. Alone it gets most of them; the more services are
-slow at once, the less each gets; some are always free. Services that answer quickly are not limited.
+slow at once, the less each gets; some are always free. Services known to answer quickly may take all
+threads but one: should one of them begin to hang, the others still get through.
 
 A task that finds no room waits in this process's memory, and the thread that next finishes a task of the
 same service takes it up. If the process dies, the releaser finds the waiting ones as strays.
@@ -36,8 +37,7 @@ class Bulkhead:
         """Take a thread for `task_id`; False: it waits now, or waited already."""
         with self._lock:
             held = self._held.get(service_id, 0)
-            slow = self._average.get(service_id, 0.0) > _QUICK
-            if slow and held >= ALPHA * max(0, self.threads - self._total) and not self._closed:
+            if held >= self._share(service_id) and not self._closed:
                 if task_id not in self._waits:
                     self._waits.add(task_id)
                     self._waiting.setdefault(service_id, deque()).append(task_id)
@@ -45,6 +45,12 @@ class Bulkhead:
             self._held[service_id] = held + 1
             self._total += 1
             return True
+
+    def _share(self, service_id: int) -> float:
+        """How many threads the service may hold; whoever holds none gets one."""
+        if self._average.get(service_id, _QUICK + 1) <= _QUICK:
+            return max(1, self.threads - 1)
+        return max(1.0, ALPHA * (self.threads - self._total))
 
     def next_or_leave(self, service_id: int, seconds: float) -> int | None:
         """After a task that took `seconds`: the next waiting one for this thread, or give the thread up."""

@@ -1,0 +1,39 @@
+"""Hubs of one process for tests of the core: real PostgreSQL, Dramatiq's in-process broker, nothing started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from hub.app import Hub, build
+from hub.settings import Settings
+from tests.servers import HttpTarget
+
+
+@pytest.fixture
+def alone(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of a hub that runs in one process on the test's database."""
+    return Settings(
+        database_url=database_url,
+        home=tmp_path_factory.mktemp("home"),
+        secret_keys="MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+        retry_delays="0.2,0.3,0.4,0.5",
+        worker_lease="3s",
+        stray_grace="1s",
+        threads=4,
+    )
+
+
+@pytest.fixture
+def hub(alone: Settings) -> Iterator[Hub]:
+    """A hub whose lease is held, and of which nothing else runs: the test is the worker and the releaser."""
+    with build(alone, role="up") as hub:
+        hub.lease.start()
+        yield hub
+
+
+@pytest.fixture
+def target() -> Iterator[HttpTarget]:
+    with HttpTarget() as target:
+        yield target

@@ -1,0 +1,282 @@
+"""How events come in: matched, deduplicated by the database, written whole or not at all."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from typing import Any
+
+import pytest
+
+from hub.app import Hub, build
+from hub.codec import loads
+from hub.errors import PayloadError, UnavailableError
+from hub.models import Accepted, Event
+from hub.observer import parse_event
+from hub.settings import Settings
+from tests.servers import HttpTarget
+from tests.support.hubs import USER_LOGGED_IN, add_rule, add_service, count, counts_are_exact, emit, task
+from tests.support.processes import wait_for
+
+LIMIT = 1_048_576
+
+
+def _accept(url: str, home: str, key: str | None, start: Any, out: Any) -> None:
+    """A process that accepts one event when told to."""
+    settings = Settings(database_url=url, home=home, secret_keys="MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
+    with build(settings, role="cli") as hub:
+        hub.registry.snapshot()
+        start.wait(30)
+        accepted = hub.observer.handle_event(Event("e", {"n": 1}, key))
+        out.put((accepted.id, accepted.duplicate, list(accepted.tasks)))
+
+
+def test_one_event_makes_one_task_for_each_matching_rule(hub: Hub) -> None:
+    add_service(hub, "http://127.0.0.1:9")
+    for n in range(3):
+        add_rule(hub, f"r{n}", "three")
+    add_rule(hub, "one", "one")
+    assert [len(emit(hub, name)) for name in ("three", "one", "none")] == [3, 1, 0]
+    assert count(hub, "tasks") == 4 and count(hub, "events") == 2 and counts_are_exact(hub)
+
+
+def test_an_event_without_a_rule_is_counted_and_not_stored(hub: Hub) -> None:
+    """Moodle fires thousands of events that nobody asked for. Its name is kept, for suggestions."""
+    add_service(hub, "http://127.0.0.1:9")
+    accepted = hub.observer.handle_event(Event("nobody.listens", {"a": 1}))
+    assert accepted.tasks == () and not accepted.duplicate and accepted.id
+    assert count(hub, "events") == count(hub, "event_keys") == count(hub, "tasks") == 0
+    assert hub.db.one("SELECT sample FROM event_names WHERE name = 'nobody.listens'") == {"sample": '{"a":1}'}
+
+
+@pytest.mark.parametrize(
+    "pattern", ["*", "\\core\\event\\*", "core\\event\\user_*", "*loggedin", "\\core\\*\\user_log*"]
+)
+def test_a_star_in_a_rule_matches_moodle_names(hub: Hub, pattern: str) -> None:
+    add_service(hub, "http://127.0.0.1:9")
+    add_rule(hub, "r", pattern)
+    event = parse_event(USER_LOGGED_IN, limit=LIMIT)
+    assert len(hub.observer.handle_event(event).tasks) == 1
+
+
+def test_an_id_is_accepted_once_in_24_hours(hub: Hub) -> None:
+    """A sender that got no answer sends again; the second answer names the first event."""
+    add_service(hub, "http://127.0.0.1:9")
+    add_rule(hub)
+    first = hub.observer.handle_event(Event("e", {"n": 1}, "order-7"))
+    again = hub.observer.handle_event(Event("e", {"n": 2}, "order-7"))
+    assert first == Accepted("order-7", False, first.tasks) and again == Accepted("order-7", True, ())
+    hub.db.run("UPDATE event_keys SET expires_at = expires_at - interval '23 hours 59 minutes'")
+    assert emit(hub, key="order-7") == []
+    hub.db.run("UPDATE event_keys SET expires_at = expires_at - interval '2 minutes'")
+    assert len(emit(hub, key="order-7")) == 1 and count(hub, "tasks") == 2
+
+
+def test_the_same_content_is_accepted_once_in_60_seconds(hub: Hub) -> None:
+    """The whole content counts, whatever the order of keys: MIH dropped logins that only looked alike."""
+    add_service(hub, "http://127.0.0.1:9")
+    add_rule(hub)
+    first = hub.observer.handle_event(Event("e", {"a": 1, "b": [1, 2]}))
+    again = hub.observer.handle_event(Event("e", {"b": [1, 2], "a": 1}))
+    assert again == Accepted(first.id, True, ())
+    for other in ({"a": 1, "b": [2, 1]}, {"a": "1", "b": [1, 2]}, {"a": 1}, {"a": True, "b": [1, 2]}):
+        assert len(emit(hub, data=other)) == 1
+    hub.db.run("UPDATE event_keys SET expires_at = expires_at - interval '59 seconds'")
+    assert emit(hub, data={"a": 1, "b": [1, 2]}) == []
+    hub.db.run("UPDATE event_keys SET expires_at = expires_at - interval '2 seconds'")
+    assert len(emit(hub, data={"a": 1, "b": [1, 2]})) == 1
+
+
+@pytest.mark.parametrize("key", ["race", None])
+def test_two_processes_that_get_one_event_at_once_accept_it_once(alone: Settings, hub: Hub, key: str | None) -> None:
+    add_service(hub, "http://127.0.0.1:9")
+    add_rule(hub)
+    spawn = multiprocessing.get_context("spawn")
+    start, out = spawn.Event(), spawn.Queue()
+    assert alone.database_url
+    args = (alone.database_url.get_secret_value(), str(alone.home), key, start, out)
+    processes = [spawn.Process(target=_accept, args=args) for _ in range(2)]
+    for p in processes:
+        p.start()
+    start.set()
+    results: list[Any] = []
+    threads = [threading.Thread(target=lambda: results.append(_tuple(hub, key))) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    results += [out.get(timeout=30) for _ in processes]
+    for p in processes:
+        p.join(30)
+    assert sum(not duplicate for _, duplicate, _ in results) == 1 and len({uid for uid, _, _ in results}) == 1
+    assert count(hub, "tasks") == count(hub, "events") == 1
+
+
+def _tuple(hub: Hub, key: str | None) -> tuple[str, bool, list[int]]:
+    accepted = hub.observer.handle_event(Event("e", {"n": 1}, key))
+    return accepted.id, accepted.duplicate, list(accepted.tasks)
+
+
+def test_a_bulk_is_answered_in_order_and_knows_its_own_repeats(hub: Hub) -> None:
+    add_service(hub, "http://127.0.0.1:9")
+    add_rule(hub)
+    emit(hub, data={"n": 0})
+    answers = hub.observer.handle_events(
+        [Event("e", {"n": 0}), Event("no", {}), Event("e", {"n": 1}), Event("e", {"n": 2}, "k"), Event("e", {"n": 1}),
+         Event("e", {"n": 9}, "k")]
+    )  # fmt: skip
+    assert [a.duplicate for a in answers] == [True, False, False, False, True, True]
+    assert [len(a.tasks) for a in answers] == [0, 0, 1, 1, 0, 0]
+    assert answers[4].id == answers[2].id and answers[5].id == answers[3].id == "k"
+    rows = hub.db.all("SELECT t.id, e.data FROM tasks t JOIN events e ON e.id = t.event_id ORDER BY t.id")
+    assert [loads(row["data"]) for row in rows] == [{"n": 0}, {"n": 1}, {"n": 2}]
+
+
+def test_one_bad_event_of_a_bulk_leaves_nothing_behind(hub: Hub) -> None:
+    add_service(hub, "http://127.0.0.1:9")
+    add_rule(hub)
+    with pytest.raises(PayloadError, match="name"):
+        hub.observer.handle_events([Event("e", {}), Event("", {})])
+    assert count(hub, "events") == count(hub, "tasks") == count(hub, "event_keys") == count(hub, "names") == 0
+
+
+BAD = [
+    (Event("", {}), "name: must have 1 to 255"),
+    (Event("x" * 256, {}), "name: must have 1 to 255"),
+    (Event("a\x00b", {}), "name: .*no control characters"),
+    (Event("a\nb", {}), "name: .*no control characters"),
+    (Event("a\ud800", {}), "name: holds half a surrogate"),
+    (Event(7, {}), "name: must be a text, not a number"),  # type: ignore[arg-type]
+    (Event("e", {"a": "\ud800"}), "data: holds half a surrogate"),
+    (Event("e", {"a": {1, 2}}), "cannot be written as JSON"),
+    (Event("e", {"a": float("nan")}), "cannot be written as JSON"),
+    (Event("e", {"a": "x" * LIMIT}), "HUB_EVENT_LIMIT"),
+    (Event("e", {}, ""), "id: must have 1 to 255 printable"),
+    (Event("e", {}, "a\x00"), "id: must have 1 to 255 printable"),
+    (Event("e", {}, "\ud800"), "id: must have 1 to 255 printable"),
+]
+
+
+@pytest.mark.parametrize(("event", "why"), BAD, ids=range(len(BAD)))
+@pytest.mark.parametrize("matched", [True, False])
+def test_a_bad_event_is_refused_by_field_and_nothing_is_written(
+    hub: Hub, event: Event, why: str, matched: bool
+) -> None:
+    add_service(hub, "http://127.0.0.1:9")
+    if matched:
+        add_rule(hub, "all", "*")
+    with pytest.raises(PayloadError, match=why):
+        hub.observer.handle_event(event)
+    assert count(hub, "events") == count(hub, "tasks") == count(hub, "event_keys") == count(hub, "names") == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ([], "an event is a JSON object, not an array"), ("x", "not a text"), (None, "not null"), ({}, "name: missing"),
+        ({"name": "e", "date": 1}, "date: unknown field"), ({"data": {}}, "name: must be a text, not null"),
+        ({"name": ["e"]}, "name: must be a text, not an array"), ({"eventname": 5}, "eventname: must be a text"),
+        ({"name": "e", "id": True}, "id: must be a text, not a boolean"),
+        ({"name": "e", "id": {}}, "id: must be a text, not an object"),
+        ({"name": "e", "id": 1.5}, "id: must be a text, not a number"), ({"name": "e", "id": ""}, "id: must have 1"),
+    ],
+)  # fmt: skip
+def test_what_is_no_event_is_refused_by_field(value: Any, why: str) -> None:
+    with pytest.raises(PayloadError, match=why):
+        parse_event(value, limit=LIMIT)
+
+
+def test_both_shapes_of_an_event_are_taken() -> None:
+    assert parse_event({"name": "e", "data": [1], "id": 7}, limit=LIMIT) == Event("e", [1], "7")
+    assert parse_event({"name": "e"}, limit=LIMIT, key="k") == Event("e", {}, "k")
+    moodle = parse_event(USER_LOGGED_IN, limit=LIMIT)
+    assert moodle == Event("\\core\\event\\user_loggedin", USER_LOGGED_IN)
+
+
+def test_a_nul_in_the_data_arrives_as_it_was_sent(hub: Hub, target: HttpTarget) -> None:
+    """PostgreSQL's text knows no NUL and its jsonb refuses \\u0000; Moodle's data may hold it."""
+    add_service(hub, target.url)
+    add_rule(hub, payload={"v": "{{a}}", "w": "<{{a}}>"})
+    (task_id,) = emit(hub, data={"a": "x\x00y"})
+    assert hub.dispatcher.run(task_id) == "delivered"
+    assert target.seen[0].json() == {"v": "x\x00y", "w": "<x\x00y>"}
+    assert hub.views.delivery(hub.views.list_deliveries()[0]["id"])["request_body"]
+
+
+def test_a_disabled_rule_collects_tasks_that_run_when_it_is_enabled(hub: Hub, target: HttpTarget) -> None:
+    """MIH lost them."""
+    add_service(hub, target.url)
+    add_rule(hub, enabled=False)
+    (task_id,) = emit(hub)
+    assert task(hub, task_id)["state"] == "pending" and hub.views.list_tasks()[0]["state"] == "held"
+    assert hub.releaser and not hub.releaser.tick() and hub.dispatcher.run(task_id) == "skipped"
+    assert task(hub, task_id)["attempts"] == 0 and target.seen == []
+    hub.registry.enable_rule("r1", True)
+    assert hub.releaser.tick() and task(hub, task_id)["state"] == "queued"
+    assert hub.dispatcher.run(task_id) == "delivered" and len(target.seen) == 1
+
+
+def test_a_task_whose_service_was_disabled_after_it_was_queued_is_held(hub: Hub, target: HttpTarget) -> None:
+    add_service(hub, target.url)
+    add_rule(hub)
+    (task_id,) = emit(hub)
+    assert task(hub, task_id)["state"] == "queued"
+    hub.registry.enable_service("crm", False)
+    assert hub.dispatcher.run(task_id) == "skipped"
+    row = task(hub, task_id)
+    assert (row["state"], row["attempts"]) == ("pending", 0) and target.seen == []
+    hub.registry.enable_service("crm", True)
+    assert hub.dispatcher.run(task_id) == "delivered"
+
+
+@pytest.mark.parametrize("what", ["rule", "service"])
+def test_a_task_whose_rule_or_service_was_deleted_is_an_orphan_until_somebody_purges_it(
+    hub: Hub, target: HttpTarget, what: str
+) -> None:
+    add_service(hub, target.url)
+    add_rule(hub)
+    (task_id,) = emit(hub)
+    if what == "rule":
+        hub.registry.delete_rule("r1")
+    else:
+        hub.registry.delete_service("crm")
+    assert hub.dispatcher.run(task_id) == "skipped" and target.seen == []
+    assert hub.releaser and not hub.releaser.tick()
+    assert [t["id"] for t in hub.views.list_tasks(orphan=True)] == [task_id] == hub.admin.orphans()
+    assert emit(hub, data={"n": 2}) == []
+    assert hub.admin.cancel(hub.admin.orphans(), who="me", reason="orphan") == [(task_id, "crm")]
+    assert count(hub, "tasks") == 0 and count(hub, "cancellations") == 1 and counts_are_exact(hub)
+
+
+def test_a_new_rule_is_known_to_every_process_at_once(alone: Settings, hub: Hub) -> None:
+    """They keep the configuration in memory, and hear of a change when it commits."""
+    with build(alone, role="web") as other:
+        other.registry.listen()
+        add_service(hub, "http://127.0.0.1:9")
+        wait_for(lambda: other.registry.snapshot().services and other.registry._snapshot)
+        add_rule(hub)
+        wait_for(lambda: emit(other, key=None, data={"n": 1}), 5, "the rule is known")
+        hub.registry.update_rule("r1", {"event": "f"})
+        wait_for(lambda: other.registry.rule("r1").event == "f", 5, "the change is known")
+        hub.registry.delete_rule("r1")
+        wait_for(lambda: not other.registry.rules(), 5, "the deletion is known")
+
+
+def test_a_process_that_lost_its_ear_hears_again(hub: Hub) -> None:
+    """The listening connection may be cut; what changed meanwhile is read when it is back."""
+    hub.registry.listen()
+    add_service(hub, "http://127.0.0.1:9")
+    wait_for(lambda: hub.registry._listening is not None and hub.registry.services())
+    hub.db.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%%'"
+               " AND datname = current_database()")  # fmt: skip
+    hub.db.run("INSERT INTO rules (name, event, service_id) SELECT 'sql', 'e', id FROM services")
+    wait_for(lambda: [r.name for r in hub.registry.rules()] == ["sql"], 10, "the rule is known")
+
+
+def test_without_a_database_nothing_is_accepted(hub: Hub) -> None:
+    """The sender hears it, and sends again."""
+    add_service(hub, "http://127.0.0.1:9")
+    add_rule(hub)
+    hub.db.close()
+    with pytest.raises(UnavailableError):
+        emit(hub)

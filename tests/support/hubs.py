@@ -1,0 +1,79 @@
+"""A hub for tests: put together, with services and rules, and short ways to look into its ledger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hub.app import Hub
+from hub.definitions import RuleSpec, ServiceSpec, parse_spec
+from hub.models import Event, Rule, Service
+from hub.store.database import Row
+
+USER_LOGGED_IN = {
+    "eventname": "\\core\\event\\user_loggedin", "component": "core", "action": "loggedin", "target": "user",
+    "objecttable": "user", "objectid": 5, "crud": "r", "edulevel": 0, "contextid": 1, "contextlevel": 10,
+    "contextinstanceid": 0, "userid": 5, "courseid": 0, "relateduserid": None, "anonymous": 0,
+    "other": {"username": "student1"}, "timecreated": 1708258939,
+}  # fmt: skip
+
+
+def add_service(hub: Hub, url: str, name: str = "crm", **fields: Any) -> Service:
+    """A REST service that gives up quickly; `fields` are those of `ServiceSpec`."""
+    spec = {"name": name, "type": "rest", "base_url": url, "timeout": 2, "max_retries": 1, "retry_backoff": 0.01}
+    return hub.registry.add_service(parse_spec(ServiceSpec, spec | fields))
+
+
+def add_rule(hub: Hub, name: str = "r1", event: str = "e", service: str = "crm", **fields: Any) -> Rule:
+    """A rule; `fields` are those of `RuleSpec`."""
+    return hub.registry.add_rule(
+        parse_spec(RuleSpec, {"name": name, "event": event, "service": service, "endpoint": "/x"} | fields)
+    )
+
+
+def emit(hub: Hub, name: str = "e", data: Any = None, key: str | None = None) -> list[int]:
+    """Accept one event; the ids of its tasks."""
+    return list(hub.observer.handle_event(Event(name, {"n": 1} if data is None else data, key)).tasks)
+
+
+def emit_many(hub: Hub, count: int, name: str = "e", start: int = 0) -> list[int]:
+    """Accept `count` different events in one call; the ids of their tasks."""
+    accepted = hub.observer.handle_events([Event(name, {"n": n}) for n in range(start, start + count)])
+    return [task for a in accepted for task in a.tasks]
+
+
+def task(hub: Hub, task_id: int) -> Row:
+    """The row of a task; it must be there."""
+    row = hub.db.one("SELECT *, extract(epoch FROM next_run_at - now())::float8 AS due_in FROM tasks WHERE id = %s",
+                     [task_id])  # fmt: skip
+    assert row is not None, f"no task {task_id}"
+    return row
+
+
+def count(hub: Hub, what: str) -> int:
+    """Rows of a table of the hub."""
+    tables = {
+        "tasks": "SELECT count(*) AS n FROM tasks", "events": "SELECT count(*) AS n FROM events",
+        "event_keys": "SELECT count(*) AS n FROM event_keys", "deliveries": "SELECT count(*) AS n FROM deliveries",
+        "dead_letters": "SELECT count(*) AS n FROM dead_letters", "names": "SELECT count(*) AS n FROM event_names",
+        "delivered": "SELECT count(DISTINCT task_id) AS n FROM deliveries WHERE success AND direction = 'outbound'",
+        "running": "SELECT count(*) AS n FROM tasks WHERE state = 'running'",
+        "queued": "SELECT count(*) AS n FROM tasks WHERE state = 'queued'",
+        "cancellations": "SELECT count(*) AS n FROM cancellations",
+    }  # fmt: skip
+    row = hub.db.one(tables[what].encode())  # type: ignore[arg-type]
+    assert row is not None
+    return int(row["n"])
+
+
+def due_now(hub: Hub) -> None:
+    """Let time pass for every task that waits for its next attempt."""
+    hub.db.run("UPDATE tasks SET state = 'pending', next_run_at = now() WHERE state = 'delayed'")
+
+
+def counts_are_exact(hub: Hub) -> bool:
+    """Whether the running totals are what counting the tasks gives."""
+    return not hub.db.all(
+        "SELECT service_id, rule_id, state, sum(n) FROM ("
+        " SELECT service_id, rule_id, state, n FROM task_counts UNION ALL"
+        " SELECT service_id, rule_id, state, -1 FROM tasks) x GROUP BY 1, 2, 3 HAVING sum(n) <> 0"
+    )
