@@ -15,7 +15,7 @@ from hub.models import Accepted, Event
 from hub.observer import parse_event
 from hub.settings import Settings
 from tests.servers import HttpTarget
-from tests.support.hubs import USER_LOGGED_IN, add_rule, add_service, count, counts_are_exact, emit, task
+from tests.support.hubs import USER_LOGGED_IN, add_rule, add_service, attempt, count, counts_are_exact, emit, task
 from tests.support.processes import wait_for
 
 LIMIT = 1_048_576
@@ -198,7 +198,7 @@ def test_a_nul_in_the_data_arrives_as_it_was_sent(hub: Hub, target: HttpTarget) 
     add_service(hub, target.url)
     add_rule(hub, payload={"v": "{{a}}", "w": "<{{a}}>"})
     (task_id,) = emit(hub, data={"a": "x\x00y"})
-    assert hub.dispatcher.run(task_id) == "delivered"
+    assert attempt(hub, task_id) == "delivered"
     assert target.seen[0].json() == {"v": "x\x00y", "w": "<x\x00y>"}
     assert hub.views.delivery(hub.views.list_deliveries()[0]["id"])["request_body"]
 
@@ -209,11 +209,11 @@ def test_a_disabled_rule_collects_tasks_that_run_when_it_is_enabled(hub: Hub, ta
     add_rule(hub, enabled=False)
     (task_id,) = emit(hub)
     assert task(hub, task_id)["state"] == "pending" and hub.views.list_tasks()[0]["state"] == "held"
-    assert hub.releaser and not hub.releaser.tick() and hub.dispatcher.run(task_id) == "skipped"
+    assert hub.releaser and not hub.releaser.tick() and attempt(hub, task_id) == "skipped"
     assert task(hub, task_id)["attempts"] == 0 and target.seen == []
     hub.registry.enable_rule("r1", True)
     assert hub.releaser.tick() and task(hub, task_id)["state"] == "queued"
-    assert hub.dispatcher.run(task_id) == "delivered" and len(target.seen) == 1
+    assert attempt(hub, task_id) == "delivered" and len(target.seen) == 1
 
 
 def test_a_task_whose_service_was_disabled_after_it_was_queued_is_held(hub: Hub, target: HttpTarget) -> None:
@@ -222,11 +222,11 @@ def test_a_task_whose_service_was_disabled_after_it_was_queued_is_held(hub: Hub,
     (task_id,) = emit(hub)
     assert task(hub, task_id)["state"] == "queued"
     hub.registry.enable_service("crm", False)
-    assert hub.dispatcher.run(task_id) == "skipped"
+    assert attempt(hub, task_id) == "skipped"
     row = task(hub, task_id)
     assert (row["state"], row["attempts"]) == ("pending", 0) and target.seen == []
     hub.registry.enable_service("crm", True)
-    assert hub.dispatcher.run(task_id) == "delivered"
+    assert attempt(hub, task_id) == "delivered"
 
 
 @pytest.mark.parametrize("what", ["rule", "service"])
@@ -240,7 +240,7 @@ def test_a_task_whose_rule_or_service_was_deleted_is_an_orphan_until_somebody_pu
         hub.registry.delete_rule("r1")
     else:
         hub.registry.delete_service("crm")
-    assert hub.dispatcher.run(task_id) == "skipped" and target.seen == []
+    assert attempt(hub, task_id) == "skipped" and target.seen == []
     assert hub.releaser and not hub.releaser.tick()
     assert [t["id"] for t in hub.views.list_tasks(orphan=True)] == [task_id] == hub.admin.orphans()
     assert emit(hub, data={"n": 2}) == []

@@ -6,6 +6,7 @@ from typing import Any
 
 from hub.app import Hub
 from hub.definitions import RuleSpec, ServiceSpec, parse_spec
+from hub.dispatch import AttemptFailed
 from hub.models import Event, Rule, Service
 from hub.store.database import Row
 
@@ -39,6 +40,17 @@ def emit_many(hub: Hub, count: int, name: str = "e", start: int = 0) -> list[int
     """Accept `count` different events in one call; the ids of their tasks."""
     accepted = hub.observer.handle_events([Event(name, {"n": n}) for n in range(start, start + count)])
     return [task for a in accepted for task in a.tasks]
+
+
+def attempt(hub: Hub, task_id: int) -> str:
+    """One attempt, settled, as a worker does it: delivered, parked, skipped or failed."""
+    try:
+        return hub.dispatcher.run(task_id)
+    except AttemptFailed as e:
+        hub.retries.settle(e)
+        return "failed"
+    finally:
+        assert hub.ledger.flush(10)
 
 
 def task(hub: Hub, task_id: int) -> Row:
