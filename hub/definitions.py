@@ -9,7 +9,7 @@ import re
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from hub.codec import dumps, loads
 from hub.errors import ConfigError, PayloadError
@@ -82,7 +82,7 @@ class ServiceSpec(_Spec):
     retry_backoff: float = Field(1.0, ge=0, le=60, description="Seconds before the second try; doubles, at most 60.")
     cb_failure_threshold: int = Field(5, ge=0, le=1000, description="Failures in a row that open the circuit; 0: off.")
     cb_cooldown: float = Field(30.0, gt=0, le=86400, description="Seconds an open circuit waits before its probe.")
-    response_queue: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    response_queue: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_no_control)] | None = None
     headers: Headers = {}
     secret_headers: Headers = {}
     signing_secret: Line | None = Field(None, description="Standard Webhooks secret (`whsec_...`) for requests.")
@@ -94,7 +94,7 @@ class ServiceSpec(_Spec):
     rate_limit: float | None = Field(None, gt=0, le=100_000, description="Most attempts per second.")
     max_attempts: int | None = Field(None, ge=1, le=100)
     retry_delays: list[Annotated[float, Field(ge=0, le=604_800)]] | None = Field(None, min_length=1, max_length=100)
-    mask: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
+    mask: list[Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_control)]] = Field(
         [], description="Payload paths shown as *** in the log."
     )
 
@@ -191,6 +191,8 @@ class RuleSpec(_Spec):
     def _checked(self) -> RuleSpec:
         _no_control(self.event)
         _no_control(self.endpoint)
+        if "\x00" in (self.template() or ""):
+            raise ValueError("payload: NUL is not allowed")
         try:
             check_template(self.template())
         except PayloadError as e:

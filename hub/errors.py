@@ -5,8 +5,10 @@
     HubError
     ├── ConfigError            a setting, file or service definition is wrong; says which field
     ├── NotFoundError          no such service, rule, task, dead letter
-    ├── ConflictError          somebody else changed it first, or the name is taken
+    ├── ConflictError          the name is taken
+    │   └── StaleError         somebody else changed it first
     ├── PayloadError           event data or a template cannot become a request
+    │   └── TooLargeError      it is more than a limit allows
     ├── UnavailableError       the hub's own database or broker is down: never a service's fault
     └── DeliveryError          one attempt failed; `.outcome` is the metric label
         ├── CircuitOpenError(retry_after)    nothing was sent
@@ -51,8 +53,16 @@ class ConflictError(HubError):
     """The thing exists already, or has changed since it was read."""
 
 
+class StaleError(ConflictError):
+    """The thing has changed since it was read: read it again."""
+
+
 class PayloadError(HubError):
     """Event data, a template or a body is not usable; the text says where and why."""
+
+
+class TooLargeError(PayloadError):
+    """It has more bytes than a limit allows; the text names both."""
 
 
 class UnavailableError(HubError):

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from hub import rules
 from hub.codec import canonical, dumps
-from hub.errors import HubError, PayloadError
+from hub.errors import HubError, PayloadError, TooLargeError
 from hub.hooks import Hooks
 from hub.models import JSON, Accepted, Event, Rule, TaskState
 from hub.store.database import Connection
@@ -25,6 +25,7 @@ from hub.store.registry import Registry
 
 _SEEN_AGAIN = 60.0  # seconds after which a name's sample is refreshed
 _SAMPLE_LIMIT = 65536
+_NESTED = 200  # deeper JSON may be read here, and not where a worker is deeper in its stack
 
 
 class HandOver(Protocol):
@@ -89,12 +90,29 @@ def check_event(event: Event, *, limit: int, field: str = "name") -> Event:
     except UnicodeEncodeError:
         raise PayloadError(f"{field}: holds half a surrogate pair") from None
     try:
-        size = len(dumps(event.data).encode())
+        text = dumps(event.data)
+        size = len(text.encode())
     except UnicodeEncodeError:
         raise PayloadError("data: holds half a surrogate pair (\\ud800-\\udfff)") from None
     if size > limit:
-        raise PayloadError(f"data: {size} bytes are more than the limit of {limit} (HUB_EVENT_LIMIT)")
+        raise TooLargeError(f"data: {size} bytes are more than the limit of {limit} (HUB_EVENT_LIMIT)")
+    if text.count("[") + text.count("{") > _NESTED and _deeper_than(event.data, _NESTED):
+        raise PayloadError(f"data: nested more than {_NESTED} deep")
     return event
+
+
+def _deeper_than(value: JSON, levels: int) -> bool:
+    level = [value]
+    for _ in range(levels):
+        level = [
+            v
+            for parent in level
+            for v in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(v, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _kind(value: object) -> str:

@@ -38,6 +38,12 @@ WITH given AS (
 SELECT n.ord, m.id, m.service_id, m.state FROM numbered n LEFT JOIN made m ON m.event_id = n.id ORDER BY n.ord, m.id
 """
 
+_ONCE = """
+INSERT INTO event_keys AS k (key, uid, expires_at)
+VALUES (%(key)s, %(uid)s, now() + make_interval(secs => %(secs)s))
+ON CONFLICT (key) DO UPDATE SET uid = excluded.uid, expires_at = excluded.expires_at WHERE k.expires_at < now()
+RETURNING uid
+"""
 _SEEN = """
 INSERT INTO event_names (name, sample) SELECT * FROM unnest(%s::text[], %s::text[])
 ON CONFLICT (name) DO UPDATE SET last_seen = now(), sample = excluded.sample
@@ -117,6 +123,13 @@ class Intake:
             for i in repeated:
                 written[i].uid = first.get(events[i].key, written[i].uid)
         return written
+
+    def once(self, conn: Connection, key: bytes, uid: str) -> str:
+        """Within `conn`'s transaction: `uid`, or the one that was first given for this key within 24 h."""
+        row = conn.execute(_ONCE, {"key": key, "uid": uid, "secs": KEY_WINDOW}).fetchone()
+        if row is None:  # the first one's transaction has been waited for
+            row = conn.execute("SELECT uid FROM event_keys WHERE key = %s", [key]).fetchone()
+        return str(row[0]) if row else uid
 
     def seen(self, samples: dict[str, str]) -> None:
         """Remember event names with their latest data, for suggestions and previews."""

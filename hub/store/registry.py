@@ -7,8 +7,9 @@ snapshot. A process without a listener (a CLI command) reads it once.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import psycopg
@@ -16,8 +17,8 @@ import structlog
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from hub.definitions import RuleSpec, ServiceSpec, join_password, parse_spec, template_value
-from hub.errors import ConfigError, ConflictError, HubError, NotFoundError, UnavailableError
+from hub.definitions import RuleSpec, ServiceSpec, join_password, parse_spec, split_password, template_value
+from hub.errors import ConfigError, ConflictError, HubError, NotFoundError, StaleError, UnavailableError
 from hub.models import Rule, Service, ServiceType
 from hub.store.database import Connection, Database, Row
 from hub.store.vault import Vault
@@ -37,6 +38,8 @@ _PLAIN_OPTIONS = (
     "headers", "ca_file", "client_cert", "client_key", "rate_limit", "max_attempts", "retry_delays", "mask",
 )  # fmt: skip
 _LISTEN_RETRY = 1.0
+_MASK = "***"
+Found = TypeVar("Found", Service, Rule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +190,11 @@ class Registry:
         """Change fields of a service (those of `ServiceSpec`); secrets that are not named stay.
 
         Raises:
-            ConflictError: it has changed since `version`, or the new name is taken.
+            StaleError: it has changed since `version`.
+            ConflictError: the new name is taken.
             ConfigError: the result would not be a valid service.
         """
-        current = self.service(name)
+        current = self._current(self.service, name, version)
         merged = _merge(service_document(current, secrets=True), changes)
         spec: ServiceSpec = parse_spec(ServiceSpec, merged)
         columns, secrets = spec.split()
@@ -216,7 +220,7 @@ class Registry:
             except psycopg.errors.UniqueViolation:
                 raise ConflictError(f"there is a service named {spec.name!r} already") from None
             if row is None:
-                raise ConflictError(f"service {name!r} was changed by somebody else; read it again")
+                raise _stale("service", name)
         self.invalidate()
         return self._service(row)
 
@@ -224,14 +228,21 @@ class Registry:
         """Enable or disable; tasks of a disabled service are held, not lost."""
         self._touch("services", self.service(name).id, enabled)
 
-    def delete_service(self, name: str) -> int:
-        """Delete a service and its rules; their tasks become orphans. Returns how many rules went."""
-        service = self.service(name)
+    def delete_service(self, name: str, version: int | None = None) -> int:
+        """Delete a service and its rules; their tasks become orphans. Returns how many rules went.
+
+        Raises:
+            StaleError: it has changed since `version`.
+        """
+        service = self._current(self.service, name, version)
         with self._db.transaction() as conn:
-            conn.execute(
-                "UPDATE services SET deleted_at = now(), secrets = NULL, version = version + 1 WHERE id = %s",
-                [service.id],
+            deleted = conn.execute(
+                "UPDATE services SET deleted_at = now(), secrets = NULL, version = version + 1"
+                " WHERE id = %(id)s AND deleted_at IS NULL AND version = coalesce(%(version)s, version)",
+                {"id": service.id, "version": version},
             )
+            if not deleted.rowcount:
+                raise _stale("service", name)
             gone = conn.execute(
                 "UPDATE rules SET deleted_at = now(), version = version + 1"
                 " WHERE service_id = %s AND deleted_at IS NULL",
@@ -279,7 +290,7 @@ class Registry:
 
     def update_rule(self, name: str, changes: dict[str, Any], version: int | None = None) -> Rule:
         """Change fields of a rule (those of `RuleSpec`); raises as `update_service` does."""
-        current = self.rule(name)
+        current = self._current(self.rule, name, version)
         spec: RuleSpec = parse_spec(RuleSpec, {**rule_document(current), **changes})
         service = self.service(spec.service)
         seen = version if version is not None else current.version
@@ -295,7 +306,7 @@ class Registry:
             except psycopg.errors.UniqueViolation:
                 raise ConflictError(f"there is a rule named {spec.name!r} already") from None
             if row is None:
-                raise ConflictError(f"rule {name!r} was changed by somebody else; read it again")
+                raise _stale("rule", name)
         self.invalidate()
         return _rule(row)
 
@@ -303,11 +314,30 @@ class Registry:
         """Enable or disable; tasks of a disabled rule are held, not lost."""
         self._touch("rules", self.rule(name).id, enabled)
 
-    def delete_rule(self, name: str) -> None:
-        """Delete a rule; its tasks become orphans, to be purged by a person."""
-        rule = self.rule(name)
-        self._db.run("UPDATE rules SET deleted_at = now(), version = version + 1 WHERE id = %s", [rule.id])
+    def delete_rule(self, name: str, version: int | None = None) -> None:
+        """Delete a rule; its tasks become orphans, to be purged by a person. Raises as `delete_service` does."""
+        rule = self._current(self.rule, name, version)
+        deleted = self._db.run(
+            "UPDATE rules SET deleted_at = now(), version = version + 1"
+            " WHERE id = %(id)s AND deleted_at IS NULL AND version = coalesce(%(version)s, version)",
+            {"id": rule.id, "version": version},
+        )
+        if not deleted:
+            raise _stale("rule", name)
         self.invalidate()
+
+    def _current(self, find: Callable[[str], Found], name: str, version: int | None) -> Found:
+        """What is to be changed, as new as the version that somebody saw of it.
+
+        Another process may have shown them a version of which this one has not heard yet.
+        """
+        if version is not None and find(name).version != version:
+            self.invalidate()
+        return find(name)
+
+
+def _stale(kind: str, name: str) -> StaleError:
+    return StaleError(f"{kind} {name!r} was changed by somebody else; read it again")
 
 
 def _rule(row: Row) -> Rule:
@@ -329,12 +359,34 @@ def _merge(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         old, new = document.get(part), changes.get(part)
         if isinstance(old, dict) and isinstance(new, dict) and new.get("type", old.get("type")) == old.get("type"):
             merged[part] = {**old, **new}
-    if "base_url" in changes and isinstance(changes["base_url"], str) and "***" in changes["base_url"]:
-        raise ConfigError("the password is masked (***); give the whole URL", field="base_url")
-    return merged
+    url = changes.get("base_url")
+    if isinstance(url, str) and _MASK in url:
+        if url != _masked_url(document["base_url"]):
+            raise ConfigError("the password is masked (***); give the whole URL", field="base_url")
+        merged["base_url"] = document["base_url"]
+    for part in ("auth", "inbound", "secret_headers"):
+        if isinstance(merged.get(part), dict):
+            merged[part] = _unmasked(merged[part], document.get(part) or {}, f"{part}.")
+    return _unmasked(merged, document, "")
 
 
-def service_document(service: Service, *, secrets: bool = False, mask: str = "***") -> dict[str, Any]:
+def _masked_url(url: str) -> str:
+    plain, password = split_password(url)
+    return url if password is None else join_password(plain, _MASK)
+
+
+def _unmasked(given: dict[str, Any], known: dict[str, Any], where: str) -> dict[str, Any]:
+    """What was read masked and is written back so means the secret that is there."""
+    found = dict(given)
+    for key, value in given.items():
+        if value == _MASK and (where or key.startswith("signing_secret")):
+            if not isinstance(known.get(key), str):
+                raise ConfigError("is masked (***), and there is none to keep; give it", field=where + key)
+            found[key] = known[key]
+    return found
+
+
+def service_document(service: Service, *, secrets: bool = False, mask: str = _MASK) -> dict[str, Any]:
     """A service as people write it (the apply file's shape); secrets masked unless asked for."""
     known = service.secrets
 
