@@ -15,7 +15,40 @@ Read the package in the order in which an event travels:
 11. `responses`      answers that services publish to response queues
 12. `schedule`       the minute tick and what it runs
 
+From any Python program: `hub.emit(name, data)` and `hub.request(service, endpoint, payload)`.
+
 `store` keeps all of it in PostgreSQL, `tasks` runs it on Dramatiq, `app` puts it together.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hub.models import JSON, Accepted, Delivery
+
 __version__ = "0.1.0"
+__all__ = ["emit", "request"]
+
+
+def emit(name: str, data: JSON = None, *, id: str | None = None) -> Accepted:
+    """Hand one event to the hub; see `hub.api.emit`."""
+    from hub import api  # late: `import hub` stays cheap
+
+    return api.emit(name, data, id=id)
+
+
+def request(
+    service: str,
+    endpoint: str = "",
+    payload: JSON = None,
+    *,
+    method: str = "POST",
+    headers: Mapping[str, str] | None = None,
+    idempotency_key: str | None = None,
+) -> Delivery:
+    """Send one request to a service now; see `hub.api.request`."""
+    from hub import api
+
+    return api.request(service, endpoint, payload, method=method, headers=headers, idempotency_key=idempotency_key)

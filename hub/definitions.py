@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from hub.codec import dumps, loads
 from hub.errors import ConfigError, PayloadError
-from hub.rules import check_conditions, check_template
+from hub.rules import check_conditions, check_endpoint, check_template
 
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")]
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")
@@ -197,6 +197,10 @@ class RuleSpec(_Spec):
             check_template(self.template())
         except PayloadError as e:
             raise ValueError(f"payload: {e}") from None
+        try:
+            check_endpoint(self.endpoint)
+        except PayloadError as e:
+            raise ValueError(f"endpoint: {e}") from None
         try:
             check_conditions(self.conditions)
         except PayloadError as e:

@@ -122,6 +122,10 @@ class Schedule:
         """The next runs of an expression that is not saved yet; raises `ConfigError`."""
         return next_runs(parse_cron(cron, seed=self._store.seed(name)), self.zone, self._now(), n)
 
+    def tidy(self, name: str, cron: str) -> str:
+        """The expression as `set` would keep it; raises `ConfigError`."""
+        return parse_cron(cron, seed=self._store.seed(name))
+
     def set(self, name: str, cron: str) -> ScheduledTask:
         """Change the expression; counts from the next minute, in every process.
 

@@ -6,6 +6,7 @@ with a unit: `90s`, `15m`, `12h`, `3d`.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -144,6 +145,11 @@ class Settings(BaseSettings):
         if not self.retry_delays:
             return 0.0
         return self.retry_delays[min(attempt, len(self.retry_delays)) - 1]
+
+
+def from_environment(name: str) -> str | None:
+    """A variable that a person named: `${NAME}` in an apply file, `env:NAME` on the command line."""
+    return os.environ.get(name)
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -10,17 +10,17 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import psycopg
 import structlog
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from hub.definitions import RuleSpec, ServiceSpec, join_password, parse_spec, split_password, template_value
-from hub.errors import ConfigError, ConflictError, HubError, NotFoundError, StaleError, UnavailableError
+from hub.definitions import RuleSpec, ServiceSpec, parse_spec
+from hub.errors import ConflictError, HubError, NotFoundError, StaleError, UnavailableError
 from hub.models import Rule, Service, ServiceType
 from hub.store.database import Connection, Database, Row
+from hub.store.documents import check_rule, check_service, merge, rule_document, service_document
 from hub.store.vault import Vault
 
 log = structlog.get_logger("hub.registry")
@@ -34,11 +34,14 @@ _SELECT_RULES = """
 SELECT r.*, s.name AS service, s.enabled AS service_enabled
 FROM rules r JOIN services s ON s.id = r.service_id AND s.deleted_at IS NULL
 WHERE r.deleted_at IS NULL ORDER BY r.name"""
-_PLAIN_OPTIONS = (
-    "headers", "ca_file", "client_cert", "client_key", "rate_limit", "max_attempts", "retry_delays", "mask",
-)  # fmt: skip
+# What was held must not die of age the moment it may run again.
+_GRACE = {
+    "services": "UPDATE tasks SET expires_at = now() + interval '1 hour'"
+    " WHERE service_id = %s AND expires_at < now() + interval '1 hour'",
+    "rules": "UPDATE tasks SET expires_at = now() + interval '1 hour'"
+    " WHERE rule_id = %s AND expires_at < now() + interval '1 hour'",
+}
 _LISTEN_RETRY = 1.0
-_MASK = "***"
 Found = TypeVar("Found", Service, Rule)
 
 
@@ -161,6 +164,7 @@ class Registry:
 
     def add_service(self, spec: ServiceSpec) -> Service:
         """Create a service; raises `ConflictError` when the name is taken."""
+        check_service(spec)
         columns, secrets = spec.split()
         with self._db.transaction() as conn:
             row = self._insert_service(conn, columns, secrets, spec.name)
@@ -195,8 +199,9 @@ class Registry:
             ConfigError: the result would not be a valid service.
         """
         current = self._current(self.service, name, version)
-        merged = _merge(service_document(current, secrets=True), changes)
+        merged = merge(service_document(current, secrets=True), changes)
         spec: ServiceSpec = parse_spec(ServiceSpec, merged)
+        check_service(spec)
         columns, secrets = spec.split()
         values = {
             **columns,
@@ -258,6 +263,8 @@ class Registry:
         }
         with self._db.transaction() as conn:
             conn.execute(sql[table].encode(), [enabled, row_id])
+            if enabled:
+                conn.execute(_GRACE[table].encode(), [row_id])
         self.invalidate()
 
     def rotate_secrets(self) -> int:
@@ -273,6 +280,7 @@ class Registry:
     def add_rule(self, spec: RuleSpec) -> Rule:
         """Create a rule; raises `ConflictError` (name taken) or `NotFoundError` (no such service)."""
         service = self.service(spec.service)
+        check_rule(spec, service.type.value)
         with self._db.transaction() as conn, conn.cursor(row_factory=dict_row) as cur:
             try:
                 row = cur.execute(
@@ -293,6 +301,7 @@ class Registry:
         current = self._current(self.rule, name, version)
         spec: RuleSpec = parse_spec(RuleSpec, {**rule_document(current), **changes})
         service = self.service(spec.service)
+        check_rule(spec, service.type.value)
         seen = version if version is not None else current.version
         with self._db.transaction() as conn, conn.cursor(row_factory=dict_row) as cur:
             try:
@@ -352,104 +361,4 @@ def _rule_values(spec: RuleSpec, service: Service) -> list[Any]:
     ]  # fmt: skip
 
 
-def _merge(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Changes over a document; `auth` and `inbound` merge by key unless auth's type changes."""
-    merged = {**document, **changes}
-    for part in ("auth", "inbound"):
-        old, new = document.get(part), changes.get(part)
-        if isinstance(old, dict) and isinstance(new, dict) and new.get("type", old.get("type")) == old.get("type"):
-            merged[part] = {**old, **new}
-    url = changes.get("base_url")
-    if isinstance(url, str) and _MASK in url:
-        if url != _masked_url(document["base_url"]):
-            raise ConfigError("the password is masked (***); give the whole URL", field="base_url")
-        merged["base_url"] = document["base_url"]
-    for part in ("auth", "inbound", "secret_headers"):
-        if isinstance(merged.get(part), dict):
-            merged[part] = _unmasked(merged[part], document.get(part) or {}, f"{part}.")
-    return _unmasked(merged, document, "")
-
-
-def _masked_url(url: str) -> str:
-    plain, password = split_password(url)
-    return url if password is None else join_password(plain, _MASK)
-
-
-def _unmasked(given: dict[str, Any], known: dict[str, Any], where: str) -> dict[str, Any]:
-    """What was read masked and is written back so means the secret that is there."""
-    found = dict(given)
-    for key, value in given.items():
-        if value == _MASK and (where or key.startswith("signing_secret")):
-            if not isinstance(known.get(key), str):
-                raise ConfigError("is masked (***), and there is none to keep; give it", field=where + key)
-            found[key] = known[key]
-    return found
-
-
-def service_document(service: Service, *, secrets: bool = False, mask: str = _MASK) -> dict[str, Any]:
-    """A service as people write it (the apply file's shape); secrets masked unless asked for."""
-    known = service.secrets
-
-    def show(key: str) -> str:
-        return known[key] if secrets else mask
-
-    o = service.options
-    auth: dict[str, Any] = {"type": service.auth_type}
-    if "token" in known:
-        auth["token"] = show("token")
-    if o.get("apikey_header"):
-        auth["header"] = o["apikey_header"]
-    if o.get("username"):
-        auth["username"] = o["username"]
-    url = service.base_url
-    if "password" in known:
-        if service.auth_type == "basic":
-            auth["password"] = show("password")
-        else:
-            url = join_password(url, quote(known["password"], safe="") if secrets else mask)
-    if service.auth_type == "oauth2":
-        auth.update(o.get("oauth2", {}), client_secret=show("client_secret"))
-    document: dict[str, Any] = {
-        "name": service.name,
-        "type": service.type.value,
-        "base_url": url,
-        "enabled": service.enabled,
-        "auth": auth,
-        "timeout": service.timeout,
-        "max_retries": service.max_retries,
-        "retry_backoff": service.retry_backoff,
-        "cb_failure_threshold": service.cb_failure_threshold,
-        "cb_cooldown": service.cb_cooldown,
-        "response_queue": service.response_queue,
-    }
-    for key in _PLAIN_OPTIONS:
-        if key in o:
-            document[key] = o[key]
-    secret_headers = {k.removeprefix("header:"): show(k) for k in known if k.startswith("header:")}
-    if secret_headers:
-        document["secret_headers"] = secret_headers
-    for key in ("signing_secret", "signing_secret_old"):
-        if key in known:
-            document[key] = show(key)
-    inbound = {k.removeprefix("inbound_"): show(k) for k in known if k.startswith("inbound_")}
-    if inbound:
-        document["inbound"] = inbound
-    return document
-
-
-def rule_document(rule: Rule) -> dict[str, Any]:
-    """A rule as people write it."""
-    return {
-        "name": rule.name,
-        "event": rule.event,
-        "service": rule.service,
-        "endpoint": rule.endpoint,
-        "method": rule.method,
-        "payload": template_value(rule.payload),
-        "conditions": rule.conditions,
-        "strict": rule.strict,
-        "enabled": rule.enabled,
-    }
-
-
-__all__ = ["HubError", "Registry", "Snapshot", "rule_document", "service_document"]
+__all__ = ["HubError", "Registry", "Snapshot", "check_rule", "check_service", "rule_document", "service_document"]

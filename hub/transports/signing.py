@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from standardwebhooks import Webhook
 
-from hub.errors import InvalidPayloadError
+from hub.errors import ConfigError, InvalidPayloadError
 
 
 class Signer:
@@ -39,6 +39,15 @@ NAMES = ("signing_secret", "signing_secret_old")
 def signer(secrets: Mapping[str, str]) -> Signer | None:
     """A signer when the service has a signing secret."""
     return Signer(secrets) if secrets.get("signing_secret") else None
+
+
+def check_secret(field: str, secret: str | None) -> None:
+    """Raises `ConfigError` when it cannot sign."""
+    if secret:
+        try:
+            _hook("it", secret)
+        except InvalidPayloadError as e:
+            raise ConfigError(str(e), field=field) from None
 
 
 def _hook(name: str, secret: str) -> Webhook:

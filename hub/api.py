@@ -1,0 +1,95 @@
+"""The hub from any Python program: `hub.emit()` and `hub.request()`. One hub per process, made at the first call."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from typing import TYPE_CHECKING
+
+from hub.app import Hub, build
+from hub.codec import dumps
+from hub.errors import DeliveryError, HubError
+from hub.models import JSON, Accepted, Delivery, Event, Request
+from hub.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_lock = threading.Lock()
+_hub: Hub | None = None
+
+
+def _get() -> Hub:
+    global _hub
+    with _lock:
+        if _hub is None:
+            _hub = build(load_settings(), role="cli")
+            _hub.registry.listen()
+            atexit.register(close)
+        return _hub
+
+
+def close() -> None:
+    """Close this process's connections; the next call opens them again."""
+    global _hub
+    with _lock:
+        if _hub is not None:
+            _hub.close()
+            _hub = None
+
+
+def emit(name: str, data: JSON = None, *, id: str | None = None) -> Accepted:
+    """Hand one event to the hub; when this returns, it is safe.
+
+    Args:
+        name: the event's name.
+        data: any JSON value; None stands for an empty object.
+        id: your own id: accepted once in 24 hours.
+
+    Raises:
+        PayloadError: the event is not usable; says which field.
+        UnavailableError: the database is away; nothing was accepted.
+    """
+    return _get().observer.handle_event(Event(name, {} if data is None else data, id))
+
+
+def request(
+    service: str,
+    endpoint: str = "",
+    payload: JSON = None,
+    *,
+    method: str = "POST",
+    headers: Mapping[str, str] | None = None,
+    idempotency_key: str | None = None,
+) -> Delivery:
+    """Send one request to a service now: breaker, retry policy, transport and log, as a task's attempt has them.
+
+    Returns:
+        The logged delivery: `status`, `response_body` (text, bounded), `latency_ms`, `tries`.
+
+    Raises:
+        NotFoundError: no such service.
+        CircuitOpenError: the circuit is open; `.retry_after` seconds.
+        DeliveryError: it failed; `.delivery` is what was logged.
+        UnavailableError: the hub's database is away.
+    """
+    hub = _get()
+    body = None if payload is None else dumps(payload)
+    wanted = Request(
+        endpoint=endpoint,
+        method=method.upper(),
+        body=body,
+        headers=dict(headers or {}),
+        idempotency_key=idempotency_key,
+    )
+    target = hub.registry.service(service)
+    if not target.enabled:
+        raise HubError(f"service {service!r} is disabled")
+    try:
+        delivery = hub.gateway.execute_request(target, wanted)
+    except DeliveryError as e:
+        if e.delivery is not None:
+            hub.log.add([e.delivery])
+        raise
+    hub.log.add([delivery])
+    return delivery

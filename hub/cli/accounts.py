@@ -1,0 +1,151 @@
+"""`hub user` and `hub token`: who may use console and API."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+
+from hub.cli.common import JsonFlag, Yes, confirm, open_hub, print_json, show_rows, usage
+from hub.cli.fields import secret
+
+users = typer.Typer(no_args_is_help=True, help="Users of the console.", rich_markup_mode=None)
+tokens = typer.Typer(no_args_is_help=True, help="API tokens.", rich_markup_mode=None)
+Name = Annotated[str, typer.Argument()]
+Password = Annotated[str | None, typer.Option("--password", help="@file or env:NAME; else it is asked for.")]
+_ROLES = ("view", "manage")
+_SCOPES = ("ingest", "view", "manage")
+
+
+def _password(given: str | None) -> str:
+    if given is not None:
+        return secret(given)
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
+
+
+@users.command("add")
+def add_user(
+    name: Name,
+    role: Annotated[str, typer.Option("--role", help="view or manage.")] = "view",
+    password: Password = None,
+) -> None:
+    """Add a user; the password is asked for, or read from stdin."""
+    from hub.web.passwords import hash_password
+
+    if role not in _ROLES:
+        raise usage("--role is view or manage")
+    with open_hub() as hub:
+        hub.accounts.add_user(name, hash_password(_password(password)), role)  # type: ignore[arg-type]
+    print(f"user {name} added ({role})")
+
+
+@users.command("list")
+def list_users(as_json: JsonFlag = False) -> None:
+    """All users."""
+    with open_hub() as hub:
+        rows: list[dict[str, Any]] = [
+            {"name": u.name, "role": u.role, "enabled": u.enabled, "created_at": u.created_at}
+            for u in hub.accounts.users()
+        ]
+    show_rows(rows, ("name", "role", "enabled", "created_at"), as_json=as_json, empty="no users; `hub user add NAME`")
+
+
+@users.command("password")
+def set_password(name: Name, password: Password = None) -> None:
+    """Set a new password; ends the user's sessions."""
+    from hub.web.passwords import hash_password
+
+    with open_hub() as hub:
+        hub.accounts.user(name)
+        hub.accounts.set_password(name, hash_password(_password(password)))
+    print(f"password of {name} set")
+
+
+@users.command("role")
+def set_role(name: Name, role: Annotated[str, typer.Argument(help="view or manage.")]) -> None:
+    """Change what a user may do."""
+    if role not in _ROLES:
+        raise usage("ROLE is view or manage")
+    with open_hub() as hub:
+        hub.accounts.set_role(name, role)  # type: ignore[arg-type]
+    print(f"{name} may {role} now")
+
+
+@users.command("enable")
+def enable_user(name: Name) -> None:
+    """Let a user log in again."""
+    with open_hub() as hub:
+        hub.accounts.enable_user(name, True)
+    print(f"{name} enabled")
+
+
+@users.command("disable")
+def disable_user(name: Name) -> None:
+    """Keep a user out; ends the sessions."""
+    with open_hub() as hub:
+        hub.accounts.enable_user(name, False)
+    print(f"{name} disabled")
+
+
+@users.command("delete")
+def delete_user(name: Name, yes: Yes = False) -> None:
+    """Delete a user."""
+    with open_hub() as hub:
+        hub.accounts.user(name)
+        confirm(f"Delete user {name!r}?", yes=yes)
+        hub.accounts.delete_user(name)
+    print(f"{name} deleted")
+
+
+@users.command("link")
+def link() -> None:
+    """Print a one-time link that makes an administrator, for when nobody can log in."""
+    with open_hub() as hub:
+        base = hub.settings.public_url or f"http://{hub.settings.listen}"
+        print(f"{base.rstrip('/')}/login/link/{hub.accounts.add_link()}")
+
+
+@tokens.command("add")
+def add_token(
+    name: Name,
+    scope: Annotated[str, typer.Option("--scope", help="ingest, view or manage.")] = "ingest",
+    expires: Annotated[
+        int | None, typer.Option("--expires", min=1, help="Days it is good for; default: for ever.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a token; it is shown this once."""
+    if scope not in _SCOPES:
+        raise usage("--scope is ingest, view or manage")
+    until = datetime.now(UTC) + timedelta(days=expires) if expires else None
+    with open_hub() as hub:
+        token, value = hub.accounts.add_token(name, scope, expires_at=until)  # type: ignore[arg-type]
+    if as_json:
+        print_json({"id": token.id, "name": name, "scope": scope, "expires_at": until, "token": value})
+    else:
+        print(value)
+
+
+@tokens.command("list")
+def list_tokens(as_json: JsonFlag = False) -> None:
+    """All tokens; never their values."""
+    with open_hub() as hub:
+        rows = [
+            {"id": t.id, "name": t.name, "scope": t.scope, "expires_at": t.expires_at, "revoked_at": t.revoked_at,
+             "last_used_at": t.last_used_at, "created_at": t.created_at}
+            for t in hub.accounts.tokens()
+        ]  # fmt: skip
+    columns = ("id", "name", "scope", "created_at", "expires_at", "last_used_at", "revoked_at")
+    show_rows(rows, columns, as_json=as_json, empty="no tokens; `hub token add NAME`")
+
+
+@tokens.command("revoke")
+def revoke_token(name: Name) -> None:
+    """End a token at once."""
+    with open_hub() as hub:
+        hub.accounts.revoke_token(name)
+    print(f"token {name} revoked")

@@ -1,0 +1,47 @@
+"""`hub breaker`: the circuits."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hub.cli.common import JsonFlag, open_hub, print_json, show_object, show_rows, usage
+
+app = typer.Typer(no_args_is_help=True, help="Circuit breakers, one per service.", rich_markup_mode=None)
+
+
+@app.command("list")
+def list_(as_json: JsonFlag = False) -> None:
+    """The circuit of every service."""
+    with open_hub() as hub:
+        rows = hub.views.breakers()
+    show_rows(
+        rows, ("service", "state", "failures", "retry_at", "changed_at"), as_json=as_json, empty="no services yet"
+    )
+
+
+@app.command()
+def show(service: str, as_json: JsonFlag = False) -> None:
+    """The circuit of one service."""
+    with open_hub() as hub:
+        row = hub.views.breaker(service)
+    show_object(row, as_json=as_json)
+
+
+@app.command()
+def reset(
+    services: Annotated[list[str] | None, typer.Argument(metavar="[SERVICE]...")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every circuit.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Close a circuit now; parked tasks go on."""
+    if bool(services) == all_:
+        raise usage("give services, or --all")
+    with open_hub() as hub:
+        chosen = hub.registry.services() if all_ else [hub.registry.service(name) for name in services or []]
+        closed = [s.name for s in chosen if hub.breakers.reset(s)]
+    if as_json:
+        print_json({"reset": closed})
+    else:
+        print(f"{len(closed)} circuit(s) closed" if closed else "nothing to do: closed already")

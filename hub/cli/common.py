@@ -1,0 +1,211 @@
+"""What all commands share: a hub to work on, output for people and machines, words to values."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from hub.codec import loads
+from hub.errors import PayloadError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from hub.app import Hub
+    from hub.settings import Settings
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Most rows.")]
+Before = Annotated[int | None, typer.Option("--before", help="Only ids below this one: the next page.")]
+ServiceFilter = Annotated[str | None, typer.Option("--service", "-s", help="Only of this service.")]
+Since = Annotated[str | None, typer.Option("--since", help="ISO time, or an age: 30m, 2h, 3d.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+_AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_CELL = 60
+
+
+def get_settings() -> Settings:
+    """The environment's settings, and logging to stderr."""
+    from hub.logs import configure_logging
+    from hub.settings import load_settings
+
+    settings = load_settings()
+    configure_logging(settings, level=None if settings.log_level == "DEBUG" else "WARNING")
+    return settings
+
+
+@contextmanager
+def open_hub() -> Iterator[Hub]:
+    """A hub for one command."""
+    from hub.app import build
+
+    with build(get_settings(), role="cli") as hub:
+        yield hub
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: times in ISO 8601 UTC."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v) for v in value]
+    return value
+
+
+def print_json(value: Any) -> None:
+    """One document."""
+    sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
+    """A listing: an array of objects, or a table of some of their fields.
+
+    Args:
+        empty: said instead of an empty table.
+    """
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        err.print(empty)
+        return
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        numeric = all(
+            isinstance(row.get(column), int | float) and not isinstance(row.get(column), bool) for row in rows
+        )
+        table.add_column(column.replace("_", " "), justify="right" if numeric else "left", no_wrap=column == "id")
+    for row in rows:
+        table.add_row(*(_text(cell(row.get(column))) for column in columns))
+    out.print(table)
+
+
+def show_object(row: Mapping[str, Any], *, as_json: bool) -> None:
+    """One object, field by field."""
+    if as_json:
+        print_json(row)
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in row.items():
+        shown = json.dumps(plain(value), ensure_ascii=False, indent=2) if isinstance(value, dict | list) else value
+        table.add_row(name.replace("_", " "), _text(cell(shown, width=None)))
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _text(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(text)  # never markup: what is shown came from outside
+
+
+def cell(value: Any, width: int | None = _CELL) -> str:
+    """A value in a table: one line, control characters made visible."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    text = str(value)
+    if width is not None:
+        text = " ".join(text.split())
+        text = text if len(text) <= width else text[: width - 1] + "…"
+    return "".join(c if c.isprintable() or (c == "\n" and width is None) else repr(c)[1:-1] for c in text)
+
+
+def usage(message: str) -> typer.BadParameter:
+    """A value on the command line that cannot be used: exit 2."""
+    return typer.BadParameter(message)
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """`2026-01-31T12:00`, or an age such as `2h`."""
+    if text is None:
+        return None
+    if match := _AGE.fullmatch(text.strip()):
+        return datetime.now(UTC) - timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+    try:
+        at = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise usage(f"{text!r} is neither an ISO time nor an age like 30m, 2h, 3d") from None
+    return at if at.tzinfo else at.astimezone()
+
+
+def read_text(argument: str) -> str:
+    """The argument, or the content of the file it names with `@` (`@-`: standard input)."""
+    if not argument.startswith("@"):
+        return argument
+    return read_file(argument[1:])
+
+
+def read_file(name: str) -> str:
+    """A text file's content; `-` is standard input."""
+    try:
+        raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return raw.decode("utf-8-sig")
+    except OSError as e:
+        raise usage(f"{name}: {e.strerror}") from None
+    except UnicodeDecodeError as e:
+        raise usage(f"{name}: not UTF-8 at byte {e.start}") from None
+
+
+def parse_json(text: str, what: str) -> Any:
+    """JSON given on the command line."""
+    try:
+        return loads(text)
+    except PayloadError as e:
+        raise usage(f"{what}: {e}") from None
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is gone for good; without a terminal `--yes` is needed."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise usage(f"{question} Nobody is there to answer: add --yes")
+    typer.confirm(question, abort=True, err=True)
+
+
+@contextmanager
+def progress(description: str, total: int | None = None) -> Iterator[tuple[Progress, Any]]:
+    """A progress bar on stderr, when a person watches."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=err, transient=True, disable=not sys.stderr.isatty(),
+    )  # fmt: skip
+    with bar:
+        yield bar, bar.add_task(description, total=total)
+
+
+def in_batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of at most `size`."""
+    batch: list[Any] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) >= size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,205 @@
+"""`hub dlq`: dead letters, and their way back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from hub.cli.common import (
+    Before,
+    JsonFlag,
+    Limit,
+    ServiceFilter,
+    Since,
+    Yes,
+    confirm,
+    err,
+    open_hub,
+    parse_time,
+    plain,
+    print_json,
+    progress,
+    show_object,
+    show_rows,
+    usage,
+)
+
+app = typer.Typer(no_args_is_help=True, help="The dead-letter queue.", rich_markup_mode=None)
+_COLUMNS = ("id", "task_id", "event", "rule", "service", "attempts", "reason", "created_at", "error")
+Until = Annotated[str | None, typer.Option("--until", help="ISO time, or an age.")]
+IdOption = Annotated[list[int] | None, typer.Option("--id", help="This dead letter; may be repeated.")]
+IdArgument = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="More ids.")]
+All = Annotated[bool, typer.Option("--all", help="All of them.")]
+
+
+@app.command("list")
+def list_(
+    service: ServiceFilter = None,
+    rule: Annotated[str | None, typer.Option("--rule")] = None,
+    event: Annotated[str | None, typer.Option("--event", help="Name, or its beginning and *.")] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="attempts, expired or worker_lost.")] = None,
+    since: Since = None,
+    until: Until = None,
+    before: Before = None,
+    limit: Limit = 50,
+    as_json: JsonFlag = False,
+) -> None:
+    """Dead letters, newest first."""
+    with open_hub() as hub:
+        rows = hub.views.list_dead_letters(
+            service=service, rule=rule, event=event, reason=reason, since=parse_time(since), until=parse_time(until),
+            before=before, limit=limit,
+        )  # fmt: skip
+    show_rows(rows, _COLUMNS, as_json=as_json, empty="no dead letters")
+
+
+@app.command()
+def show(id_: Annotated[int, typer.Argument(metavar="ID")], as_json: JsonFlag = False) -> None:
+    """One dead letter: event, last request, last answer, every attempt."""
+    from hub.codec import loads
+
+    with open_hub() as hub:
+        row = hub.views.dead_letter(id_)
+        row["event_data"] = loads(row["event_data"])
+        row["deliveries"] = hub.views.list_deliveries(task=row["task_id"], limit=100)[::-1]
+    show_object(row, as_json=as_json)
+
+
+@app.command()
+def replay(
+    ids: IdArgument = None,
+    id_option: IdOption = None,
+    service: ServiceFilter = None,
+    since: Since = None,
+    until: Until = None,
+    all_: All = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many it would be.")] = False,
+    yes: Yes = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Give dead letters a new life: same rule and event, attempts from 0. Each leaves when its task is safe."""
+    wanted = _chosen(ids, id_option, service, since, until, all_)
+    start, end = parse_time(since), parse_time(until)
+    tasks: list[int] = []
+    orphans = 0
+    with open_hub() as hub:
+        count = len(wanted) if wanted else hub.dead_letters.count(service=service, since=start, until=end)
+        if dry_run:
+            if as_json:
+                print_json({"replayed": 0, "would_replay": count, "tasks": [], "orphans": 0})
+            else:
+                print(f"{count} dead letter(s) would be replayed")
+            return
+        if wanted:
+            done = hub.dead_letters.replay(wanted, limit=len(wanted))
+            tasks, orphans = list(done.tasks), len(wanted) - len(done.tasks)
+        else:
+            if count > 1 and sys.stdin.isatty():
+                confirm(f"Replay {count} dead letter(s)?", yes=yes)
+            with progress("replayed", count) as (bar, bar_task):
+                while True:
+                    done = hub.dead_letters.replay(service=service, since=start, until=end)
+                    tasks += done.tasks
+                    bar.update(bar_task, completed=len(tasks))
+                    if not done.tasks:
+                        orphans = done.orphans
+                        break
+    if as_json:
+        print_json({"replayed": len(tasks), "tasks": tasks, "orphans": orphans})
+    else:
+        print(f"{len(tasks)} dead letter(s) replayed")
+    if orphans:
+        err.print(f"{orphans} stay: their rule or service is gone")
+        if wanted:
+            raise typer.Exit(1)
+
+
+@app.command()
+def delete(
+    ids: IdArgument = None,
+    id_option: IdOption = None,
+    service: ServiceFilter = None,
+    since: Since = None,
+    until: Until = None,
+    all_: All = False,
+    yes: Yes = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Delete dead letters for good. Each leaves a row that says who did it."""
+    from hub.cli.tasks import who
+    from hub.errors import NotFoundError
+
+    wanted = _chosen(ids, id_option, service, since, until, all_)
+    start, end = parse_time(since), parse_time(until)
+    with open_hub() as hub:
+        if wanted:
+            if missing := hub.views.missing_dead_letters(wanted):
+                raise NotFoundError(f"no dead letter {missing[0]}")
+            confirm(f"Delete {len(wanted)} dead letter(s)?", yes=yes)
+            gone = hub.dead_letters.delete(wanted, who=who())
+        else:
+            count = hub.dead_letters.count(service=service, since=start, until=end)
+            confirm(f"Delete {count} dead letter(s)?", yes=yes)
+            gone = 0
+            with progress("deleted", count) as (bar, task):
+                while rows := hub.views.list_dead_letters(service=service, since=start, until=end, limit=500):
+                    gone += hub.dead_letters.delete([row["id"] for row in rows], who=who())
+                    bar.update(task, completed=gone)
+    if as_json:
+        print_json({"deleted": gone})
+    else:
+        print(f"{gone} dead letter(s) deleted")
+
+
+@app.command()
+def export(
+    service: ServiceFilter = None,
+    since: Since = None,
+    until: Until = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="A file; - is stdout.")] = "-",
+) -> None:
+    """Dead letters as NDJSON, one a line, with event data and payload."""
+    from pathlib import Path
+
+    from hub.codec import loads
+    from hub.errors import NotFoundError
+
+    start, end = parse_time(since), parse_time(until)
+    count = 0
+    with open_hub() as hub, progress("exported") as (bar, task):
+        out = sys.stdout if output == "-" else Path(output).open("w", encoding="utf-8")  # noqa: SIM115
+        try:
+            before = None
+            while rows := hub.views.list_dead_letters(
+                service=service, since=start, until=end, before=before, limit=200
+            ):
+                before = rows[-1]["id"]
+                for brief in rows:
+                    try:
+                        row = hub.views.dead_letter(brief["id"])
+                    except NotFoundError:
+                        continue  # replayed meanwhile
+                    row["event_data"] = loads(row["event_data"])
+                    out.write(json.dumps(plain(row), ensure_ascii=False) + "\n")
+                    count += 1
+                bar.update(task, completed=count)
+        finally:
+            if out is not sys.stdout:
+                out.close()
+    err.print(f"{count} dead letter(s) exported")
+
+
+def _chosen(
+    ids: list[int] | None, more: list[int] | None, service: str | None, since: str | None, until: str | None, all_: bool
+) -> list[int]:
+    """The ids, if any were given; refuses to act on nothing in particular."""
+    wanted = list(dict.fromkeys([*(more or []), *(ids or [])]))
+    filters = service is not None or since is not None or until is not None
+    if wanted and (filters or all_):
+        raise usage("give either ids, or --service, --since, --until, --all")
+    if not wanted and not filters and not all_:
+        raise usage("which ones? --id N, --service S, --since T, or --all")
+    return wanted

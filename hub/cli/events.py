@@ -1,0 +1,105 @@
+"""`hub emit`: events from the command line, a file or a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hub.cli.common import JsonFlag, in_batches, open_hub, parse_json, print_json, progress, read_text, usage
+from hub.codec import loads
+from hub.errors import PayloadError
+
+if TYPE_CHECKING:
+    from hub.app import Hub
+    from hub.models import Accepted, Event
+
+_BATCH = 500
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(emit)
+
+
+def emit(
+    file: Annotated[str | None, typer.Argument(help="A file of one JSON event a line; - reads stdin.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The event's name.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Its data: JSON, or @file.")] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="Your own id: accepted once in 24 h.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Hand events to the hub; prints their ids once they are safe."""
+    if (file is None) == (name is None):
+        raise usage("give either --name (with --data) or a FILE of events, or - for standard input")
+    if file is not None and (data is not None or id_ is not None):
+        raise usage("--data and --id go with --name")
+    printed = _Printer(as_json)
+    try:
+        if file is not None:
+            _emit_file(file, printed)
+            return
+        from hub.observer import parse_event
+
+        value = {"name": name, "data": parse_json(read_text(data), "--data") if data is not None else {}}
+        with open_hub() as hub:
+            event = parse_event(value, limit=hub.settings.event_limit, key=id_)
+            printed.add(hub.observer.handle_events([event]))
+    finally:
+        printed.end()
+
+
+def _emit_file(file: str, printed: _Printer) -> None:
+    """Batches, each all or nothing; what was accepted before a bad line stays accepted and was printed."""
+    try:
+        source: IO[bytes] = sys.stdin.buffer if file == "-" else Path(file).open("rb")  # noqa: SIM115
+        total = None if file == "-" else Path(file).stat().st_size
+    except OSError as e:
+        raise usage(f"{file}: {e.strerror}") from None
+    with source, open_hub() as hub, progress("events", total) as (bar, task):
+        problem: list[PayloadError] = []
+        for batch in in_batches(_events(source, hub, problem), _BATCH):
+            printed.add(hub.observer.handle_events([event for event, _ in batch]))
+            bar.advance(task, sum(size for _, size in batch))
+        if problem:
+            raise problem[0]
+
+
+def _events(source: IO[bytes], hub: Hub, problem: list[PayloadError]) -> Iterator[tuple[Event, int]]:
+    """Events and the bytes of their lines, up to the first bad one, which goes into `problem`."""
+    from hub.observer import parse_event
+
+    limit = hub.settings.event_limit
+    number = 0
+    while line := source.readline(limit * 2 + 2):
+        number += 1
+        if not line.strip():
+            continue
+        try:
+            if not line.endswith(b"\n") and len(line) > limit * 2:
+                raise PayloadError(f"longer than {limit * 2} bytes (HUB_EVENT_LIMIT)")
+            yield parse_event(loads(line), limit=limit), len(line)
+        except PayloadError as e:
+            problem.append(PayloadError(f"line {number}: {e}; the events of the lines before it are accepted"))
+            return
+
+
+class _Printer:
+    """Ids one a line as they come, or one array at the end."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._rows: list[dict[str, Any]] | None = [] if as_json else None
+
+    def add(self, accepted: list[Accepted]) -> None:
+        if self._rows is None:
+            sys.stdout.write("".join(f"{a.id}\n" for a in accepted))
+            sys.stdout.flush()
+        else:
+            self._rows += [{"id": a.id, "duplicate": a.duplicate, "tasks": list(a.tasks)} for a in accepted]
+
+    def end(self) -> None:
+        if self._rows is not None:
+            print_json(self._rows)

@@ -1,0 +1,81 @@
+"""`hub apply` and `hub export`: the whole configuration as one file."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hub.cli.common import JsonFlag, err, open_hub, print_json, read_file
+
+if TYPE_CHECKING:
+    from hub.apply import Change
+
+_SIGN = {"add": "+", "change": "~", "same": " "}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(apply)
+    app.command()(export)
+
+
+def apply(
+    file: Annotated[str, typer.Argument(help="A YAML file; - reads stdin.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, change nothing.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make services, rules and schedules what the file says. What it does not name stays."""
+    from hub import apply as files
+    from hub.errors import ConfigError
+    from hub.settings import from_environment
+
+    text = read_file(file)
+    with open_hub() as hub:
+        try:
+            document = files.parse(text, from_environment)
+            plan = files.plan(document, hub.registry, hub.schedule)
+        except ConfigError as e:
+            raise ConfigError(f"{'standard input' if file == '-' else file}: {e}") from None
+        if not dry_run:
+            files.execute(plan, hub.registry, hub.schedule)
+    if as_json:
+        print_json([_row(change) for change in plan.changes])
+        return
+    for change in plan.changes:
+        if change.action != "same":
+            _print(change)
+    changed = sum(change.action != "same" for change in plan.changes)
+    same = len(plan.changes) - changed
+    what = "would change" if dry_run else "changed"
+    print(f"{changed} {what}, {same} as they were" if changed else f"nothing to do: {same} as they should be")
+
+
+def _row(change: Change) -> dict[str, Any]:
+    fields = {name: {"before": before, "after": after} for name, (before, after) in change.fields.items()}
+    return {"kind": change.kind, "name": change.name, "action": change.action, "fields": fields}
+
+
+def _print(change: Change) -> None:
+    print(f"{_SIGN[change.action]} {change.kind} {change.name}")
+    for name, (before, after) in change.fields.items():
+        print(f"    {name}: {after!r}" if change.action == "add" else f"    {name}: {before!r} -> {after!r}")
+
+
+def export(
+    output: Annotated[str, typer.Option("--output", "-o", help="A file; - is stdout.")] = "-",
+) -> None:
+    """Write the file that `hub apply` reads. Secrets stand in it as ${NAME}."""
+    from pathlib import Path
+
+    from hub import apply as files
+
+    with open_hub() as hub:
+        text, names = files.export(hub.registry, hub.schedule)
+    if output == "-":
+        sys.stdout.write(text)
+    else:
+        Path(output).write_text(text, encoding="utf-8")
+    if names:
+        err.print(f"secrets are left out; applying the file needs {', '.join(names)}", markup=False)

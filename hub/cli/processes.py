@@ -1,0 +1,114 @@
+"""`hub up web worker scheduler exporter migrate demo keygen rotate-secrets`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hub.cli.common import JsonFlag, err, get_settings, open_hub, print_json
+
+if TYPE_CHECKING:
+    from hub.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (up, web, worker, scheduler, exporter, migrate, demo, keygen):
+        app.command()(command)
+    app.command("rotate-secrets")(rotate_secrets)
+
+
+def up() -> None:
+    """Run everything in one process: web, workers, scheduler, metrics. Needs no server."""
+    from hub import running
+
+    raise typer.Exit(running.up(_settings(), announce=_say))
+
+
+def web() -> None:
+    """Run the web server: API, webhooks, console, /metrics."""
+    from hub import running
+
+    raise typer.Exit(running.web(_settings(), announce=_say))
+
+
+def worker(
+    processes: Annotated[int | None, typer.Option("--processes", "-p", min=1, help="Default: HUB_PROCESSES.")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", "-t", min=1, help="Default: HUB_THREADS.")] = None,
+) -> None:
+    """Run Dramatiq workers that deliver tasks."""
+    from hub import running
+
+    raise typer.Exit(running.worker(_settings(), processes=processes, threads=threads))
+
+
+def scheduler() -> None:
+    """Run periodiq, which ticks once a minute. Several are safe."""
+    from hub import running
+
+    raise typer.Exit(running.scheduler(_settings()))
+
+
+def exporter() -> None:
+    """Serve /metrics as a process of its own."""
+    from hub.exporter import serve
+
+    serve(_settings())
+
+
+def migrate(
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 if something is to be done.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Bring the database's tables up to date."""
+    from hub.app import build
+    from hub.store.migrate import migrate as apply
+    from hub.store.migrate import pending
+
+    with build(get_settings(), role="cli", check=False) as hub:
+        names = pending(hub.db) if check else apply(hub.db)
+    if as_json:
+        print_json({"pending" if check else "applied": names})
+    else:
+        for name in names:
+            print(name)
+        err.print(f"{len(names)} migration(s) {'to be applied' if check else 'applied'}")
+    if check and names:
+        raise typer.Exit(1)
+
+
+def demo(as_json: JsonFlag = False) -> None:
+    """See the hub deliver, retry, give up and recover, in about a minute."""
+    from hub.demo import main  # type: ignore[import-not-found, unused-ignore]
+
+    raise typer.Exit(main(as_json))
+
+
+def keygen() -> None:
+    """Print a new key for HUB_SECRET_KEYS."""
+    from cryptography.fernet import Fernet
+
+    print(Fernet.generate_key().decode())
+
+
+def rotate_secrets(as_json: JsonFlag = False) -> None:
+    """Encrypt every stored secret with the first key of HUB_SECRET_KEYS."""
+    with open_hub() as hub:
+        count = hub.registry.rotate_secrets()
+    if as_json:
+        print_json({"services": count})
+    else:
+        print(f"{count} service(s) have secrets, all encrypted with the newest key; older keys can go")
+
+
+def _settings() -> Settings:
+    from hub.logs import configure_logging
+
+    settings = get_settings()
+    configure_logging(settings)  # a process of its own tells what it does
+    return settings
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,189 @@
+"""`hub service`: the external systems."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from hub.cli.common import JsonFlag, Yes, confirm, err, open_hub, print_json, show_object, show_rows
+from hub.cli.fields import Fields, collect
+
+app = typer.Typer(no_args_is_help=True, help="External systems: REST, AMQP, SOAP.", rich_markup_mode=None)
+Name = Annotated[str, typer.Argument(help="The service's name.")]
+_COLUMNS = ("id", "name", "type", "base_url", "enabled", "breaker", "pending", "timeout", "max_retries")
+
+
+@app.command("list")
+def list_(as_json: JsonFlag = False) -> None:
+    """All services."""
+    from hub.store.registry import service_document
+
+    with open_hub() as hub:
+        circuits = {row["service"]: row["state"] for row in hub.views.breakers()}
+        waiting = hub.views.stats()["services"]
+        rows = [
+            {
+                "id": s.id,
+                **service_document(s),
+                "breaker": circuits.get(s.name, "closed"),
+                "pending": waiting.get(s.name, {}).get("pending", 0),
+                "version": s.version,
+            }
+            for s in hub.registry.services()
+        ]
+    show_rows(rows, _COLUMNS, as_json=as_json, empty="no services yet; `hub service add` or `hub apply FILE` makes one")
+
+
+@app.command()
+def show(name: Name, as_json: JsonFlag = False) -> None:
+    """One service; secrets are masked."""
+    from hub.store.registry import service_document
+
+    with open_hub() as hub:
+        s = hub.registry.service(name)
+        row: dict[str, Any] = {"id": s.id, **service_document(s), "version": s.version}
+        row |= {"created_at": s.created_at, "updated_at": s.updated_at}
+    show_object(row, as_json=as_json)
+
+
+def _changes(given: dict[str, Any], token: str | None, auth: str | None) -> dict[str, Any]:
+    if token is not None or auth is not None:
+        merged = dict(given.get("auth") or {})
+        if auth is not None:
+            merged["type"] = auth
+        elif token is not None and "type" not in merged:
+            merged["type"] = "bearer"
+        if token is not None:
+            merged["token"] = token
+        given["auth"] = merged
+    return given
+
+
+Type = Annotated[str | None, typer.Option("--type", help="rest, amqp or soap.")]
+Url = Annotated[str | None, typer.Option("--base-url", "--url", help="Where it is; for SOAP the WSDL.")]
+Auth = Annotated[str | None, typer.Option("--auth", help="none, bearer, apikey, basic or oauth2.")]
+Token = Annotated[str | None, typer.Option("--token", help="Bearer token or API key: @file, or env:NAME.")]
+Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds one try may take.")]
+Tries = Annotated[int | None, typer.Option("--max-retries", help="Tries within one attempt, the first included.")]
+Queue = Annotated[str | None, typer.Option("--response-queue", help="AMQP: the queue its answers come to.")]
+
+
+@app.command()
+def add(
+    name: Name,
+    type_: Type = None,
+    base_url: Url = None,
+    auth: Auth = None,
+    token: Token = None,
+    timeout: Timeout = None,
+    max_retries: Tries = None,
+    response_queue: Queue = None,
+    fields: Fields = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Add a service."""
+    from hub.definitions import ServiceSpec, parse_spec
+
+    given = collect(
+        fields, type=type_, base_url=base_url, timeout=timeout, max_retries=max_retries, response_queue=response_queue
+    )
+    spec = parse_spec(ServiceSpec, {"name": name, **_changes(given, *_secret(token, auth))})
+    with open_hub() as hub:
+        service = hub.registry.add_service(spec)
+    _said(service.id, name, "added", as_json)
+
+
+@app.command()
+def edit(
+    name: Name,
+    new_name: Annotated[str | None, typer.Option("--name", help="Rename it.")] = None,
+    type_: Type = None,
+    base_url: Url = None,
+    auth: Auth = None,
+    token: Token = None,
+    timeout: Timeout = None,
+    max_retries: Tries = None,
+    response_queue: Queue = None,
+    fields: Fields = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Change a service; what is not named stays."""
+    given = collect(
+        fields, name=new_name, type=type_, base_url=base_url, timeout=timeout, max_retries=max_retries,
+        response_queue=response_queue,
+    )  # fmt: skip
+    with open_hub() as hub:
+        current = hub.registry.service(name)
+        token, auth = _secret(token, auth)
+        if token is not None and auth is None and current.auth_type != "none":
+            auth = current.auth_type
+        service = hub.registry.update_service(name, _changes(given, token, auth))
+    _said(service.id, service.name, "changed", as_json)
+
+
+@app.command()
+def enable(name: Name, as_json: JsonFlag = False) -> None:
+    """Deliver to it again; what was held runs."""
+    _enable(name, True, as_json)
+
+
+@app.command()
+def disable(name: Name, as_json: JsonFlag = False) -> None:
+    """Deliver nothing to it; its tasks are held."""
+    _enable(name, False, as_json)
+
+
+def _enable(name: str, enabled: bool, as_json: bool) -> None:
+    with open_hub() as hub:
+        service = hub.registry.service(name)
+        hub.registry.enable_service(name, enabled)
+    _said(service.id, name, "enabled" if enabled else "disabled", as_json)
+
+
+@app.command()
+def delete(name: Name, yes: Yes = False, as_json: JsonFlag = False) -> None:
+    """Delete a service and its rules; their tasks become orphans."""
+    with open_hub() as hub:
+        service = hub.registry.service(name)
+        confirm(f"Delete service {name!r} and its rules?", yes=yes)
+        gone = hub.registry.delete_service(name)
+    if not as_json and gone:
+        err.print(f"{gone} rule(s) went with it; `hub tasks purge-orphans` removes tasks that were left")
+    _said(service.id, name, "deleted", as_json)
+
+
+@app.command()
+def test(name: Name, as_json: JsonFlag = False) -> None:
+    """Reach the service without side effects."""
+    import time
+
+    from hub.errors import DeliveryError
+
+    with open_hub() as hub:
+        service = hub.registry.service(name)
+        started = time.perf_counter()
+        try:
+            found, ok = hub.gateway.check(service), True
+        except DeliveryError as e:
+            found, ok = str(e), False
+        took = round((time.perf_counter() - started) * 1000, 1)
+    if as_json:
+        print_json({"service": name, "ok": ok, "message": found, "latency_ms": took})
+    else:
+        print(f"{name}: {found} ({took:.0f} ms)")
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _secret(token: str | None, auth: str | None) -> tuple[str | None, str | None]:
+    from hub.cli.fields import secret
+
+    return (secret(token) if token is not None else None), auth
+
+
+def _said(id_: int, name: str, what: str, as_json: bool) -> None:
+    if as_json:
+        print_json({"id": id_, "name": name, "result": what})
+    else:
+        print(f"service {name} {what}")

@@ -1,0 +1,202 @@
+"""`hub tasks`: what waits, run it now, retry, delete."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from typing import Annotated
+
+import typer
+
+from hub.cli.common import (
+    Before,
+    JsonFlag,
+    Limit,
+    ServiceFilter,
+    Yes,
+    confirm,
+    err,
+    open_hub,
+    print_json,
+    progress,
+    show_object,
+    show_rows,
+    usage,
+)
+
+app = typer.Typer(no_args_is_help=True, help="Tasks: one rule x one event, until delivered or dead.",
+                  rich_markup_mode=None)  # fmt: skip
+_COLUMNS = ("id", "event", "rule", "service", "state", "attempts", "next_run_at", "created_at", "last_error")
+Ids = Annotated[list[int], typer.Argument(help="Ids of tasks.")]
+TASKS = ("dispatch_event_task", "consume_responses_task", "housekeeping_task")
+
+
+def who() -> str:
+    """Who is at the keyboard, for what is left in the ledger."""
+    try:
+        return f"cli:{pwd.getpwuid(os.geteuid()).pw_name}"
+    except KeyError:
+        return f"cli:{os.geteuid()}"
+
+
+@app.command("list")
+def list_(
+    state: Annotated[str | None, typer.Option("--state", help="pending, running, delayed or held.")] = None,
+    service: ServiceFilter = None,
+    rule: Annotated[str | None, typer.Option("--rule")] = None,
+    event: Annotated[str | None, typer.Option("--event", help="Name, or its beginning and *.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Only those that failed at least once.")] = False,
+    orphan: Annotated[bool, typer.Option("--orphan", help="Only those whose rule or service is gone.")] = False,
+    overdue: Annotated[bool, typer.Option("--overdue", help="Only those due for more than a minute.")] = False,
+    before: Before = None,
+    limit: Limit = 50,
+    as_json: JsonFlag = False,
+) -> None:
+    """Tasks, newest first."""
+    if state not in (None, "pending", "running", "delayed", "held"):
+        raise usage("--state is pending, running, delayed or held")
+    with open_hub() as hub:
+        rows = hub.views.list_tasks(
+            state=state, service=service, rule=rule, event=event, failed=failed, orphan=orphan, overdue=overdue,
+            before=before, limit=limit,
+        )  # fmt: skip
+    show_rows(
+        rows, _COLUMNS, as_json=as_json, empty="no tasks: all that came in was delivered, or is dead (hub dlq list)"
+    )
+
+
+@app.command()
+def show(id_: Annotated[int, typer.Argument(metavar="ID")], as_json: JsonFlag = False) -> None:
+    """One task, with its event's data and its attempts; also of one that has ended."""
+    from hub.codec import loads
+    from hub.errors import NotFoundError
+
+    with open_hub() as hub:
+        attempts = hub.views.list_deliveries(task=id_, limit=100)
+        try:
+            row = hub.views.task(id_)
+            row["event_data"] = loads(row["event_data"]) if row["event_data"] else None
+        except NotFoundError:
+            ended = hub.views.ended(id_)
+            if ended is None:
+                raise
+            row = {"id": id_, "state": ended["how"], "ended_at": ended["at"]}
+            row |= {k: v for k, v in ended.items() if k not in ("how", "at")}
+    row["deliveries"] = attempts[::-1]
+    show_object(row, as_json=as_json)
+
+
+@app.command()
+def run(
+    ids: Annotated[list[int] | None, typer.Option("--id", help="Only this task, due or not; may be repeated.")] = None,
+    task: Annotated[str, typer.Option("--task", help=f"Which kind: {', '.join(TASKS)}.")] = TASKS[0],
+    failed: Annotated[bool, typer.Option("--failed", help="Those that failed before, due or not.")] = False,
+    parallel: Annotated[int, typer.Option("--parallel", "-p", min=1, max=256, help="How many at once.")] = 1,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run everything that is due now, in this process. Ctrl-C ends after the attempts under way."""
+    from hub.cli import running
+
+    if task not in TASKS:
+        raise usage(f"--task is one of {', '.join(TASKS)}")
+    if task != TASKS[0] and (ids or failed):
+        raise usage("--id and --failed are for dispatch_event_task")
+    with open_hub() as hub:
+        if task == TASKS[0]:
+            result = running.dispatch(hub, ids, failed=failed, parallel=parallel)
+        elif task == TASKS[1]:
+            result = running.consume(hub, parallel=parallel)
+        else:
+            result = running.keep_house(hub)
+    if as_json:
+        print_json(result)
+    else:
+        counts = ", ".join(f"{n} {word}" for word, n in result.items() if isinstance(n, int) and word != "ran" and n)
+        print(f"{result['ran']} run" + (f": {counts}" if counts else "; nothing was due" if not result["ran"] else ""))
+
+
+@app.command()
+def fails(service: ServiceFilter = None, before: Before = None, limit: Limit = 50, as_json: JsonFlag = False) -> None:
+    """Tasks that failed and will be tried again, and runs of scheduled tasks that failed."""
+    with open_hub() as hub:
+        rows = hub.views.list_tasks(service=service, failed=True, before=before, limit=limit)
+        runs = hub.views.list_runs(failed=True, limit=min(limit, 20))
+    show_rows(rows, _COLUMNS, as_json=as_json, empty="no task has failed; dead ones are in `hub dlq list`")
+    if not as_json and runs:
+        err.print("\nfailed runs of scheduled tasks:")
+        show_rows(runs, ("id", "name", "service", "started_at", "result", "error"), as_json=False, empty="")
+
+
+@app.command()
+def retry(
+    ids: Annotated[list[int] | None, typer.Argument(help="Ids of tasks.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All that failed before.")] = False,
+    service: ServiceFilter = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Count attempts from 0 again.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make tasks due now. Attempts go on where they were, unless --restart."""
+    from hub.errors import NotFoundError
+
+    if bool(ids) == failed:
+        raise usage("give ids, or --failed")
+    with open_hub() as hub:
+        if ids:
+            for id_ in ids:
+                if not hub.admin.exists(id_):
+                    raise NotFoundError(f"no task {id_}; a dead one is replayed: `hub dlq replay`")
+            done = hub.admin.retry(ids, restart=restart)
+        else:
+            done, before = [], None
+            while rows := hub.views.list_tasks(service=service, failed=True, before=before, limit=500):
+                before = rows[-1]["id"]
+                done += hub.admin.retry([row["id"] for row in rows], restart=restart)
+    if as_json:
+        print_json({"retried": done, "attempts_restarted": restart})
+    else:
+        print(f"{len(done)} task(s) due now; attempts {'start from 0' if restart else 'go on where they were'}")
+    if ids and len(done) < len(set(ids)):
+        err.print("those that run at this moment were left alone")
+
+
+@app.command()
+def delete(ids: Ids, yes: Yes = False, as_json: JsonFlag = False) -> None:
+    """Cancel tasks for good. Leaves a row that says who did it."""
+    from hub.errors import ConflictError, NotFoundError
+
+    with open_hub() as hub:
+        for id_ in ids:
+            if not hub.admin.exists(id_):
+                raise NotFoundError(f"no task {id_}")
+        confirm(f"Delete {len(ids)} task(s)?", yes=yes)
+        gone = hub.admin.cancel(ids, who=who())
+        for _, service in gone:
+            hub.hooks.task_finished(service, "cancelled")
+    if as_json:
+        print_json({"deleted": [id_ for id_, _ in gone]})
+    else:
+        print(f"{len(gone)} task(s) deleted")
+    if len(gone) < len(set(ids)):
+        raise ConflictError("a task that runs at this moment is not deleted; try again when its attempt has ended")
+
+
+@app.command("purge-orphans")
+def purge_orphans(yes: Yes = False, as_json: JsonFlag = False) -> None:
+    """Delete the tasks whose rule or service was deleted."""
+    gone = 0
+    with open_hub() as hub:
+        if hub.admin.orphans(1):
+            confirm("Delete all tasks whose rule or service was deleted?", yes=yes)
+        with progress("orphans") as (bar, task):
+            while ids := hub.admin.orphans():
+                cancelled = hub.admin.cancel(ids, who=who(), reason="orphan purged")
+                for _, service in cancelled:
+                    hub.hooks.task_finished(service, "cancelled")
+                if not cancelled:
+                    break
+                gone += len(cancelled)
+                bar.update(task, completed=gone)
+    if as_json:
+        print_json({"purged": gone})
+    else:
+        print(f"{gone} orphan(s) purged")

@@ -1,0 +1,144 @@
+"""Services and rules as people write them, and back: documents, masks, and what only a transport can check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from hub.definitions import RuleSpec, ServiceSpec, join_password, split_password, template_value
+from hub.errors import ConfigError
+from hub.models import Rule, Service
+from hub.rules import BODYLESS
+from hub.transports import amqp_uri
+from hub.transports.signing import check_secret
+
+_MASK = "***"
+_PLAIN_OPTIONS = (
+    "headers", "ca_file", "client_cert", "client_key", "rate_limit", "max_attempts", "retry_delays", "mask",
+)  # fmt: skip
+
+
+def check_service(spec: ServiceSpec) -> None:
+    """What only a transport can tell of a definition; raises `ConfigError` that names the field."""
+    if spec.type == "amqp":
+        amqp_uri.parse(split_password(spec.base_url)[0])
+    for name in ("signing_secret", "signing_secret_old"):
+        check_secret(name, getattr(spec, name))
+    check_secret("inbound.signing_secret", spec.inbound.signing_secret)
+    if spec.auth.type == "oauth2" and urlsplit(spec.auth.token_url or "").scheme not in ("http", "https"):
+        raise ConfigError("starts with neither http:// nor https://", field="auth.token_url")
+
+
+def check_rule(spec: RuleSpec, service_type: str) -> None:
+    """Whether such a rule makes sense for a service of that type; raises `ConfigError`."""
+    if service_type != "rest" and spec.method in BODYLESS:
+        raise ConfigError(
+            f"{spec.method} sends no payload, and a {service_type} service takes nothing else; use POST", field="method"
+        )
+
+
+def merge(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes over a document; `auth` and `inbound` merge by key unless auth's type changes."""
+    merged = {**document, **changes}
+    for part in ("auth", "inbound"):
+        old, new = document.get(part), changes.get(part)
+        if isinstance(old, dict) and isinstance(new, dict) and new.get("type", old.get("type")) == old.get("type"):
+            merged[part] = {**old, **new}
+    url = changes.get("base_url")
+    if isinstance(url, str) and _MASK in url:
+        if url != _masked_url(document["base_url"]):
+            raise ConfigError("the password is masked (***); give the whole URL", field="base_url")
+        merged["base_url"] = document["base_url"]
+    for part in ("auth", "inbound", "secret_headers"):
+        if isinstance(merged.get(part), dict):
+            merged[part] = _unmasked(merged[part], document.get(part) or {}, f"{part}.")
+    return _unmasked(merged, document, "")
+
+
+def _masked_url(url: str) -> str:
+    plain, password = split_password(url)
+    return url if password is None else join_password(plain, _MASK)
+
+
+def _unmasked(given: dict[str, Any], known: dict[str, Any], where: str) -> dict[str, Any]:
+    """What was read masked and is written back so means the secret that is there."""
+    found = dict(given)
+    for key, value in given.items():
+        if value == _MASK and (where or key.startswith("signing_secret")):
+            if not isinstance(known.get(key), str):
+                raise ConfigError("is masked (***), and there is none to keep; give it", field=where + key)
+            found[key] = known[key]
+    return found
+
+
+def service_document(
+    service: Service, *, secrets: bool = False, mask: str | Callable[[str], str] = _MASK
+) -> dict[str, Any]:
+    """A service as people write it (the apply file's shape); secrets masked unless asked for.
+
+    Args:
+        mask: stands for every secret, or gives what stands for the one of that name.
+    """
+    known = service.secrets
+
+    def show(key: str) -> str:
+        return known[key] if secrets else mask(key) if callable(mask) else mask
+
+    o = service.options
+    auth: dict[str, Any] = {"type": service.auth_type}
+    if "token" in known:
+        auth["token"] = show("token")
+    if o.get("apikey_header"):
+        auth["header"] = o["apikey_header"]
+    if o.get("username"):
+        auth["username"] = o["username"]
+    url = service.base_url
+    if "password" in known:
+        if service.auth_type == "basic":
+            auth["password"] = show("password")
+        else:
+            url = join_password(url, quote(known["password"], safe="") if secrets else show("password"))
+    if service.auth_type == "oauth2":
+        auth.update(o.get("oauth2", {}), client_secret=show("client_secret"))
+    document: dict[str, Any] = {
+        "name": service.name,
+        "type": service.type.value,
+        "base_url": url,
+        "enabled": service.enabled,
+        "auth": auth,
+        "timeout": service.timeout,
+        "max_retries": service.max_retries,
+        "retry_backoff": service.retry_backoff,
+        "cb_failure_threshold": service.cb_failure_threshold,
+        "cb_cooldown": service.cb_cooldown,
+        "response_queue": service.response_queue,
+    }
+    for key in _PLAIN_OPTIONS:
+        if key in o:
+            document[key] = o[key]
+    secret_headers = {k.removeprefix("header:"): show(k) for k in known if k.startswith("header:")}
+    if secret_headers:
+        document["secret_headers"] = secret_headers
+    for key in ("signing_secret", "signing_secret_old"):
+        if key in known:
+            document[key] = show(key)
+    inbound = {k.removeprefix("inbound_"): show(k) for k in known if k.startswith("inbound_")}
+    if inbound:
+        document["inbound"] = inbound
+    return document
+
+
+def rule_document(rule: Rule) -> dict[str, Any]:
+    """A rule as people write it."""
+    return {
+        "name": rule.name,
+        "event": rule.event,
+        "service": rule.service,
+        "endpoint": rule.endpoint,
+        "method": rule.method,
+        "payload": template_value(rule.payload),
+        "conditions": rule.conditions,
+        "strict": rule.strict,
+        "enabled": rule.enabled,
+    }
