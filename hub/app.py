@@ -162,7 +162,7 @@ class Hub:
         s = self.settings
         return Releaser(
             self.db, self.releases, self.handover, self.broker, self.queues[DISPATCH], self.beats, self.hooks,
-            window=s.window, lease=s.worker_lease, grace=s.stray_grace,
+            window=s.window, lease=s.worker_lease, grace=s.stray_grace, park=s.circuit_open == "park",
         )  # fmt: skip
 
     def consume(self, service_id: int) -> RunResult | None:

@@ -35,6 +35,7 @@ class Releaser:
     Args:
         lease: seconds a worker lives without a sign; a new leader waits as long before it judges.
         grace: seconds after which a queued task may be a stray.
+        park: whether tasks wait for an open circuit to cool down; False: they go on, and it costs attempts.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Releaser:
         window: int,
         lease: float,
         grace: float,
+        park: bool = True,
     ) -> None:
         self._leadership = Leadership(db, _LOCK)
         self._releases = releases
@@ -61,6 +63,7 @@ class Releaser:
         self._window = window
         self._lease = lease
         self._grace = grace
+        self._park = park
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._leading_since: float | None = None
@@ -166,7 +169,7 @@ class Releaser:
         return more and bool(limits)
 
     def _room(self, demand: Demand) -> int:
-        if demand.breaker != "closed":
+        if self._park and demand.breaker != "closed":
             probe_free = demand.cooled and demand.queued == 0 and demand.running == 0
             return 1 if probe_free else 0
         window = self._window

@@ -1,0 +1,333 @@
+"""Five attempts, then the dead-letter queue: what counts, how long until the next, and who settles it."""
+
+from __future__ import annotations
+
+import socket
+import statistics
+from typing import Any
+
+import dramatiq
+import pytest
+
+from hub.app import Hub, build
+from hub.dispatch import AttemptFailed
+from hub.errors import ConfigError, UnavailableError
+from hub.models import BreakerState
+from hub.settings import Settings
+from hub.tasks.retries import TaskRetries
+from tests.servers import HttpTarget, Reply
+from tests.support.hubs import add_rule, add_service, attempt, count, counts_are_exact, due_now, emit, task
+
+DEFAULTS = Settings.model_fields["retry_delays"].default
+
+
+def policy(hub: Hub, jitter: float = 0.0, **changes: Any) -> TaskRetries:
+    settings = hub.settings.model_copy(update={"retry_delays": DEFAULTS, **changes})
+    return TaskRetries(settings, hub.ledger, hub.dead_letters, hub.hooks, jitter=lambda: jitter)
+
+
+def breaker(hub: Hub) -> tuple[str, int]:
+    row = hub.db.one("SELECT state, failures FROM breakers")
+    assert row is not None
+    return row["state"], row["failures"]
+
+
+@pytest.mark.parametrize("jitter", [-1.0, 0.0, 1.0])
+def test_attempts_1_to_4_are_60_120_240_480_seconds_apart_and_the_fifth_is_the_last(
+    hub: Hub, target: HttpTarget, jitter: float
+) -> None:
+    """The heart of the hub: +-10 % jitter, five attempts, one dead letter with the real error."""
+    target.default = Reply(500, {"sorry": True})
+    add_service(hub, target.url, cb_failure_threshold=0)
+    add_rule(hub)
+    (task_id,) = emit(hub)
+    hub.retries = policy(hub, jitter)
+    for number, delay in enumerate((60, 120, 240, 480), start=1):
+        assert attempt(hub, task_id) == "failed"
+        row = task(hub, task_id)
+        assert (row["state"], row["attempts"]) == ("delayed", number)
+        assert row["due_in"] == pytest.approx(delay * (1 + 0.1 * jitter), abs=2)
+        assert attempt(hub, task_id) == "skipped", "it is not due"
+        due_now(hub)
+    assert attempt(hub, task_id) == "failed"
+    assert count(hub, "tasks") == 0 and len(target.seen) == 5
+    letter = hub.views.dead_letter(hub.views.list_dead_letters()[0]["id"])
+    assert (letter["reason"], letter["attempts"], letter["status"]) == ("attempts", 5, 500)
+    assert "500" in letter["error"] and letter["response_body"] == '{"sorry": true}' and letter["payload"] == '{"n":1}'
+    assert [d["attempt"] for d in hub.views.list_deliveries(task=task_id)] == [5, 4, 3, 2, 1]
+    assert attempt(hub, task_id) == "skipped" and counts_are_exact(hub)
+    assert len({seen.headers["idempotency-key"] for seen in target.seen}) == 1
+
+
+def test_jitter_spreads_over_a_tenth_to_both_sides(hub: Hub) -> None:
+    """A service that comes back must not meet every task at the same moment."""
+    delays = [TaskRetries(hub.settings, hub.ledger, hub.dead_letters, hub.hooks).delay(1, [100.0], None)
+              for _ in range(500)]  # fmt: skip
+    assert 90 <= min(delays) < 93 and 107 < max(delays) <= 110 and statistics.mean(delays) == pytest.approx(100, abs=2)
+
+
+def test_a_service_may_have_its_own_attempts_and_delays(hub: Hub, target: HttpTarget) -> None:
+    target.default = 500
+    add_service(hub, target.url, max_attempts=3, retry_delays=[7, 9])
+    add_rule(hub)
+    (task_id,) = emit(hub)
+    hub.retries = policy(hub)
+    for delay in (7, 9):
+        attempt(hub, task_id)
+        assert task(hub, task_id)["due_in"] == pytest.approx(delay, abs=1)
+        due_now(hub)
+    attempt(hub, task_id)
+    assert hub.views.list_dead_letters()[0]["attempts"] == 3 == len(target.seen)
+
+
+def test_more_attempts_than_delays_repeat_the_last_delay(hub: Hub) -> None:
+    assert [policy(hub).delay(n, None, None) for n in (1, 4, 5, 9)] == [60, 480, 480, 480]
+    assert policy(hub, retry_delays=()).delay(1, None, None) == 0
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "delay"), [(None, 60), (5, 60), (300, 300), (10**8, 3600), ("soon", 60), (-5, 60)]
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_honoured_and_capped(
+    hub: Hub, target: HttpTarget, status: int, retry_after: object, delay: int
+) -> None:
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    target.default = Reply(status, headers=headers)
+    add_service(hub, target.url)
+    add_rule(hub)
+    (task_id,) = emit(hub)
+    hub.retries = policy(hub)
+    attempt(hub, task_id)
+    assert task(hub, task_id)["due_in"] == pytest.approx(delay, abs=2)
+
+
+TABLE = [  # what the service does, tries of 3 made, whether the breaker counts it
+    (500, 3, True), (502, 3, True), (503, 3, True), (429, 1, False), (408, 1, True), (400, 1, False), (404, 1, False),
+    (401, 1, False), (301, 1, False), (304, 1, False), (Reply(503, headers={"Retry-After": "1"}), 1, True),
+    (Reply(204, delay=5), 3, True), (Reply(429, headers={"Retry-After": "1"}), 1, False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("answer", "tries", "trips"), TABLE, ids=[str(a)[:40] for a, _, _ in TABLE])
+def test_every_failure_counts_as_an_attempt_and_only_a_dead_service_trips_the_breaker(
+    hub: Hub, target: HttpTarget, answer: Any, tries: int, trips: bool
+) -> None:
+    """The table "How failures are treated". MIH opened the circuit for any answer that was no 2xx."""
+    target.default = answer
+    add_service(hub, target.url, max_retries=3, timeout=0.3)
+    add_rule(hub)
+    (task_id,) = emit(hub)
+    assert attempt(hub, task_id) == "failed"
+    assert len(target.seen) == tries and task(hub, task_id)["attempts"] == 1
+    assert breaker(hub) == ("closed", 1 if trips else 0)
+    row = hub.views.list_deliveries(task=task_id)[0]
+    assert row["tries"] == tries and not row["success"] and row["error"]
+
+
+def test_a_refused_connection_is_tried_again_and_trips(hub: Hub) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        add_service(hub, f"http://127.0.0.1:{free.getsockname()[1]}", max_retries=3)
+        add_rule(hub)
+        (task_id,) = emit(hub)
+        assert attempt(hub, task_id) == "failed"
+    row = hub.views.list_deliveries()[0]
+    assert row["tries"] == 3 and breaker(hub) == ("closed", 1)
+
+
+@pytest.mark.parametrize(("max_retries", "tries"), [(0, 1), (1, 1), (3, 3)])
+def test_a_dispatch_makes_at_most_max_retries_times_five_network_tries(
+    hub: Hub, target: HttpTarget, max_retries: int, tries: int
+) -> None:
+    target.default = 500
+    add_service(hub, target.url, max_retries=max_retries, cb_failure_threshold=0)
+    add_rule(hub)
+    (task_id,) = emit(hub)
+    while count(hub, "tasks"):
+        assert attempt(hub, task_id) == "failed"
+        due_now(hub)
+    assert len(target.seen) == tries * 5 and len(hub.views.list_deliveries()) == 5
+    assert len({seen.headers["idempotency-key"] for seen in target.seen}) == 1
+
+
+def test_a_template_that_gives_no_payload_counts_moves_no_breaker_and_keeps_the_real_error(
+    hub: Hub, target: HttpTarget
+) -> None:
+    """In MIH such a task was never counted and never became a dead letter: it came back for ever."""
+    add_service(hub, target.url)
+    add_rule(hub, payload={"id": "{{not.there}}"}, strict=True)
+    (task_id,) = emit(hub)
+    while count(hub, "tasks"):
+        assert attempt(hub, task_id) == "failed"
+        assert breaker(hub) == ("closed", 0)
+        due_now(hub)
+    letter = hub.views.list_dead_letters()[0]
+    assert letter["attempts"] == 5 and "not.there" in letter["error"] and target.seen == []
+
+
+def trip(hub: Hub) -> None:
+    hub.db.run("UPDATE breakers SET state = 'open', failures = 5, epoch = 1, retry_at = now() + interval '20 s'")
+
+
+def test_an_open_circuit_parks_and_costs_no_attempt(hub: Hub, target: HttpTarget) -> None:
+    """MIH burnt all attempts of a task within the cooldown."""
+    add_service(hub, target.url)
+    add_rule(hub)
+    (task_id,) = emit(hub)
+    trip(hub)
+    for _ in range(7):
+        assert attempt(hub, task_id) == "parked"
+        row = task(hub, task_id)
+        assert (row["state"], row["attempts"]) == ("delayed", 0) and 18 < row["due_in"] <= 20
+        due_now(hub)
+    assert "circuit" in row["last_error"] and target.seen == [] and count(hub, "deliveries") == 0
+    hub.breakers.reset(hub.registry.service("crm"))
+    assert attempt(hub, task_id) == "delivered"
+
+
+def test_the_setting_count_makes_an_open_circuit_cost_attempts(alone: Settings, hub: Hub, target: HttpTarget) -> None:
+    """`HUB_CIRCUIT_OPEN=count` is MIH's behaviour, for who depends on it."""
+    add_service(hub, target.url)
+    add_rule(hub)
+    (task_id,) = emit(hub)
+    trip(hub)
+    with build(alone.model_copy(update={"circuit_open": "count"}), role="up") as counting:
+        counting.lease.start()
+        assert counting.releaser is not None
+        while count(hub, "tasks"):
+            due_now(hub)
+            counting.releaser.tick()
+            assert task(hub, task_id)["state"] == "queued", "the releaser does not hold it back either"
+            assert attempt(counting, task_id) == "failed"
+    letter = hub.views.list_dead_letters()[0]
+    assert letter["attempts"] == 5 and "circuit" in letter["error"] and target.seen == []
+
+
+def test_a_breaker_switched_off_while_open_lets_everything_through(hub: Hub, target: HttpTarget) -> None:
+    add_service(hub, target.url)
+    add_rule(hub)
+    trip(hub)
+    hub.registry.update_service("crm", {"cb_failure_threshold": 0})
+    (task_id,) = emit(hub)
+    assert attempt(hub, task_id) == "delivered" and breaker(hub)[0] == BreakerState.CLOSED
+
+
+def test_the_hubs_own_fault_before_a_send_costs_no_attempt(
+    hub: Hub, target: HttpTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever breaks inside the hub is not the service's failure."""
+    add_service(hub, target.url)
+    add_rule(hub)
+    (task_id,) = emit(hub)
+    for fault in (UnavailableError("away"), ConfigError("wrong keys"), RuntimeError("a bug")):
+
+        def broken(*_: object, fault: Exception = fault, **__: object) -> None:
+            raise fault
+
+        with monkeypatch.context() as patch:
+            patch.setattr(hub.gateway._flow, "take_slot", broken)
+            assert attempt(hub, task_id) == "parked"
+        assert task(hub, task_id)["attempts"] == 0 and breaker(hub) == ("closed", 0)
+        due_now(hub)
+    assert attempt(hub, task_id) == "delivered" and len(target.seen) == 1
+
+
+def test_a_worker_whose_lease_is_over_sends_nothing(hub: Hub, target: HttpTarget) -> None:
+    """Others may have its tasks by now."""
+    add_service(hub, target.url)
+    add_rule(hub)
+    (task_id,) = emit(hub)
+    hub.lease._stop.set()
+    hub.lease._renewed = float("-inf")
+    assert attempt(hub, task_id) == "parked" and target.seen == [] and task(hub, task_id)["attempts"] == 0
+
+
+class _Message:
+    failed = False
+
+    def fail(self) -> None:
+        self.failed = True
+
+
+def failure(hub: Hub) -> tuple[int, AttemptFailed]:
+    add_service(hub, "http://127.0.0.1:9", timeout=0.2)
+    add_rule(hub)
+    (task_id,) = emit(hub)
+    with pytest.raises(AttemptFailed) as e:
+        hub.dispatcher.run(task_id)
+    return task_id, e.value
+
+
+def test_a_settled_attempt_is_an_acknowledged_message(hub: Hub) -> None:
+    task_id, failed = failure(hub)
+    message = _Message()
+    hub.retries.after_process_message(hub.broker, message, exception=failed)
+    assert not message.failed and task(hub, task_id)["state"] == "delayed"
+
+
+def test_a_settlement_that_fails_leaves_the_message_failed(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dramatiq swallows what the hook raises and acknowledges what is not marked."""
+    _, failed = failure(hub)
+    message = _Message()
+    hub.db.close()
+    hub.ledger._stopping.set()
+    with pytest.raises(UnavailableError):
+        hub.retries.after_process_message(hub.broker, message, exception=failed)
+    assert message.failed
+
+
+@pytest.mark.parametrize("exception", [RuntimeError("x"), UnavailableError("x")])
+def test_any_other_exception_leaves_the_message_failed(hub: Hub, exception: Exception) -> None:
+    message = _Message()
+    hub.retries.after_process_message(hub.broker, message, exception=exception)
+    assert message.failed
+    other = _Message()
+    hub.retries.after_process_message(hub.broker, other)
+    assert not other.failed
+
+
+def test_the_middleware_is_on_the_broker_and_stock_retries_are_not(hub: Hub) -> None:
+    """Dramatiq's own would retry from delay queues, which RabbitMQ kills after 30 minutes."""
+    kinds = [type(m) for m in hub.broker.middleware]
+    assert TaskRetries in kinds and dramatiq.middleware.Retries not in kinds
+
+
+def test_a_replay_goes_through_the_same_rule_from_attempt_0_with_a_new_key(hub: Hub, target: HttpTarget) -> None:
+    """MIH's replay took any matching rule, always POSTed, and deleted before it knew."""
+    target.default = 500
+    add_service(hub, target.url, max_attempts=1)
+    add_rule(hub, "other", endpoint="/wrong", method="POST")
+    add_rule(hub, "right", endpoint="/right/{{n}}", method="PUT", payload={"v": "{{n}}"})
+    for task_id in emit(hub, data={"n": 7}):
+        attempt(hub, task_id)
+    letter = next(d for d in hub.views.list_dead_letters() if d["rule"] == "right")
+    target.default = 204
+    replayed = hub.dead_letters.replay([letter["id"]])
+    assert len(replayed.tasks) == 1 and count(hub, "dead_letters") == 1
+    assert task(hub, replayed.tasks[0])["attempts"] == 0
+    assert attempt(hub, replayed.tasks[0]) == "delivered"
+    last = target.seen[-1]
+    assert (last.method, last.path, last.json()) == ("PUT", "/right/7", {"v": 7})
+    assert last.headers["idempotency-key"] not in {seen.headers["idempotency-key"] for seen in target.seen[:-1]}
+
+
+def test_a_dead_letter_whose_rule_is_gone_stays(hub: Hub, target: HttpTarget) -> None:
+    target.default = 500
+    add_service(hub, target.url, max_attempts=1)
+    add_rule(hub)
+    attempt(hub, emit(hub)[0])
+    hub.registry.delete_rule("r1")
+    assert hub.dead_letters.replay().tasks == () and hub.dead_letters.replay().orphans == 1
+    assert count(hub, "dead_letters") == 1 and count(hub, "tasks") == 0
+
+
+def test_a_replay_still_works_when_the_event_was_purged(hub: Hub, target: HttpTarget) -> None:
+    target.default = 500
+    add_service(hub, target.url, max_attempts=1)
+    add_rule(hub)
+    attempt(hub, emit(hub)[0])
+    hub.db.run("DELETE FROM events")
+    target.default = 204
+    (task_id,) = hub.dead_letters.replay().tasks
+    assert attempt(hub, task_id) == "delivered" and target.seen[-1].json() == {"n": 1}
