@@ -18,7 +18,7 @@ import structlog
 from hub.dead_letters import DeadLetters
 from hub.dispatch import Dispatcher
 from hub.embedded import PrivatePostgres, load_or_create_key
-from hub.errors import ConfigError
+from hub.errors import ConfigError, HubError
 from hub.gateway import Gateway
 from hub.hooks import Hooks
 from hub.housekeeping import Housekeeper
@@ -210,7 +210,10 @@ class Hub:
             self.releaser.stop()
         waiting = self.bulkhead.close()
         if waiting:
-            self.ledger.unhand(waiting)
+            try:
+                self.ledger.unhand(waiting)
+            except HubError as e:
+                log.warning("tasks will be found as strays", count=len(waiting), error=str(e))
 
     def on_close(self, act: Callable[[], None]) -> None:
         """Run `act` when the hub is closed."""

@@ -1,0 +1,333 @@
+"""The releaser: what is due gets to the broker, never more than a window of it, and nothing is forgotten."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+
+from hub.app import Hub, build
+from hub.running import work
+from hub.settings import Settings
+from hub.store.ledger import Ledger
+from hub.tasks.releaser import Releaser
+from tests.servers import HttpTarget
+from tests.support.hubs import (
+    add_rule,
+    add_service,
+    attempt,
+    count,
+    counts_are_exact,
+    due_now,
+    emit,
+    emit_many,
+    task,
+)
+from tests.support.processes import wait_for
+
+
+def releaser(hub: Hub) -> Releaser:
+    assert hub.releaser is not None
+    return hub.releaser
+
+
+def waiting(hub: Hub) -> int:
+    """Messages in the broker's queue."""
+    return hub.broker.ready(hub.queues["dispatch"]) or 0
+
+
+def states(hub: Hub) -> dict[str, int]:
+    return {row["state"]: row["n"] for row in hub.db.all("SELECT state, count(*) AS n FROM tasks GROUP BY 1")}
+
+
+def not_handed(hub: Hub) -> None:
+    """As if the publisher had died: the tasks are pending, the queue is empty."""
+    hub.broker.flush_all()
+    hub.db.run("UPDATE tasks SET state = 'pending', handed_at = NULL")
+
+
+def test_what_is_due_is_handed_over_and_what_is_not_is_not(hub: Hub, target: HttpTarget) -> None:
+    add_service(hub, target.url)
+    add_rule(hub)
+    due, later, now = emit_many(hub, 3)
+    not_handed(hub)
+    hub.db.run("UPDATE tasks SET state = 'delayed', next_run_at = now() + interval '1 h' WHERE id = %s", [later])
+    hub.db.run("UPDATE tasks SET state = 'delayed', next_run_at = now() - interval '1 s' WHERE id = %s", [due])
+    assert releaser(hub).tick()
+    assert [task(hub, t)["state"] for t in (due, now, later)] == ["queued", "queued", "delayed"]
+    assert waiting(hub) == 2 and not releaser(hub).tick() and waiting(hub) == 2 and counts_are_exact(hub)
+
+
+def test_a_service_never_has_more_than_its_window_in_the_broker(alone: Settings, target: HttpTarget) -> None:
+    """So none can fill the queue, and what is in it is soon done."""
+    with build(alone.model_copy(update={"window": 10}), role="up") as hub:
+        hub.lease.start()
+        for name, url in (("crm", target.url), ("erp", target.url)):
+            add_service(hub, url, name)
+            add_rule(hub, f"to-{name}", name, name)
+        add_rule(hub, "to-crm-2", "crm", "crm")
+        emit_many(hub, 30, "crm")
+        emit_many(hub, 5, "erp")
+        not_handed(hub)
+        while releaser(hub).tick():
+            pass
+        rows = hub.db.all(
+            "SELECT r.name, count(*) AS n FROM tasks t JOIN rules r ON r.id = t.rule_id WHERE t.state = 'queued'"
+            " GROUP BY 1 ORDER BY 1"
+        )
+        assert [(row["name"], row["n"]) for row in rows] == [("to-crm", 5), ("to-crm-2", 5), ("to-erp", 5)]
+        assert waiting(hub) == 15 and states(hub) == {"pending": 50, "queued": 15}
+        taken = hub.db.all("SELECT id FROM tasks WHERE state = 'queued' AND rule_id = 1")
+        for row in taken:
+            attempt(hub, row["id"])
+        releaser(hub).tick()
+        assert states(hub)["queued"] == 15, "as much comes after as was done"
+
+
+def test_accepted_events_go_straight_to_the_broker_until_the_window_is_full(
+    alone: Settings, target: HttpTarget
+) -> None:
+    with build(alone.model_copy(update={"window": 7}), role="up") as hub:
+        add_service(hub, target.url)
+        add_rule(hub)
+        emit_many(hub, 20)
+        assert states(hub) == {"queued": 7, "pending": 13} and waiting(hub) == 7
+
+
+def test_nothing_goes_straight_to_a_service_whose_circuit_is_open(hub: Hub, target: HttpTarget) -> None:
+    add_service(hub, target.url)
+    add_rule(hub)
+    hub.db.run("UPDATE breakers SET state = 'open', retry_at = now() + interval '1 h'")
+    emit_many(hub, 5)
+    hub.handover._read_at = float("-inf")  # type: ignore[union-attr]
+    emit_many(hub, 5, start=5)
+    assert states(hub)["pending"] >= 5
+
+
+def test_an_open_circuit_gets_one_probe_when_it_has_cooled_down(hub: Hub, target: HttpTarget) -> None:
+    add_service(hub, target.url)
+    add_rule(hub)
+    emit_many(hub, 10)
+    not_handed(hub)
+    hub.db.run("UPDATE breakers SET state = 'open', epoch = 1, retry_at = now() + interval '1 h'")
+    releaser(hub).tick()
+    assert states(hub) == {"pending": 10}
+    hub.db.run("UPDATE breakers SET retry_at = now()")
+    for _ in range(3):
+        releaser(hub).tick()
+        assert states(hub) == {"pending": 9, "queued": 1}
+    (row,) = hub.db.all("SELECT id FROM tasks WHERE state = 'queued'")
+    assert attempt(hub, row["id"]) == "delivered", "the probe closes it"
+    releaser(hub).tick()
+    assert states(hub) == {"queued": 9}
+
+
+def test_held_tasks_are_handed_to_nobody(hub: Hub, target: HttpTarget) -> None:
+    add_service(hub, target.url)
+    add_rule(hub)
+    emit_many(hub, 3)
+    not_handed(hub)
+    hub.registry.enable_service("crm", False)
+    releaser(hub).tick()
+    assert states(hub) == {"pending": 3} and waiting(hub) == 0
+    hub.registry.enable_service("crm", True)
+    releaser(hub).tick()
+    assert states(hub) == {"queued": 3}
+
+
+def test_a_rate_limit_parks_what_is_too_much_without_costing_attempts(hub: Hub, target: HttpTarget) -> None:
+    add_service(hub, target.url, rate_limit=2)
+    add_rule(hub)
+    ids = emit_many(hub, 6)
+    results = [attempt(hub, t) for t in ids]
+    assert results.count("delivered") in (2, 3) and set(results) == {"delivered", "parked"}
+    parked = [t for t, result in zip(ids, results, strict=True) if result == "parked"]
+    assert {task(hub, t)["attempts"] for t in parked} == {0} and "2 requests/s" in task(hub, parked[0])["last_error"]
+    not_handed(hub)
+    releaser(hub).tick()
+    assert states(hub)["queued"] <= 2, "no more than a second's worth waits in the broker"
+
+
+def test_tasks_of_a_lost_worker_are_taken_up_once_the_new_leader_has_looked_long_enough(
+    hub: Hub, target: HttpTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader that has just begun, or a database that was away, knows nothing of who is alive."""
+    add_service(hub, target.url)
+    add_rule(hub)
+    (task_id,) = emit(hub)
+    assert Ledger(hub.db, worker="lost", body_limit=10).claim(task_id)
+    assert releaser(hub)._lead()
+    releaser(hub).tick()
+    assert task(hub, task_id)["state"] == "running"
+    monkeypatch.setattr(releaser(hub), "_leading_since", float("-inf"))
+    releaser(hub).tick()
+    assert task(hub, task_id)["state"] == "queued" and attempt(hub, task_id) == "delivered"
+    releaser(hub)._resign()
+
+
+def test_one_process_leads_and_another_takes_over(alone: Settings, hub: Hub, target: HttpTarget) -> None:
+    with build(alone, role="up") as other:
+        assert releaser(hub)._lead() and not releaser(other)._lead()
+        releaser(hub)._resign()
+        assert releaser(other)._lead() and not releaser(hub)._lead()
+        hub.db.run("SELECT pg_terminate_backend(l.pid) FROM pg_locks l WHERE l.locktype = 'advisory'"
+                   " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())")  # fmt: skip
+        wait_for(lambda: releaser(hub)._lead(), 5, "the lead is taken over")
+        releaser(hub)._resign()
+        releaser(other)._resign()
+
+
+def test_what_a_dead_process_had_in_memory_is_handed_out_again(hub: Hub, target: HttpTarget) -> None:
+    """Embedded mode: a crash empties the in-process broker; the ledger makes it safe."""
+    add_service(hub, target.url)
+    add_rule(hub)
+    emit_many(hub, 5)
+    hub.broker.flush_all()
+    assert releaser(hub)._lead()
+    releaser(hub).tick()
+    assert waiting(hub) == 5 and states(hub) == {"queued": 5}
+    releaser(hub)._resign()
+
+
+@pytest.fixture
+def apart(settings: Settings) -> Iterator[Hub]:
+    """A hub on RabbitMQ, of which nothing runs."""
+    with build(settings, role="worker") as hub:
+        hub.lease.start()
+        hub.broker.declare_queue(hub.queues["dispatch"], ensure=True)  # type: ignore[call-arg]
+        yield hub
+
+
+def age(hub: Hub, seconds: float) -> None:
+    hub.db.run("UPDATE tasks SET handed_at = handed_at - make_interval(secs => %s) WHERE state = 'queued'", [seconds])
+    releaser(hub)._strays_at = float("-inf")
+
+
+def test_what_the_queue_lost_is_handed_over_again(apart: Hub, target: HttpTarget) -> None:
+    """The broker was wiped, or the publisher was killed between commit and publish."""
+    add_service(apart, target.url)
+    add_rule(apart)
+    emit_many(apart, 40)
+    wait_for(lambda: waiting(apart) == 2)  # 32 and 8
+    apart.broker.flush(apart.queues["dispatch"])
+    age(apart, 0)
+    releaser(apart).tick()
+    assert waiting(apart) == 0, "too young: they may be on their way"
+    age(apart, 2)
+    releaser(apart).tick()
+    wait_for(lambda: waiting(apart) == 2)
+    age(apart, 2)
+    releaser(apart).tick()
+    assert waiting(apart) == 2, "the queue holds them"
+
+
+def test_a_deleted_queue_is_made_again(apart: Hub, target: HttpTarget) -> None:
+    add_service(apart, target.url)
+    add_rule(apart)
+    emit_many(apart, 40)
+    with apart.broker._borrowed():  # type: ignore[union-attr]
+        apart.broker.channel.queue_delete(apart.queues["dispatch"])
+    assert apart.broker.ready(apart.queues["dispatch"]) is None
+    age(apart, 2)
+    releaser(apart).tick()
+    wait_for(lambda: waiting(apart) == 2)
+
+
+def test_a_backlog_is_not_published_again_and_again(apart: Hub, target: HttpTarget) -> None:
+    """A timer alone would: every task older than the grace, every grace."""
+    add_service(apart, target.url)
+    add_rule(apart)
+    emit_many(apart, 200)
+    wait_for(lambda: waiting(apart) == 7)
+    for _ in range(5):
+        age(apart, 5)
+        releaser(apart).tick()
+    assert waiting(apart) == 7 and count(apart, "queued") == 200
+
+
+def test_a_broker_that_is_away_costs_nothing_but_time(settings: Settings, target: HttpTarget) -> None:
+    """The events are accepted, their tasks wait in the ledger."""
+    gone = settings.model_copy(update={"broker_url": type(settings.broker_url)("amqp://guest:guest@127.0.0.1:9/")})
+    with build(gone, role="worker") as hub:
+        add_service(hub, target.url)
+        add_rule(hub)
+        emit_many(hub, 5)
+        assert states(hub) == {"pending": 5} and hub.handover.down  # type: ignore[union-attr]
+        assert not releaser(hub).tick() and states(hub) == {"pending": 5}
+        emit_many(hub, 5, start=5)
+        assert states(hub) == {"pending": 10} and counts_are_exact(hub)
+
+
+@pytest.mark.parametrize("where", ["hub", "apart"])
+def test_a_running_worker_does_all_of_it(where: str, request: pytest.FixtureRequest, target: HttpTarget) -> None:
+    """Both brokers, with Dramatiq's threads: everything arrives once, and the end is orderly."""
+    hub: Hub = request.getfixturevalue(where)
+    add_service(hub, target.url)
+    add_rule(hub)
+    with work(hub, threads=4):
+        emit_many(hub, 300)
+        wait_for(lambda: count(hub, "tasks") == 0)
+    assert len(target.seen) == 300 == len({seen.body for seen in target.seen}) and hub.ledger.running() == 0
+    assert count(hub, "delivered") == 300 and counts_are_exact(hub)
+
+
+def test_due_retries_run_by_themselves(hub: Hub, target: HttpTarget) -> None:
+    """Four delays, five attempts, a dead letter: without anybody's help."""
+    target.default = 500
+    add_service(hub, target.url, cb_failure_threshold=0)
+    add_rule(hub)
+    with work(hub, threads=2):
+        emit(hub)
+        wait_for(lambda: count(hub, "dead_letters") == 1)
+    assert len(target.seen) == 5 and count(hub, "tasks") == 0
+    gaps = [b.at - a.at for a, b in zip(target.seen, target.seen[1:], strict=False)]
+    assert all(gap >= low for gap, low in zip(gaps, (0.18, 0.27, 0.36, 0.45), strict=True))
+
+
+def test_a_stop_gives_back_what_waited_in_memory(hub: Hub, target: HttpTarget) -> None:
+    """Tasks that found no room in the bulkhead are the ledger's again, not lost until the next start."""
+    hold = threading.Event()
+
+    def slow(_: Any) -> int:
+        hold.wait(20)
+        return 204
+
+    target.default = slow
+    add_service(hub, target.url, timeout=20)
+    add_rule(hub)
+    worker = dramatiq.Worker(hub.broker, worker_threads=4, worker_timeout=50)
+    hub.start_worker(4)
+    worker.start()
+    emit_many(hub, 12)
+    wait_for(lambda: len(target.seen) == 3 and waiting(hub) == 0)
+    wait_for(lambda: len(hub.bulkhead._waits) == 9)
+    hub.stop_worker()
+    assert states(hub) == {"running": 3, "pending": 9}
+    hold.set()
+    worker.stop()
+    assert hub.ledger.flush(10) and states(hub) == {"pending": 9}
+
+
+def test_a_stop_does_not_wait_for_a_database_that_is_away(hub: Hub) -> None:
+    hub.start_worker(2)
+    hub.bulkhead._waiting[1] = deque([1])
+    hub.db.close()
+    hub.stop_worker()
+
+
+def test_a_retry_by_hand_is_handed_over_at_once(hub: Hub, target: HttpTarget) -> None:
+    target.default = 500
+    add_service(hub, target.url)
+    add_rule(hub)
+    (task_id,) = emit(hub)
+    attempt(hub, task_id)
+    hub.db.run("UPDATE tasks SET next_run_at = now() + interval '1 h'")
+    assert hub.admin.retry([task_id]) == [task_id]
+    releaser(hub).tick()
+    target.default = 204
+    assert task(hub, task_id)["attempts"] == 1 and attempt(hub, task_id) == "delivered"
+    due_now(hub)
