@@ -124,14 +124,15 @@ class Intake:
                 written[i].uid = first.get(events[i].key, written[i].uid)
         return written
 
-    def once(self, conn: Connection, key: bytes, uid: str) -> str:
-        """Within `conn`'s transaction: `uid`, or the one that was first given for this key within 24 h."""
-        row = conn.execute(_ONCE, {"key": key, "uid": uid, "secs": KEY_WINDOW}).fetchone()
-        if row is None:  # the first one's transaction has been waited for
-            row = conn.execute("SELECT uid FROM event_keys WHERE key = %s", [key]).fetchone()
-        return str(row[0]) if row else uid
-
     def seen(self, samples: dict[str, str]) -> None:
         """Remember event names with their latest data, for suggestions and previews."""
         names = sorted(samples)
         self._db.run(_SEEN, [names, [samples[name] for name in names]])
+
+
+def once(conn: Connection, key: bytes, uid: str) -> str:
+    """Within `conn`'s transaction: `uid`, or the one that was first given for this key within 24 h."""
+    row = conn.execute(_ONCE, {"key": key, "uid": uid, "secs": KEY_WINDOW}).fetchone()
+    if row is None:  # the first one's transaction has been waited for
+        row = conn.execute("SELECT uid FROM event_keys WHERE key = %s", [key]).fetchone()
+    return str(row[0]) if row else uid

@@ -43,6 +43,7 @@ SELECT d.id, d.task_id, d.event, r.name AS rule, s.name AS service, d.attempts, 
        d.created_at, d.status, d.event_uid AS event_id, d.accepted_at,
        r.id IS NULL OR s.id IS NULL OR r.deleted_at IS NOT NULL OR s.deleted_at IS NOT NULL AS orphan
 """
+_DEAD_LETTER_MORE: LiteralString = ", d.event_data, d.response_body"
 _DEAD_LETTER_FROM: LiteralString = """
 FROM dead_letters d LEFT JOIN rules r ON r.id = d.rule_id LEFT JOIN services s ON s.id = d.service_id
 """
@@ -175,8 +176,13 @@ class Views(DeliveryViews):
         until: datetime | None = None,
         before: int | None = None,
         limit: int = 50,
+        full: bool = False,
     ) -> list[Row]:
-        """Dead letters, newest first; `payload` is the last request body as text, None if none was made."""
+        """Dead letters, newest first; `payload` is the last request body as text, None if none was made.
+
+        Args:
+            full: with `event_data` and `response_body`, as exports have them.
+        """
         where: list[LiteralString] = ["true"]
         params: dict[str, Any] = {"limit": bounded(limit)}
         if service is not None:
@@ -190,14 +196,15 @@ class Views(DeliveryViews):
             params["reason"] = reason
         like(where, params, "d.event", event)
         window(where, params, since, until, before)
+        columns = _DEAD_LETTER + (_DEAD_LETTER_MORE if full else "")
         return self._db.all(
-            _DEAD_LETTER + _DEAD_LETTER_FROM + "WHERE " + " AND ".join(where) + " ORDER BY d.id DESC LIMIT %(limit)s",
+            columns + _DEAD_LETTER_FROM + "WHERE " + " AND ".join(where) + " ORDER BY d.id DESC LIMIT %(limit)s",
             params,
         )
 
     def dead_letter(self, dead_letter_id: int) -> Row:
         """One dead letter with `event_data` and `response_body`; raises `NotFoundError`."""
-        sql = _DEAD_LETTER + ", d.event_data, d.response_body" + _DEAD_LETTER_FROM + "WHERE d.id = %s"
+        sql = _DEAD_LETTER + _DEAD_LETTER_MORE + _DEAD_LETTER_FROM + "WHERE d.id = %s"
         return found(self._db.one(sql, [dead_letter_id]), "dead letter", dead_letter_id)
 
     def missing_dead_letters(self, ids: list[int]) -> list[int]:

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import structlog
 from fastapi import APIRouter, Request
@@ -17,6 +18,10 @@ from hub.scrape import CONTENT_TYPE_LATEST, make_scraper
 from hub.tasks.broker import DISPATCH
 
 log = structlog.get_logger("hub.web")
+_METRICS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+    401: {"description": "`HUB_METRICS_TOKEN` is set, and was not given.", "content": {"text/plain": {}}},
+}
 _PATIENCE = 3.0  # seconds; a probe that waits longer is no sign of life
 
 
@@ -29,18 +34,20 @@ def make_health(hub: Hub) -> APIRouter:
     for probe in probes:
         hub.on_close(probe.close)
 
-    @router.api_route("/healthz", methods=["GET", "HEAD"], summary="The process is alive")
+    @router.head("/healthz", include_in_schema=False)
+    @router.get("/healthz", summary="The process is alive")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @router.api_route("/readyz", methods=["GET", "HEAD"], summary="The hub can take events")
+    @router.head("/readyz", include_in_schema=False)
+    @router.get("/readyz", summary="The hub can take events", responses={503: {"description": "The database is away."}})
     async def readyz() -> JSONResponse:
         database, broker = await asyncio.gather(*(probe.ask() for probe in probes))
         ready = database == "ok"
         body = {"ready": ready, "database": database, "broker": broker}
         return JSONResponse(body, 200 if ready else 503, headers={} if ready else {"Retry-After": "5"})
 
-    @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+    @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response, responses=_METRICS)
     def metrics(request: Request) -> Response:
         token = hub.settings.metrics_token
         given = request.headers.get("authorization", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 import threading
 from importlib import import_module
@@ -11,11 +12,18 @@ from importlib.util import find_spec
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from hub import __version__
 from hub.app import Hub
 from hub.errors import ConfigError, UnavailableError
+from hub.web import problems
+from hub.web.api import make_api
+from hub.web.docs import make_docs
+from hub.web.gate import Gate
+from hub.web.headers import Headers
 from hub.web.health import make_health
+from hub.web.webhooks import make_webhooks
 
 log = structlog.get_logger("hub.web")
 _START_SECONDS = 30.0
@@ -26,11 +34,22 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to tell
 
 def make_app(hub: Hub) -> FastAPI:
     """Everything the hub answers over HTTP, as one ASGI application."""
-    app = FastAPI(title="Integration Hub", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Integration Hub", version=__version__, openapi_url=None, docs_url=None, redoc_url=None,
+                  generate_unique_id_function=_operation_id)  # fmt: skip
+    gate = Gate(hub.accounts, hub.settings)
+    problems.install(app)
+    app.add_middleware(Headers)
     app.include_router(make_health(hub))
+    app.include_router(make_webhooks(hub))
+    app.include_router(make_api(hub, gate))
+    app.include_router(make_docs(hub, gate, app))
     if find_spec("hub.web.console") is not None:
         app.include_router(import_module("hub.web.console.router").make_console(hub))
     return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    return re.sub(r"\W", "_", f"{route.tags[0]}_{route.name}" if route.tags else route.name)
 
 
 class _Server(uvicorn.Server):

@@ -1,0 +1,37 @@
+"""The HTTP API: everything the CLI can do, and events in. `make_api(hub, gate)` is its router."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from hub.app import Hub
+from hub.web.api.dead_letters import make_dead_letters
+from hub.web.api.deliveries import make_deliveries
+from hub.web.api.events import make_events
+from hub.web.api.overview import make_overview
+from hub.web.api.rules import make_rules
+from hub.web.api.schedules import make_schedules
+from hub.web.api.services import make_services
+from hub.web.api.tasks import make_tasks
+from hub.web.api.tokens import make_tokens
+from hub.web.gate import Gate
+
+_PARTS = (
+    make_events,
+    make_services,
+    make_rules,
+    make_tasks,
+    make_dead_letters,
+    make_deliveries,
+    make_schedules,
+    make_overview,
+    make_tokens,
+)
+
+
+def make_api(hub: Hub, gate: Gate) -> APIRouter:
+    """Every endpoint under `/api/v1`."""
+    router = APIRouter()
+    for make in _PARTS:
+        router.include_router(make(hub, gate))
+    return router

@@ -1,0 +1,182 @@
+"""`/api/v1/dead-letters`: tasks that failed for good, kept until a person decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
+
+from hub.app import Hub
+from hub.codec import loads
+from hub.web.api import shapes
+from hub.web.api.routers import routers
+from hub.web.gate import Gate
+from hub.web.problems import Problem
+
+_BATCH = 500
+_MOST = 10_000  # replayed by one request
+
+Reason = Annotated[Literal["attempts", "expired", "worker_lost"] | None, Query()]
+
+
+class Replay(shapes.Given):
+    """Which dead letters: by id, or by service and time, or all."""
+
+    ids: shapes.Ids | None = None
+    service: Annotated[str, Field(max_length=100, pattern=r"^[^\x00]*$")] | None = None
+    since: shapes.Moment | None = None
+    until: shapes.Moment | None = None
+    all: bool = False
+    dry_run: bool = Field(False, description="Only count.")
+
+    @property
+    def chosen(self) -> bool:
+        """Whether anything was chosen: nothing is not everything."""
+        return self.all or any(v is not None for v in (self.ids, self.service, self.since, self.until))
+
+
+class Replayed(BaseModel):
+    replayed: int
+    tasks: list[int] = Field(description="The new tasks.")
+    orphans: int = Field(description="Left where they are: their rule or service was deleted.")
+    remaining: int = Field(description="Not yet replayed (at most 10,000 a request): ask again.")
+    dry_run: bool = False
+
+
+class Chosen(shapes.Given):
+    ids: shapes.Ids
+
+
+class Deleted(BaseModel):
+    deleted: int
+
+
+def make_dead_letters(hub: Hub, gate: Gate) -> APIRouter:
+    """The endpoints of dead letters."""
+    r = routers(hub, gate, "/dead-letters", "dead letters")
+
+    @r.view.get("", summary="List dead letters", response_model=shapes.Page[shapes.DeadLetter])
+    def list_dead_letters(
+        service: shapes.OfService = None,
+        rule: shapes.OfRule = None,
+        event: shapes.OfEvent = None,
+        reason: Reason = None,
+        since: shapes.Since = None,
+        until: shapes.Since = None,
+        before: shapes.Before = None,
+        limit: shapes.Limit = 50,
+    ) -> dict[str, Any]:
+        rows = hub.views.list_dead_letters(
+            service=service, rule=rule, event=event, reason=reason, since=since, until=until,
+            before=before, limit=limit,
+        )  # fmt: skip
+        return shapes.page(rows, limit)
+
+    @r.view.get(
+        "/export", summary="Export dead letters as NDJSON", response_class=Response,
+        responses={200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+                         "description": "One dead letter a line, newest first, with the event's data."}},
+    )  # fmt: skip
+    def export(
+        service: shapes.OfService = None,
+        rule: shapes.OfRule = None,
+        event: shapes.OfEvent = None,
+        reason: Reason = None,
+        since: shapes.Since = None,
+        until: shapes.Since = None,
+    ) -> StreamingResponse:
+        filters: dict[str, Any] = {"service": service, "rule": rule, "event": event, "reason": reason,
+                   "since": since, "until": until}  # fmt: skip
+        first = hub.views.list_dead_letters(**filters, full=True, limit=_BATCH)
+        return StreamingResponse(_lines(hub, first, filters), media_type="application/x-ndjson")
+
+    @r.manage.post("/replay", summary="Replay dead letters", response_model=Replayed)
+    def replay(what: Replay) -> dict[str, Any]:
+        """Each becomes a new task of the same rule and event, with attempts from 0 and a new idempotency key."""
+        if not what.chosen:
+            raise Problem(422, "choose by ids, service, since or until, or say all: true", field="ids")
+        if what.ids is not None and (what.service or what.since or what.until):
+            raise Problem(422, "choose either by ids or by service and time", field="ids")
+        if what.dry_run:
+            return _counted(hub, what)
+        return _replay(hub, what)
+
+    @r.manage.post("/delete", summary="Delete dead letters", response_model=Deleted)
+    def delete_many(chosen: Chosen, request: Request) -> dict[str, Any]:
+        """They are cancelled for good; a row keeps who did it."""
+        return {"deleted": hub.dead_letters.delete(chosen.ids, who=_who(request))}
+
+    @r.view.get("/{dead_letter_id}", summary="Show a dead letter", response_model=shapes.DeadLetterDetail)
+    def show(dead_letter_id: shapes.Id) -> dict[str, Any]:
+        return _detail(hub, dead_letter_id)
+
+    @r.manage.post("/{dead_letter_id}/replay", summary="Replay a dead letter", response_model=Replayed)
+    def replay_one(dead_letter_id: shapes.Id) -> dict[str, Any]:
+        hub.views.dead_letter(dead_letter_id)
+        result = _replay(hub, Replay.model_validate({"ids": [dead_letter_id]}))
+        if not result["replayed"]:
+            raise Problem(409, f"dead letter {dead_letter_id} cannot be replayed: its rule or service was deleted")
+        return result
+
+    @r.manage.delete("/{dead_letter_id}", summary="Delete a dead letter", response_model=Deleted)
+    def delete(dead_letter_id: shapes.Id, request: Request) -> dict[str, Any]:
+        """It is cancelled for good; a row keeps who did it."""
+        if not hub.dead_letters.delete([dead_letter_id], who=_who(request)):
+            raise Problem(404, f"no dead letter {dead_letter_id}")
+        return {"deleted": 1}
+
+    return r.joined()
+
+
+def _who(request: Request) -> str:
+    return f"token {request.state.token.name}"
+
+
+def _filters(what: Replay) -> dict[str, Any]:
+    return {"service": what.service, "since": what.since, "until": what.until}
+
+
+def _counted(hub: Hub, what: Replay) -> dict[str, Any]:
+    if what.ids is not None:
+        missing = set(hub.views.missing_dead_letters(what.ids))
+        count = len(set(what.ids) - missing)
+    else:
+        count = hub.dead_letters.count(**_filters(what))
+    return {"replayed": 0, "tasks": [], "orphans": 0, "remaining": count, "dry_run": True}
+
+
+def _replay(hub: Hub, what: Replay) -> dict[str, Any]:
+    tasks: list[int] = []
+    orphans = 0
+    ids = list(dict.fromkeys(what.ids)) if what.ids is not None else None
+    if ids is not None:
+        done = hub.dead_letters.replay(ids, limit=len(ids))
+        tasks, orphans = list(done.tasks), len(ids) - len(done.tasks)
+        return {"replayed": len(tasks), "tasks": tasks, "orphans": orphans, "remaining": 0}
+    while len(tasks) < _MOST:
+        done = hub.dead_letters.replay(**_filters(what), limit=_BATCH)
+        tasks += done.tasks
+        if not done.tasks:
+            orphans = done.orphans
+            break
+    left = 0 if len(tasks) < _MOST else hub.dead_letters.count(**_filters(what))
+    return {"replayed": len(tasks), "tasks": tasks, "orphans": orphans, "remaining": left}
+
+
+def _detail(hub: Hub, dead_letter_id: int) -> dict[str, Any]:
+    row = hub.views.dead_letter(dead_letter_id)
+    return row | {"event_data": loads(row["event_data"])}
+
+
+def _lines(hub: Hub, rows: list[dict[str, Any]], filters: dict[str, Any]) -> Iterator[bytes]:
+    """One JSON text a line, read page by page."""
+    while rows:
+        for row in rows:
+            row["event_data"] = loads(row["event_data"])
+            yield shapes.DeadLetterDetail.model_validate(row).model_dump_json().encode() + b"\n"
+        if len(rows) < _BATCH:
+            return
+        rows = hub.views.list_dead_letters(**filters, full=True, before=rows[-1]["id"], limit=_BATCH)

@@ -1,0 +1,49 @@
+"""`/api/v1/deliveries`: the log of every attempt and of every message that came in."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+
+from hub.app import Hub
+from hub.web.api import shapes
+from hub.web.api.routers import routers
+from hub.web.gate import Gate
+
+
+def make_deliveries(hub: Hub, gate: Gate) -> APIRouter:
+    """The endpoints of the delivery log."""
+    r = routers(hub, gate, "/deliveries", "deliveries")
+
+    @r.view.get("", summary="List deliveries", response_model=shapes.Page[shapes.Delivery])
+    def list_deliveries(
+        service: shapes.OfService = None,
+        direction: Literal["inbound", "outbound"] | None = None,
+        failed: Annotated[bool | None, Query(description="true: only failures, false: only successes.")] = None,
+        task: Annotated[int | None, Query(ge=1, le=2**63 - 1, description="All attempts of one task.")] = None,
+        event: shapes.OfEvent = None,
+        status: Annotated[int | None, Query(ge=100, le=999, description="HTTP status.")] = None,
+        since: shapes.Since = None,
+        until: shapes.Since = None,
+        before: shapes.Before = None,
+        after: Annotated[
+            int | None,
+            Query(ge=0, le=2**63 - 1, description="To follow the log: the items after this one, oldest first."),
+        ] = None,
+        limit: shapes.Limit = 50,
+    ) -> dict[str, Any]:
+        """Newest first. To follow the log give `after`; `next` is then the `after` of the next request."""
+        rows = hub.views.list_deliveries(
+            service=service, direction=direction, failed=failed, task=task, event=event, status=status, since=since,
+            until=until, before=before, after=after, limit=limit,
+        )  # fmt: skip
+        if after is not None:
+            return {"items": rows, "next": rows[-1]["id"] if rows else after}
+        return shapes.page(rows, limit)
+
+    @r.view.get("/{delivery_id}", summary="Show a delivery", response_model=shapes.DeliveryDetail)
+    def show_delivery(delivery_id: shapes.Id) -> dict[str, Any]:
+        return hub.views.delivery(delivery_id)
+
+    return r.joined()

@@ -1,0 +1,255 @@
+"""`POST /api/v1/events`: events come in, one, many or as a stream; 202 only when the ledger has them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from hub.app import Hub
+from hub.codec import dumps, loads
+from hub.errors import HubError, PayloadError, TooLargeError
+from hub.models import JSON, Accepted, Event
+from hub.observer import parse_event
+from hub.web import bodies, problems
+from hub.web.api import routers, shapes
+from hub.web.gate import Gate, address, bearer
+from hub.web.problems import Problem
+
+MOST = 1000  # events of one array
+_AT_ONCE = 200  # requests under way; more would only wait for the same database
+_ARRAY = 4  # times the limit of one event
+_LINES = 500  # of a stream that become one transaction
+_BATCH_BYTES = 4 * 1024 * 1024
+_MOST_LINES = 1_000_000
+_IN_MEMORY = 1024 * 1024  # answers to a stream beyond that wait in a file
+
+
+def make_events(hub: Hub, gate: Gate) -> APIRouter:
+    """The endpoint that takes events."""
+    router = APIRouter(prefix=routers.PREFIX, tags=["events"])
+    ingest = _Ingest(hub, gate)
+
+    @router.post(
+        "/events",
+        status_code=202,
+        summary="Accept events",
+        response_model=shapes.Accepted | list[shapes.Accepted],
+        responses=routers.problems(408, 413, 415) | {202: {"description": "Every event is in the ledger."}},
+        openapi_extra={"parameters": [_KEY], "requestBody": _BODY},
+    )
+    async def accept(request: Request) -> Response:
+        """Takes one event (an object, answered by an object), an array of at most 1,000, or NDJSON of any length.
+
+        An event is `{"name": ..., "data": {...}, "id": optional}` or a Moodle event as it is; the body of Moodle's
+        `local_webhooks` needs no header, its `token` is the API token and is not kept. An array is accepted as a
+        whole or not at all. A stream is accepted 500 lines at a time: if one line is wrong, the answer says which
+        one, and how many before it were accepted.
+        """
+        return await ingest.accept(request)
+
+    return router
+
+
+class _Ingest:
+    def __init__(self, hub: Hub, gate: Gate) -> None:
+        self._observer = hub.observer
+        self._gate = gate
+        self._limit = hub.settings.event_limit
+        self._under_way = 0
+
+    async def accept(self, request: Request) -> Response:
+        with self._counted():
+            kind = bodies.media_type(request)
+            secret = bearer(request)
+            stream = kind in bodies.NDJSON
+            if secret is not None or stream or not bodies.is_json(kind):
+                await run_in_threadpool(self._gate.check, secret, "ingest", address(request))
+            key = _header_key(request)
+            if stream:
+                return await self._stream(request, key)
+            if not bodies.is_json(kind):
+                raise Problem(415, "must be application/json or application/x-ndjson", field="Content-Type")
+            body = await bodies.read(request, self._limit * _ARRAY)
+            return await run_in_threadpool(self._whole, body, key, None if secret else address(request))
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Back-pressure: refuse at once what could only queue up in memory."""
+        if self._under_way >= _AT_ONCE:
+            raise Problem(503, "the hub is busy; try again", headers={"Retry-After": "1"})
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
+    def _whole(self, body: bytes, key: str | None, anonymous: str | None) -> Response:
+        """One object or an array.
+
+        Args:
+            anonymous: the sender's address when the token is still to be found, in the body.
+        """
+        value = bodies.parse(body)
+        if anonymous is not None:
+            token = value.get("token") if isinstance(value, dict) and "eventname" in value else None
+            self._gate.check(token if isinstance(token, str) else None, "ingest", anonymous)
+        if not isinstance(value, list):
+            return JSONResponse(_shown(self._observer.handle_event(self._event(value, key))), 202)
+        if len(value) > MOST:
+            raise Problem(413, f"an array holds at most {MOST} events; send more as application/x-ndjson", field="body")
+        events = []
+        for i, item in enumerate(value):
+            try:
+                events.append(self._event(item, f"{key}:{i}" if key else None))
+            except PayloadError as e:
+                raise type(e)(f"[{i}].{e}") from None
+        accepted = self._observer.handle_events(events) if events else []
+        return JSONResponse([_shown(a) for a in accepted], 202)
+
+    def _event(self, value: JSON, key: str | None) -> Event:
+        if isinstance(value, dict) and "token" in value and "eventname" in value:
+            value = {k: v for k, v in value.items() if k != "token"}
+        return parse_event(value, limit=self._limit, key=key)
+
+    async def _stream(self, request: Request, key: str | None) -> Response:
+        answers = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - the response closes it
+        done = 0
+        try:
+            answers.write(b"[")
+            async for batch in self._batches(request):
+                accepted = await run_in_threadpool(self._lines, batch, key)
+                text = ",".join(dumps(_shown(a)) for a in accepted)
+                answers.write((b"," if done else b"") + text.encode())
+                done += len(batch)
+            answers.write(b"]")
+        except HubError as e:
+            answers.close()
+            return problems.of_hub_error(e, extra={"accepted": done})
+        except Problem as e:
+            e.extra["accepted"] = done
+            answers.close()
+            raise
+        except BaseException:
+            answers.close()
+            raise
+        answers.seek(0)
+        return StreamingResponse(_pieces(answers), 202, media_type="application/json")
+
+    async def _batches(self, request: Request) -> AsyncIterator[list[tuple[int, bytes]]]:
+        """(line number, line) of what comes, in batches of bounded size."""
+        batch: list[tuple[int, bytes]] = []
+        size, number = 0, 0
+        async for line in _split(request, self._limit * 2):
+            number += 1
+            if number > _MOST_LINES:
+                if batch:
+                    yield batch
+                raise Problem(413, f"a stream holds at most {_MOST_LINES} lines; send the rest in another request")
+            if not line.strip():
+                continue
+            batch.append((number, line))
+            size += len(line)
+            if len(batch) >= _LINES or size >= _BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+    def _lines(self, batch: list[tuple[int, bytes]], key: str | None) -> list[Accepted]:
+        events = []
+        for number, line in batch:
+            try:
+                events.append(self._event(loads(line), f"{key}:{number}" if key else None))
+            except TooLargeError as e:
+                raise _wrong(413, number, str(e)) from None
+            except PayloadError as e:
+                raise _wrong(422, number, str(e)) from None
+        return self._observer.handle_events(events)
+
+
+async def _split(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """The body's lines; never holds more than one chunk and `limit` bytes."""
+    rest = b""
+    number = 0
+    async for chunk in bodies.chunks(request):
+        lines = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
+        rest = lines.pop()
+        for line in lines:
+            number += 1
+            yield line
+        if len(rest) > limit:
+            number += 1
+            raise _wrong(413, number, f"has more than {limit} bytes")
+    if rest:
+        yield rest
+
+
+def _wrong(status: int, number: int, why: str) -> Problem:
+    return Problem(status, f"line {number}: {why}", field=f"line {number}", line=number)
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(65536):
+            yield piece
+
+
+def _header_key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and (not 1 <= len(key) <= 200 or not key.isprintable()):
+        raise Problem(422, "must have 1 to 200 printable characters", field="Idempotency-Key")
+    return key
+
+
+def _shown(accepted: Accepted) -> dict[str, Any]:
+    return {"id": accepted.id, "duplicate": accepted.duplicate, "tasks": list(accepted.tasks)}
+
+
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The sender's id of the event: accepted once per 24 h. Of an array or a stream, the item's place"
+    " is added. An event's own `id` wins.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
+}
+_NAME = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
+_EVENT = {
+    "title": "Event",
+    "oneOf": [
+        {
+            "type": "object",
+            "properties": {
+                "name": _NAME,
+                "data": {},
+                "id": {"type": ["string", "null"], "minLength": 1, "maxLength": 255},
+            },
+            "required": ["name"],
+            "additionalProperties": False,
+        },
+        {
+            "description": "A Moodle event; its data is the whole object but `token`.",
+            "type": "object",
+            "properties": {"eventname": _NAME},
+            "required": ["eventname"],
+            "not": {"anyOf": [{"required": ["name"]}, {"required": ["data"]}]},
+        },
+    ],
+    "examples": [
+        {"name": "order.paid", "data": {"order": 7}, "id": "order-7-paid"},
+        {"eventname": "\\core\\event\\user_loggedin", "userid": 5, "other": {"username": "student1"}},
+    ],
+}
+_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": {"anyOf": [_EVENT, {"type": "array", "items": _EVENT, "maxItems": MOST}]}},
+        "application/x-ndjson": {"schema": {"type": "string", "description": "One event a line."}},
+    },
+}

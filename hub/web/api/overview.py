@@ -1,0 +1,78 @@
+"""`/api/v1/breakers`, `/stats`, `/event-names`: how it stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from hub.app import Hub
+from hub.web.api import shapes
+from hub.web.api.routers import routers
+from hub.web.gate import Gate
+
+
+class Breakers(BaseModel):
+    items: list[shapes.Breaker]
+
+
+class Counts(BaseModel):
+    pending: int
+    running: int
+    delayed: int
+    held: int
+
+
+class Heartbeat(shapes.Shape):
+    component: str
+    at: shapes.Utc
+    alive: int = Field(description="Processes that reported within a minute.")
+
+
+class Stats(shapes.Shape):
+    queue_depth: int = Field(description="Tasks that are due.")
+    tasks: Counts
+    services: dict[str, Counts]
+    dead_letters: int = Field(description="Counted up to 10,000.")
+    breakers: list[shapes.Breaker]
+    schedules: list[shapes.Schedule]
+    heartbeats: list[Heartbeat]
+    oldest_due_at: shapes.Utc | None
+
+
+class EventName(shapes.Shape):
+    name: str
+    last_seen: shapes.Utc
+
+
+class EventNames(BaseModel):
+    items: list[EventName]
+
+
+def make_overview(hub: Hub, gate: Gate) -> APIRouter:
+    """The endpoints of circuits, counts and event names."""
+    r = routers(hub, gate, "", "overview")
+
+    @r.view.get("/breakers", summary="List circuits", response_model=Breakers)
+    def list_breakers() -> dict[str, Any]:
+        return {"items": hub.views.breakers()}
+
+    @r.view.get("/breakers/{service}", summary="Show a circuit", response_model=shapes.Breaker)
+    def show_breaker(service: shapes.ServiceName) -> dict[str, Any]:
+        return hub.views.breaker(service)
+
+    @r.manage.post("/breakers/{service}/reset", summary="Close a circuit", response_model=shapes.Breaker)
+    def reset_breaker(service: shapes.ServiceName) -> dict[str, Any]:
+        hub.breakers.reset(hub.registry.service(service))
+        return hub.views.breaker(service)
+
+    @r.view.get("/stats", summary="One look at everything", response_model=Stats)
+    def stats() -> dict[str, Any]:
+        return hub.views.stats()
+
+    @r.view.get("/event-names", summary="Names of events that were seen", response_model=EventNames)
+    def event_names(limit: shapes.Limit = 500) -> dict[str, Any]:
+        return {"items": hub.views.event_names(limit=limit)}
+
+    return r.joined()

@@ -1,0 +1,173 @@
+"""`/api/v1/rules`: which events become requests to which services, and what they look like."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Query, Response
+from pydantic import BaseModel, Field
+
+from hub import rules
+from hub.app import Hub
+from hub.codec import loads
+from hub.definitions import RuleSpec
+from hub.errors import InvalidPayloadError
+from hub.models import Event, Rule
+from hub.store.registry import rule_document
+from hub.web.api import shapes
+from hub.web.api.partial import partial
+from hub.web.api.routers import problems, routers
+from hub.web.api.versions import IfMatch, changes, expected, tagged
+from hub.web.gate import Gate
+from hub.web.problems import Problem
+
+_READ_ONLY = frozenset({"id", "created_at", "updated_at"})
+_PATCH = partial(RuleSpec)
+
+
+class Rules(BaseModel):
+    items: list[shapes.Rule]
+
+
+class Deleted(BaseModel):
+    deleted: str
+
+
+class PreviewOf(shapes.Given):
+    """A rule, and the event to try it on."""
+
+    rule: RuleSpec | None = Field(None, description="A rule that is not saved; none: the one of the path.")
+    event: Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] | None = Field(
+        None, description="Name of an event that was seen: its latest data; none: one the rule is for."
+    )
+    data: Any = Field(None, description="Data to use in place of what was seen.")
+
+
+class Preview(BaseModel):
+    matches: bool = Field(description="Name and conditions fit.")
+    event: str
+    data: Any
+    method: str
+    endpoint: str | None
+    body: Any = Field(None, description="The request's body; null: none, or it failed.")
+    error: str | None = Field(None, description="Why no valid request comes of it.")
+
+
+def shown(rule: Rule) -> dict[str, Any]:
+    """A rule as the API shows it."""
+    return rule_document(rule) | {
+        "id": rule.id, "version": rule.version, "created_at": rule.created_at, "updated_at": rule.updated_at,
+    }  # fmt: skip
+
+
+def make_rules(hub: Hub, gate: Gate) -> APIRouter:
+    """The endpoints of rules."""
+    r = routers(hub, gate, "/rules", "rules")
+    registry = hub.registry
+
+    @r.view.get("", summary="List rules", response_model=Rules)
+    def list_rules(
+        service: shapes.OfService = None,
+        event: Annotated[str | None, Query(max_length=255, description="Only rules that fit this event name.")] = None,
+    ) -> dict[str, Any]:
+        found = [rule for rule in registry.rules() if service is None or rule.service == service]
+        if event is not None:
+            found = [rule for rule in found if _fits(rule, event)]
+        return {"items": [shown(rule) for rule in found]}
+
+    @r.manage.post("", status_code=201, summary="Add a rule", response_model=shapes.Rule)
+    def add_rule(spec: RuleSpec, response: Response) -> dict[str, Any]:
+        return tagged(response, shown(registry.add_rule(spec)))
+
+    @r.view.post(
+        "/preview", summary="Try a rule that is not saved", response_model=Preview, responses=problems(413, 415)
+    )
+    def preview_new(what: PreviewOf) -> dict[str, Any]:
+        """Renders the rule's request for an event; sends nothing."""
+        if what.rule is None:
+            raise Problem(422, "is missing", field="rule")
+        return _preview(hub, _unsaved(what.rule), what)
+
+    @r.view.get("/{name}", summary="Show a rule", response_model=shapes.Rule)
+    def show_rule(name: shapes.RuleName, response: Response) -> dict[str, Any]:
+        return tagged(response, shown(registry.rule(name)))
+
+    @r.manage.patch(
+        "/{name}", summary="Change a rule", responses=problems(412), openapi_extra={"requestBody": _PATCH},
+        response_model=shapes.Rule,
+    )  # fmt: skip
+    def edit_rule(
+        name: shapes.RuleName, document: Annotated[dict[str, Any], Body()], response: Response,
+        if_match: IfMatch = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Members that are not given stay."""
+        changed, version = changes(document, if_match, read_only=_READ_ONLY)
+        return tagged(response, shown(registry.update_rule(name, changed, version)))
+
+    @r.manage.delete("/{name}", summary="Delete a rule", responses=problems(412), response_model=Deleted)
+    def delete_rule(name: shapes.RuleName, if_match: IfMatch = None) -> dict[str, Any]:
+        """Its tasks become orphans, to be purged or kept."""
+        registry.delete_rule(name, expected(if_match))
+        return {"deleted": name}
+
+    def switch(name: str, enabled: bool, response: Response) -> dict[str, Any]:
+        registry.enable_rule(name, enabled)
+        return tagged(response, shown(registry.rule(name)))
+
+    @r.manage.post("/{name}/enable", summary="Enable a rule", response_model=shapes.Rule)
+    def enable_rule(name: shapes.RuleName, response: Response) -> dict[str, Any]:
+        return switch(name, True, response)
+
+    @r.manage.post("/{name}/disable", summary="Disable a rule: its tasks are held", response_model=shapes.Rule)
+    def disable_rule(name: shapes.RuleName, response: Response) -> dict[str, Any]:
+        return switch(name, False, response)
+
+    @r.view.post("/{name}/preview", summary="Try a rule", response_model=Preview, responses=problems(413, 415))
+    def preview_rule(name: shapes.RuleName, what: PreviewOf) -> dict[str, Any]:
+        """Renders the rule's request for an event; sends nothing."""
+        return _preview(hub, _unsaved(what.rule) if what.rule else registry.rule(name), what)
+
+    return r.joined()
+
+
+def _fits(rule: Rule, event: str) -> bool:
+    return rules.matches(_bare(rule), Event(event, {}))
+
+
+def _bare(rule: Rule) -> Rule:
+    return Rule(rule.id, rule.name, rule.event, rule.service_id, rule.service)
+
+
+def _unsaved(spec: RuleSpec) -> Rule:
+    return Rule(
+        id=0, name=spec.name, event=spec.event, service_id=0, service=spec.service, endpoint=spec.endpoint,
+        method=spec.method, payload=spec.template(), conditions=spec.conditions, strict=spec.strict,
+    )  # fmt: skip
+
+
+def _preview(hub: Hub, rule: Rule, what: PreviewOf) -> dict[str, Any]:
+    """The request that a rule makes of an event that was seen, or of data that was given."""
+    name = what.event
+    if name is None and "*" not in rule.event:
+        name = rule.event
+    if name is None:
+        name = next((n["name"] for n in hub.views.event_names() if _fits(rule, n["name"])), None)
+    data = what.data
+    if "data" not in what.model_fields_set:
+        sample = hub.views.sample(name) if name is not None else None
+        if sample is None:
+            raise Problem(422, "no event of that name was seen yet; give `data`", field="event")
+        data = loads(sample)
+    name = name or rule.event
+    found: dict[str, Any] = {
+        "matches": rules.matches(rule, Event(name, data)), "event": name, "data": data, "method": rule.method,
+        "endpoint": None, "body": None,
+    }  # fmt: skip
+    try:
+        body, endpoint = rules.render(
+            rule, event_name=name, event_data=data, event_id="preview", task_id=0, now=datetime.now(UTC)
+        )
+    except InvalidPayloadError as e:
+        return found | {"error": str(e)}
+    return found | {"endpoint": endpoint, "body": None if body is None else loads(body)}

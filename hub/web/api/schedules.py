@@ -1,0 +1,107 @@
+"""`/api/v1/schedules`: the scheduled tasks, their cron expressions and their runs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, Field
+
+from hub.app import Hub
+from hub.web.api import shapes
+from hub.web.api.routers import routers
+from hub.web.gate import Gate
+
+Name = Annotated[str, Path(max_length=100, pattern=r"^[a-z_]+$", description="Name of a scheduled task.")]
+
+
+class SetSchedule(shapes.Given):
+    """What to change."""
+
+    cron: Annotated[str, Field(max_length=1000, examples=["*/5 * * * *"])] | None = None
+    enabled: bool | None = None
+
+
+class Schedules(BaseModel):
+    items: list[shapes.Schedule]
+
+
+class NextRuns(BaseModel):
+    cron: str
+    next_runs: list[shapes.Utc]
+
+
+def make_schedules(hub: Hub, gate: Gate) -> APIRouter:
+    """The endpoints of scheduled tasks."""
+    r = routers(hub, gate, "/schedules", "schedules")
+    schedule = hub.schedule
+
+    def shown(name: str) -> dict[str, Any]:
+        row = hub.views.schedule(name)
+        runs: list[datetime] = schedule.preview(row["cron"], 5, name=name) if row["enabled"] else []
+        return row | {"next_run_at": row["next_run_at"] or (runs[0] if runs else None), "next_runs": runs}
+
+    @r.view.get("", summary="List scheduled tasks", response_model=Schedules)
+    def list_schedules() -> dict[str, Any]:
+        return {"items": [shown(row["name"]) for row in hub.views.schedules()]}
+
+    @r.view.get("/preview", summary="When an expression would run", response_model=NextRuns)
+    def preview(
+        cron: Annotated[str, Query(max_length=1000)], n: Annotated[int, Query(ge=1, le=100)] = 5
+    ) -> dict[str, Any]:
+        return {"cron": cron, "next_runs": schedule.preview(cron, n)}
+
+    @r.view.get("/{name}", summary="Show a scheduled task", response_model=shapes.ScheduleDetail)
+    def show(name: Name) -> dict[str, Any]:
+        return shown(name)
+
+    @r.manage.patch("/{name}", summary="Change a scheduled task", response_model=shapes.ScheduleDetail)
+    def edit(name: Name, change: SetSchedule) -> dict[str, Any]:
+        """Counts from the next minute, in every process."""
+        hub.views.schedule(name)
+        if change.cron is not None:
+            schedule.set(name, change.cron)
+        if change.enabled is not None:
+            schedule.enable(name, change.enabled)
+        return shown(name)
+
+    @r.manage.post("/{name}/run", status_code=202, summary="Run at the next tick", response_model=shapes.ScheduleDetail)
+    def run(name: Name) -> dict[str, Any]:
+        schedule.request_run(name)
+        return shown(name)
+
+    @r.manage.post("/{name}/enable", summary="Enable", response_model=shapes.ScheduleDetail)
+    def enable(name: Name) -> dict[str, Any]:
+        schedule.enable(name, True)
+        return shown(name)
+
+    @r.manage.post("/{name}/disable", summary="Disable", response_model=shapes.ScheduleDetail)
+    def disable(name: Name) -> dict[str, Any]:
+        schedule.enable(name, False)
+        return shown(name)
+
+    @r.manage.post("/{name}/reset", summary="Back to the expression the hub came with",
+                   response_model=shapes.ScheduleDetail)  # fmt: skip
+    def reset(name: Name) -> dict[str, Any]:
+        schedule.reset(name)
+        return shown(name)
+
+    @r.view.get("/{name}/runs", summary="List runs of a scheduled task", response_model=shapes.Page[shapes.Run])
+    def runs(
+        name: Name,
+        service: shapes.OfService = None,
+        failed: bool = False,
+        before: shapes.Before = None,
+        limit: shapes.Limit = 50,
+    ) -> dict[str, Any]:
+        hub.views.schedule(name)
+        rows = hub.runs.list(name=name, service=service, failed_only=failed, before=before, limit=limit)
+        return {"items": [vars_of(row) for row in rows], "next": rows[-1].id if len(rows) == limit else None}
+
+    return r.joined()
+
+
+def vars_of(row: Any) -> dict[str, Any]:
+    """A row that is a dataclass as a dictionary."""
+    return {name: getattr(row, name) for name in row.__dataclass_fields__}

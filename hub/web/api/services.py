@@ -1,0 +1,108 @@
+"""`/api/v1/services`: what the hub delivers to."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Body, Response
+from pydantic import BaseModel, Field
+
+from hub.app import Hub
+from hub.definitions import ServiceSpec
+from hub.errors import DeliveryError
+from hub.models import Service
+from hub.store.registry import service_document
+from hub.transports.masking import without_secrets
+from hub.web.api import shapes
+from hub.web.api.partial import partial
+from hub.web.api.routers import problems, routers
+from hub.web.api.versions import IfMatch, changes, expected, tagged
+from hub.web.gate import Gate
+
+_READ_ONLY = frozenset({"id", "created_at", "updated_at"})
+_PATCH = partial(ServiceSpec)
+
+
+class Services(BaseModel):
+    items: list[shapes.Service]
+
+
+class Deleted(BaseModel):
+    deleted: str
+    rules: int = Field(description="Rules that went with it.")
+
+
+class Tested(BaseModel):
+    ok: bool
+    message: str = Field(description="What was seen.")
+
+
+def shown(service: Service) -> dict[str, Any]:
+    """A service as the API shows it: secrets masked."""
+    return service_document(service) | {
+        "id": service.id, "version": service.version, "created_at": service.created_at,
+        "updated_at": service.updated_at,
+    }  # fmt: skip
+
+
+def make_services(hub: Hub, gate: Gate) -> APIRouter:
+    """The endpoints of services."""
+    r = routers(hub, gate, "/services", "services")
+    registry = hub.registry
+    as_written: dict[str, Any] = {"response_model": shapes.Service, "response_model_exclude_unset": True}
+
+    @r.view.get("", summary="List services", response_model=Services, response_model_exclude_unset=True)
+    def list_services() -> dict[str, Any]:
+        return {"items": [shown(service) for service in registry.services()]}
+
+    @r.manage.post("", status_code=201, summary="Add a service", **as_written)
+    def add_service(spec: ServiceSpec, response: Response) -> dict[str, Any]:
+        service = registry.add_service(spec)
+        response.headers["Location"] = f"/api/v1/services/{quote(service.name)}"
+        return tagged(response, shown(service))
+
+    @r.view.get("/{name}", summary="Show a service", **as_written)
+    def show_service(name: shapes.ServiceName, response: Response) -> dict[str, Any]:
+        return tagged(response, shown(registry.service(name)))
+
+    @r.manage.patch(
+        "/{name}", summary="Change a service", responses=problems(412), openapi_extra={"requestBody": _PATCH},
+        **as_written,
+    )  # fmt: skip
+    def edit_service(
+        name: shapes.ServiceName, document: Annotated[dict[str, Any], Body()], response: Response,
+        if_match: IfMatch = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Members that are not given stay; `auth` and `inbound` are merged; a secret that is `***` stays."""
+        changed, version = changes(document, if_match, read_only=_READ_ONLY)
+        return tagged(response, shown(registry.update_service(name, changed, version)))
+
+    @r.manage.delete(
+        "/{name}", summary="Delete a service and its rules", responses=problems(412), response_model=Deleted
+    )
+    def delete_service(name: shapes.ServiceName, if_match: IfMatch = None) -> dict[str, Any]:
+        """Its tasks become orphans, to be purged or kept."""
+        return {"deleted": name, "rules": registry.delete_service(name, expected(if_match))}
+
+    def switch(name: str, enabled: bool, response: Response) -> dict[str, Any]:
+        registry.enable_service(name, enabled)
+        return tagged(response, shown(registry.service(name)))
+
+    @r.manage.post("/{name}/enable", summary="Enable a service", **as_written)
+    def enable_service(name: shapes.ServiceName, response: Response) -> dict[str, Any]:
+        return switch(name, True, response)
+
+    @r.manage.post("/{name}/disable", summary="Disable a service: its tasks are held", **as_written)
+    def disable_service(name: shapes.ServiceName, response: Response) -> dict[str, Any]:
+        return switch(name, False, response)
+
+    @r.manage.post("/{name}/test", summary="Reach a service without side effects", response_model=Tested)
+    def test_service(name: shapes.ServiceName) -> dict[str, Any]:
+        service = registry.service(name)
+        try:
+            return {"ok": True, "message": without_secrets(hub.gateway.check(service), service)}
+        except DeliveryError as e:
+            return {"ok": False, "message": without_secrets(str(e), service)}
+
+    return r.joined()

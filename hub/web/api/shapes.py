@@ -1,0 +1,248 @@
+"""The shapes of what the API answers, and the parameters that listings share."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from fastapi import Path, Query
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+_BIG = 2**63 - 1
+T = TypeVar("T")
+
+
+def _utc(at: datetime) -> datetime:
+    return at.astimezone(UTC)
+
+
+Utc = Annotated[datetime, AfterValidator(_utc)]
+
+Id = Annotated[int, Path(ge=1, le=_BIG)]
+Ids = Annotated[list[Annotated[int, Field(ge=1, le=_BIG)]], Field(min_length=1, max_length=1000)]
+ServiceName = Annotated[str, Path(max_length=100, description="Name of a service.")]
+RuleName = Annotated[str, Path(max_length=100, description="Name of a rule.")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Most items of one page.")]
+Before = Annotated[int | None, Query(ge=1, le=_BIG, description="`next` of the page before.")]
+_Text = Query(max_length=255, pattern=r"^[^\x00]*$")
+OfService = Annotated[str | None, _Text]
+OfRule = Annotated[str | None, _Text]
+OfEvent = Annotated[
+    str | None, Query(max_length=255, pattern=r"^[^\x00]*$", description="A name, or its beginning and `*`.")
+]
+
+
+def _given(at: datetime) -> datetime:
+    """A time somebody gave, in UTC; without a zone it is that already."""
+    if not 1970 <= at.year < 9000:
+        raise ValueError("must lie between 1970 and 9000")
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+Moment = Annotated[datetime, AfterValidator(_given)]
+Since = Annotated[Moment | None, Query(description="ISO 8601; without a zone it is UTC.")]
+
+
+class Given(BaseModel):
+    """What is sent has these members and no others."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Shape(BaseModel):
+    """What is answered has these members; what the store knows besides stays inside."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Page(BaseModel, Generic[T]):
+    """One page, newest first."""
+
+    items: list[T]
+    next: int | None = Field(None, description="Give it as `before` for the next page; null: this is the last.")
+
+
+def page(rows: list[Any], limit: int) -> dict[str, Any]:
+    """A page of rows with ids."""
+    return {"items": rows, "next": rows[-1]["id"] if len(rows) == limit else None}
+
+
+class Accepted(BaseModel):
+    """What became of one event."""
+
+    id: str = Field(description="The event's id: the sender's own if it gave one; of a duplicate the first one's.")
+    duplicate: bool
+    tasks: list[int] = Field(description="One per rule that matched.")
+
+
+class Task(Shape):
+    id: int
+    event: str | None
+    rule: str | None
+    service: str | None
+    state: Literal["pending", "running", "delayed", "held"]
+    attempts: int
+    next_run_at: Utc
+    last_error: str | None
+    created_at: Utc
+    orphan: bool = Field(description="Its rule or service was deleted.")
+    overdue: bool = Field(description="Due for more than a minute.")
+    event_id: str | None
+
+
+class TaskDetail(Task):
+    event_data: Any = None
+    worker: str | None = None
+    lease_until: Utc | None = None
+    expires_at: Utc | None = None
+
+
+class DeadLetter(Shape):
+    id: int
+    task_id: int
+    event: str
+    rule: str | None
+    service: str | None
+    attempts: int
+    reason: Literal["attempts", "expired", "worker_lost"]
+    error: str | None
+    payload: str | None = Field(description="The last request's body as text.")
+    created_at: Utc
+    status: int | None
+    event_id: str
+    accepted_at: Utc
+    orphan: bool
+
+
+class DeadLetterDetail(DeadLetter):
+    event_data: Any = None
+    response_body: str | None = None
+
+
+class Delivery(Shape):
+    id: int
+    task_id: int | None
+    direction: Literal["outbound", "inbound"]
+    service: str
+    event: str | None
+    endpoint: str | None
+    method: str | None
+    attempt: int | None
+    tries: int
+    status: int | None
+    latency_ms: float | None
+    success: bool
+    error: str | None
+    request_body: str | None
+    response_body: str | None
+    created_at: Utc
+    outcome: str
+    rule: str | None
+
+
+class DeliveryDetail(Delivery):
+    properties: dict[str, Any] | None = None
+
+
+class Breaker(Shape):
+    service: str
+    state: Literal["closed", "open", "half_open"]
+    failures: int
+    retry_at: Utc | None
+    changed_at: Utc | None = None
+
+
+class Schedule(Shape):
+    name: str
+    cron: str
+    enabled: bool
+    last_run_at: Utc | None
+    last_result: str | None
+    next_run_at: Utc | None
+    default_cron: str
+    last_duration_ms: float | None
+    run_requested: bool = Field(description="It runs at the next tick, whatever the expression says.")
+
+
+class ScheduleDetail(Schedule):
+    next_runs: list[Utc] = Field(description="The next five runs.")
+
+
+class Run(Shape):
+    id: int
+    name: str
+    service: str | None
+    started_at: Utc
+    ended_at: Utc | None
+    result: str | None
+    host: str
+    pid: int
+    summary: str | None
+    error: str | None
+
+
+class Token(Shape):
+    id: int
+    name: str
+    scope: Literal["ingest", "view", "manage"]
+    expires_at: Utc | None
+    revoked_at: Utc | None
+    last_used_at: Utc | None
+    created_at: Utc
+
+
+class NewToken(Token):
+    token: str = Field(description="The secret; it is shown this once.")
+
+
+class FieldError(BaseModel):
+    field: str
+    message: str
+
+
+class ProblemShape(BaseModel):
+    """RFC 9457 problem details."""
+
+    model_config = ConfigDict(extra="allow", title="Problem")
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] | None = None
+
+
+class Service(BaseModel):
+    """A service as it was written, secrets masked; see `NewService` for what the members mean."""
+
+    model_config = ConfigDict(extra="allow")
+    id: int
+    name: str
+    type: Literal["rest", "amqp", "soap"]
+    base_url: str
+    enabled: bool
+    auth: dict[str, Any]
+    timeout: float
+    max_retries: int
+    retry_backoff: float
+    cb_failure_threshold: int
+    cb_cooldown: float
+    response_queue: str | None
+    version: int = Field(description="Grows with every change; also the ETag.")
+    created_at: Utc
+    updated_at: Utc
+
+
+class Rule(BaseModel):
+    id: int
+    name: str
+    event: str
+    service: str
+    endpoint: str
+    method: str
+    payload: Any
+    conditions: Any
+    strict: bool
+    enabled: bool
+    version: int = Field(description="Grows with every change; also the ETag.")
+    created_at: Utc
+    updated_at: Utc

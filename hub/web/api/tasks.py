@@ -1,0 +1,154 @@
+"""`/api/v1/tasks`: what is on its way, and what people may do about it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, Field
+
+from hub.app import Hub
+from hub.codec import loads
+from hub.errors import NotFoundError
+from hub.web.api import shapes
+from hub.web.api.routers import problems, routers
+from hub.web.gate import Gate
+from hub.web.problems import Problem
+
+_PURGE = 1000
+
+
+class Chosen(shapes.Given):
+    """Which tasks."""
+
+    ids: shapes.Ids | None = None
+    failed: bool = Field(False, description="All that failed at least once (at most 10,000 a request).")
+    restart: bool = Field(False, description="Count attempts from 0 again.")
+
+
+class Retry(shapes.Given):
+    restart: bool = Field(False, description="Count attempts from 0 again.")
+
+
+class Due(BaseModel):
+    due: list[int] = Field(description="Tasks that are due now; workers take them up within a second.")
+    skipped: list[int] = Field([], description="Tasks that are running, or are gone.")
+
+
+class Purge(shapes.Given):
+    dry_run: bool = False
+
+
+class Purged(BaseModel):
+    purged: int
+    dry_run: bool
+
+
+class Cancelled(BaseModel):
+    deleted: int
+
+
+def make_tasks(hub: Hub, gate: Gate) -> APIRouter:
+    """The endpoints of tasks."""
+    r = routers(hub, gate, "/tasks", "tasks")
+
+    @r.view.get("", summary="List tasks", response_model=shapes.Page[shapes.Task])
+    def list_tasks(
+        state: Literal["pending", "running", "delayed", "held"] | None = None,
+        service: shapes.OfService = None,
+        rule: shapes.OfRule = None,
+        event: shapes.OfEvent = None,
+        failed: Annotated[bool, Query(description="Only those that failed at least once.")] = False,
+        orphan: Annotated[bool, Query(description="Only those whose rule or service was deleted.")] = False,
+        overdue: Annotated[bool, Query(description="Only those due for more than a minute.")] = False,
+        before: shapes.Before = None,
+        limit: shapes.Limit = 50,
+    ) -> dict[str, Any]:
+        rows = hub.views.list_tasks(
+            state=state, service=service, rule=rule, event=event, failed=failed, orphan=orphan, overdue=overdue,
+            before=before, limit=limit,
+        )  # fmt: skip
+        return shapes.page(rows, limit)
+
+    @r.view.get("/fails", summary="List tasks that failed at least once", response_model=shapes.Page[shapes.Task])
+    def list_fails(before: shapes.Before = None, limit: shapes.Limit = 50) -> dict[str, Any]:
+        return shapes.page(hub.views.list_tasks(failed=True, before=before, limit=limit), limit)
+
+    @r.manage.post("/run", status_code=202, summary="Make tasks due now", response_model=Due)
+    def run_tasks(chosen: Chosen) -> dict[str, Any]:
+        if chosen.ids is not None:
+            return _retry(hub, chosen.ids, chosen.restart)
+        if not chosen.failed:
+            raise Problem(422, "name tasks, or say failed: true", field="ids")
+        due: list[int] = []
+        after = 0
+        while len(due) < 10_000 and (batch := [i for i, _ in hub.admin.due(failed=True, after=after)]):
+            due += hub.admin.retry(batch, restart=chosen.restart)
+            after = batch[-1]
+        return {"due": due, "skipped": []}
+
+    @r.manage.post("/purge-orphans", summary="Delete tasks whose rule or service is gone", response_model=Purged)
+    def purge_orphans(purge: Purge, request: Request) -> dict[str, Any]:
+        """Deletes at most 1,000 a request; a dry run counts those."""
+        ids = hub.admin.orphans(_PURGE)
+        gone = len(ids) if purge.dry_run else len(_cancel(hub, ids, request, "orphan purged"))
+        return {"purged": gone, "dry_run": purge.dry_run}
+
+    @r.view.get("/{task_id}", summary="Show a task", response_model=shapes.TaskDetail)
+    def show_task(task_id: shapes.Id) -> dict[str, Any]:
+        try:
+            row = hub.views.task(task_id)
+        except NotFoundError:
+            raise _gone(hub, task_id) from None
+        return row | {"event_data": None if row["event_data"] is None else loads(row["event_data"])}
+
+    def again(task_id: int, restart: bool) -> dict[str, Any]:
+        result = _retry(hub, [task_id], restart)
+        if not result["due"]:
+            if hub.admin.exists(task_id):
+                raise Problem(409, f"task {task_id} is running; it can be retried when its attempt has ended")
+            raise _gone(hub, task_id)
+        return result
+
+    @r.manage.post("/{task_id}/run", status_code=202, summary="Run a task now", response_model=Due)
+    def run_task(task_id: shapes.Id) -> dict[str, Any]:
+        """A worker takes it up within a second; its attempts go on counting."""
+        return again(task_id, False)
+
+    @r.manage.post("/{task_id}/retry", status_code=202, summary="Retry a task", response_model=Due)
+    def retry_task(task_id: shapes.Id, retry: Retry | None = None) -> dict[str, Any]:
+        return again(task_id, retry.restart if retry else False)
+
+    @r.manage.delete("/{task_id}", summary="Delete a task", response_model=Cancelled, responses=problems(409))
+    def delete_task(task_id: shapes.Id, request: Request) -> dict[str, Any]:
+        """It is cancelled for good; a row keeps who did it."""
+        if not _cancel(hub, [task_id], request, "deleted"):
+            if hub.admin.exists(task_id):
+                raise Problem(409, f"task {task_id} is running; it can be deleted when its attempt has ended")
+            raise _gone(hub, task_id)
+        return {"deleted": 1}
+
+    return r.joined()
+
+
+def _retry(hub: Hub, ids: list[int], restart: bool) -> dict[str, Any]:
+    due = hub.admin.retry(ids, restart=restart)
+    return {"due": sorted(due), "skipped": sorted(set(ids) - set(due))}
+
+
+def _cancel(hub: Hub, ids: list[int], request: Request, reason: str) -> list[tuple[int, str]]:
+    cancelled = hub.admin.cancel(ids, who=f"token {request.state.token.name}", reason=reason)
+    for _, service in cancelled:
+        hub.hooks.task_finished(service, "cancelled")
+    return cancelled
+
+
+def _gone(hub: Hub, task_id: int) -> Problem:
+    """404 that says how the task ended, if that is known."""
+    end = hub.views.ended(task_id)
+    if end is None:
+        return Problem(404, f"no task {task_id}")
+    ended = {"how": end["how"], "at": end["at"].isoformat()}
+    if end["dead_letter_id"] is not None:
+        ended["dead_letter_id"] = end["dead_letter_id"]
+    return Problem(404, f"no task {task_id} any more: it is {end['how']}", ended=ended)

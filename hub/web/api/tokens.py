@@ -1,0 +1,59 @@
+"""`/api/v1/tokens`: who may use the API. A token's secret is answered once, when it is made."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path
+from pydantic import BaseModel, Field
+
+from hub.app import Hub
+from hub.web.api import shapes
+from hub.web.api.routers import routers
+from hub.web.api.schedules import vars_of
+from hub.web.gate import Gate
+from hub.web.problems import Problem
+
+Name = Annotated[str, Path(max_length=100, description="Name of a token.")]
+
+
+class AddToken(shapes.Given):
+    """A token to make."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    scope: Literal["ingest", "view", "manage"] = Field(
+        description="ingest: only send events; view: only read; manage: everything."
+    )
+    expires_at: shapes.Moment | None = Field(None, description="When it ends; null: never.")
+
+
+class Tokens(BaseModel):
+    items: list[shapes.Token]
+
+
+class Revoked(BaseModel):
+    revoked: str
+
+
+def make_tokens(hub: Hub, gate: Gate) -> APIRouter:
+    """The endpoints of API tokens; all need the scope manage."""
+    r = routers(hub, gate, "/tokens", "tokens")
+
+    @r.manage.get("", summary="List tokens", response_model=Tokens)
+    def list_tokens() -> dict[str, Any]:
+        return {"items": [vars_of(token) for token in hub.accounts.tokens()]}
+
+    @r.manage.post("", status_code=201, summary="Make a token", response_model=shapes.NewToken)
+    def add_token(add: AddToken) -> dict[str, Any]:
+        if add.expires_at is not None and add.expires_at <= datetime.now(UTC):
+            raise Problem(422, "has passed already", field="expires_at")
+        token, secret = hub.accounts.add_token(add.name, add.scope, expires_at=add.expires_at)
+        return vars_of(token) | {"token": secret}
+
+    @r.manage.delete("/{name}", summary="Revoke a token", response_model=Revoked)
+    def revoke_token(name: Name) -> dict[str, Any]:
+        hub.accounts.revoke_token(name)
+        return {"revoked": name}
+
+    return r.joined()

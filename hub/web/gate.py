@@ -1,0 +1,100 @@
+"""Who is asking, and whether they may: API tokens, scopes, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+
+from hub.settings import Settings
+from hub.store.accounts import Accounts, Scope, Token
+from hub.web.bodies import JsonRequest
+from hub.web.limits import Limiter
+from hub.web.problems import Problem
+
+_ALLOWED: dict[Scope, frozenset[Scope]] = {
+    "ingest": frozenset({"ingest"}),
+    "view": frozenset({"view"}),
+    "manage": frozenset({"ingest", "view", "manage"}),
+}
+_FAILURES = 20  # wrong tokens from one address at once,
+_FAILURE_RATE = 0.5  # and so many more per second, before it is only told to wait
+
+
+class Gate:
+    """Checks API tokens. A valid token is always let in: nobody can lock out others behind the same address."""
+
+    def __init__(self, accounts: Accounts, settings: Settings) -> None:
+        self._accounts = accounts
+        self._requests = Limiter(settings.token_rate, settings.token_rate)
+        self._failures = Limiter(_FAILURE_RATE, _FAILURES)
+
+    def check(self, secret: str | None, needed: Scope | None, address: str) -> Token:
+        """The token, if it may do what is asked; asks the database.
+
+        Args:
+            needed: None: any scope will do.
+
+        Raises:
+            Problem: 401 no token or none that is valid, 403 it may not, 429 too often.
+        """
+        challenge = {"WWW-Authenticate": 'Bearer realm="hub"'}
+        if secret is None:
+            raise Problem(401, "an API token is needed: `Authorization: Bearer hub_...`", headers=challenge)
+        token = self._accounts.use_token(secret)
+        if token is None:
+            if wait := self._failures.take(address):
+                raise too_often("too many wrong tokens from this address", wait)
+            challenge["WWW-Authenticate"] += ', error="invalid_token"'
+            raise Problem(401, "the token is unknown, revoked or has expired", headers=challenge)
+        if wait := self._requests.take(token.id):
+            raise too_often("this token makes too many requests", wait)
+        if needed is not None and needed not in _ALLOWED[token.scope]:
+            raise Problem(403, f"a token of scope {token.scope!r} may not do this; {needed!r} may")
+        return token
+
+
+def too_often(detail: str, wait: float) -> Problem:
+    """429 with how long to wait, in seconds."""
+    return Problem(429, detail, headers={"Retry-After": str(max(1, round(wait + 0.5)))})
+
+
+def bearer(request: Request) -> str | None:
+    """The token of the Authorization header, None when there is none."""
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" and secret.strip() else None
+
+
+def address(request: Request) -> str:
+    """Where a request comes from."""
+    return request.client.host if request.client else "?"
+
+
+def guarded(gate: Gate, scope: Scope | None, *, limit: int) -> type[APIRoute]:
+    """A kind of route: the token is checked before anything of the body is read, and the body is bounded.
+
+    Handlers find the token as `request.state.token`.
+    """
+
+    class GuardedRoute(APIRoute):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            security = [{"token": [scope] if scope else []}]
+            kwargs["openapi_extra"] = {**(kwargs.get("openapi_extra") or {}), "security": security}
+            super().__init__(*args, **kwargs)
+
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def guard(request: Request) -> Response:
+                token = await run_in_threadpool(gate.check, bearer(request), scope, address(request))
+                bounded = JsonRequest(request.scope, request.receive)
+                bounded.limit = limit
+                bounded.state.token = token
+                return await handle(bounded)
+
+            return guard
+
+    return GuardedRoute

@@ -1,0 +1,167 @@
+"""Every error as RFC 9457 problem details, whoever raised it. No value that was sent is repeated in one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Match
+
+from hub.errors import (
+    ConfigError,
+    ConflictError,
+    DeliveryError,
+    HubError,
+    NotFoundError,
+    PayloadError,
+    StaleError,
+    TooLargeError,
+    UnavailableError,
+)
+
+log = structlog.get_logger("hub.web")
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER = 2  # seconds to wait when the hub's own database is away or busy
+_FIELD = re.compile(r"([A-Za-z_\[][\w.\[\]-]{0,200}): (.+)", re.DOTALL)
+_STATUS: tuple[tuple[type[HubError], int], ...] = (
+    (StaleError, 412),
+    (ConflictError, 409),
+    (NotFoundError, 404),
+    (TooLargeError, 413),
+    (ConfigError, 422),
+    (PayloadError, 422),
+    (DeliveryError, 502),
+    (UnavailableError, 503),
+)
+
+
+class Problem(HTTPException):
+    """A refusal.
+
+    Args:
+        field: what of the request is wrong, dotted.
+        extra: further members of the problem's JSON.
+    """
+
+    def __init__(
+        self, status: int, detail: str, *, field: str | None = None, headers: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(status, detail, headers)
+        self.field = field
+        self.extra = extra
+
+
+def answer(
+    status: int,
+    detail: str,
+    *,
+    errors: Sequence[tuple[str, str]] = (),
+    headers: Mapping[str, str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> JSONResponse:
+    """A problem as a response; `errors` are (field, message)."""
+    body: dict[str, Any] = {"type": "about:blank", "title": _title(status), "status": status, "detail": detail}
+    if errors:
+        body["errors"] = [{"field": field, "message": message} for field, message in errors]
+    return JSONResponse(body | dict(extra or {}), status, dict(headers or {}), MEDIA_TYPE)
+
+
+def of_hub_error(e: HubError, *, extra: Mapping[str, Any] | None = None) -> JSONResponse:
+    """The problem that one of the hub's own errors is."""
+    status = next((status for kind, status in _STATUS if isinstance(e, kind)), 500)
+    if status >= 500:
+        log.warning("request not served", error=str(e))
+    headers = {"Retry-After": str(RETRY_AFTER)} if status == 503 else {}
+    detail = "the hub's database or broker does not answer; try again" if status == 503 else str(e)
+    errors: list[tuple[str, str]] = []
+    if status in (413, 422):
+        errors = [found for part in str(e).split("; ") if (found := _field(part))]
+    return answer(status, detail, errors=errors, headers=headers, extra=extra)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the application a problem."""
+
+    async def on_http(request: Request, e: Exception) -> Response:
+        assert isinstance(e, HTTPException)
+        headers = dict(e.headers or {})
+        detail = str(e.detail)
+        if isinstance(e, Problem):
+            return answer(
+                e.status_code, detail, headers=headers, extra=e.extra, errors=[(e.field, detail)] if e.field else ()
+            )
+        if e.status_code == 404:
+            detail = "there is nothing here; /api/docs lists what there is"
+        if e.status_code == 405:
+            headers["Allow"] = ", ".join(sorted(_methods(app.routes, request))) or headers.get("Allow", "GET")
+            detail = f"only {headers['Allow']} can be done here"
+        return answer(e.status_code, detail, headers=headers)
+
+    async def on_validation(request: Request, e: Exception) -> Response:
+        assert isinstance(e, RequestValidationError)
+        errors = [
+            (_path(error["loc"]), _message(str(error["type"]), str(error["msg"]))) for error in list(e.errors())[:50]
+        ]
+        detail = "; ".join(f"{field}: {message}" for field, message in errors[:5])
+        return answer(422, detail, errors=errors)
+
+    async def on_hub_error(request: Request, e: Exception) -> Response:
+        assert isinstance(e, HubError)
+        return of_hub_error(e)
+
+    async def on_nesting(request: Request, e: Exception) -> Response:
+        return answer(422, "nested too deeply", errors=[("body", "nested too deeply")])
+
+    async def on_disconnect(request: Request, e: Exception) -> Response:
+        return answer(400, "the body ended before it was complete")
+
+    async def on_fault(request: Request, e: Exception) -> Response:
+        return answer(500, "the hub's own fault; its log says more")
+
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(HubError, on_hub_error)
+    app.add_exception_handler(RecursionError, on_nesting)
+    app.add_exception_handler(ClientDisconnect, on_disconnect)
+    app.add_exception_handler(Exception, on_fault)
+
+
+def _title(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
+
+
+def _field(text: str) -> tuple[str, str] | None:
+    """(field, message) of a text that names its field first."""
+    found = _FIELD.fullmatch(text)
+    return (found[1], found[2]) if found else None
+
+
+def _path(loc: Iterable[Any]) -> str:
+    """A dotted field; the first member only says where in the request it is."""
+    where, *path = loc
+    return ".".join(map(str, path)) or str(where)
+
+
+def _message(kind: str, text: str) -> str:
+    return "unknown field" if kind == "extra_forbidden" else text.removeprefix("Value error, ")
+
+
+def _methods(routes: Sequence[Any], request: Request) -> set[str]:
+    """What may be done with a path, over all routes that have it."""
+    return {
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    }

@@ -1,0 +1,225 @@
+"""`POST /webhook/{service}`: a service calls. Proved by its inbound token or signature, stored, made an event.
+
+Log row and event are one transaction. A call that comes again with the same `webhook-id` (or `Idempotency-Key`)
+within 24 h changes nothing. A chain of events that goes round in circles ends at `HUB_MAX_DEPTH`: the caller
+says by `X-Hub-Task` which request of the hub it answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from standardwebhooks import Webhook
+from starlette.concurrency import run_in_threadpool
+
+from hub.app import Hub
+from hub.models import JSON, Accepted, Delivery, Direction, Event, Service
+from hub.paths import mask_body
+from hub.store.intake import once
+from hub.transports.masking import without_secrets
+from hub.web import bodies
+from hub.web.api import routers, shapes
+from hub.web.gate import address, bearer, too_often
+from hub.web.limits import Limiter
+from hub.web.problems import Problem
+
+log = structlog.get_logger("hub.web")
+WEBHOOK_RECEIVED = "hub.webhook_received"
+_FAILURES, _FAILURE_RATE = 20, 0.5  # wrong proofs from one address at once, and per second
+_TASK = re.compile(r"[0-9]{1,18}", re.ASCII)
+_SECRET_HEADER = re.compile(r"auth|token|secret|key|cookie|signature|password|credential|session", re.IGNORECASE)
+_KEPT_ANYWAY = frozenset({"idempotency-key"})
+_MOST_HEADERS, _LONGEST = 60, 1000
+_NAMES = ("webhook-id", "webhook-timestamp", "webhook-signature")
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What came, as far as it matters."""
+
+    token: str | None
+    headers: dict[str, str]
+    address: str
+    kind: str
+
+
+def make_webhooks(hub: Hub) -> APIRouter:
+    """The endpoint for services."""
+    router = APIRouter(tags=["webhooks"])
+    desk = _Desk(hub)
+
+    @router.post(
+        "/webhook/{service}",
+        status_code=202,
+        summary="A service calls",
+        response_model=shapes.Accepted,
+        responses=routers.problems(404, 408, 413, 415) | {202: {"description": "It is stored."}},
+        openapi_extra={"security": [{"inbound": []}, {"apikey": []}, {"signature": []}], "requestBody": _BODY,
+                       "parameters": _HEADERS},
+    )  # fmt: skip
+    async def receive(service: shapes.ServiceName, request: Request) -> Response:
+        """Takes any JSON. The proof is the service's inbound token (bearer or `X-API-Key`) or a Standard Webhooks
+        signature with its inbound signing secret, not older than five minutes. It becomes the event
+        `hub.webhook_received`.
+        """
+        call = _Call(
+            bearer(request) or request.headers.get("x-api-key"), dict(request.headers), address(request),
+            bodies.media_type(request),
+        )  # fmt: skip
+        known = await run_in_threadpool(desk.find, service, call)
+        body = await bodies.read(request, hub.settings.event_limit)
+        return await run_in_threadpool(desk.receive, known, call, body)
+
+    return router
+
+
+class _Desk:
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._calls = Limiter(hub.settings.token_rate, hub.settings.token_rate)
+        self._failures = Limiter(_FAILURE_RATE, _FAILURES)
+
+    def find(self, name: str, call: _Call) -> Service:
+        """The service, and everything that can be said before the body is read."""
+        service = self._hub.registry.service(name)
+        if wait := self._failures.wait((service.id, call.address)):
+            raise too_often("too many calls with a wrong proof from this address", wait)
+        if not _signed(service, call):
+            self._prove(service, call, _token_fits(service, call.token))
+            self._check(service, call)
+        return service
+
+    def receive(self, service: Service, call: _Call, body: bytes) -> Response:
+        """Store the call and its event; answer with the event's id."""
+        if _signed(service, call):
+            self._prove(service, call, _signature_fits(service, call, body))
+            self._check(service, call)
+        value = bodies.parse(body)
+        accepted = self._store(service, call, body, value)
+        return JSONResponse({"id": accepted.id, "duplicate": accepted.duplicate, "tasks": list(accepted.tasks)}, 202)
+
+    def _prove(self, service: Service, call: _Call, good: bool) -> None:
+        if not good:
+            self._failures.take((service.id, call.address))
+            raise Problem(
+                401, "the inbound token or signature is missing or wrong, or the service has no inbound secret",
+                headers={"WWW-Authenticate": 'Bearer realm="webhook"'},
+            )  # fmt: skip
+
+    def _check(self, service: Service, call: _Call) -> None:
+        if not service.enabled:
+            raise Problem(403, f"service {service.name!r} is disabled")
+        if not bodies.is_json(call.kind):
+            raise Problem(415, "must be application/json", field="Content-Type")
+        if wait := self._calls.take(service.id):
+            raise too_often("this service calls too often", wait)
+
+    def _store(self, service: Service, call: _Call, body: bytes, value: JSON) -> Accepted:
+        hub = self._hub
+        message_id = _message_id(call)
+        task_id, depth = self._chain(service, call)
+        uid = str(uuid.uuid4())
+        headers = _shown(service, call)
+        text = without_secrets(body.decode().removeprefix("\ufeff"), service)
+        if mask := service.options.get("mask"):
+            text = mask_body(text, mask)
+        properties: dict[str, JSON] = {"event_id": uid, "headers": headers}
+        if message_id is not None:
+            properties["webhook_id"] = message_id
+        cut = depth > hub.settings.max_depth
+        if cut:
+            properties["chain_cut_at"] = depth
+        delivery = Delivery(
+            direction=Direction.INBOUND, service_id=service.id, service=service.name, success=True, task_id=task_id,
+            event=WEBHOOK_RECEIVED, endpoint=f"/webhook/{service.name}", method="POST", status=202,
+            request_body=text, properties=properties,
+        )  # fmt: skip
+        data = {
+            "service": service.name, "webhook_id": message_id, "task_id": task_id, "headers": headers,
+            "payload": value,
+        }  # fmt: skip
+        queued: list[tuple[int, int]] = []
+        accepted = Accepted(uid, duplicate=False)
+        with hub.db.transaction() as conn:
+            if message_id is not None and (first := once(conn, _key(service, message_id), uid)) != uid:
+                return Accepted(first, duplicate=True)
+            if not cut:
+                # Its own id, because two equal calls are two calls.
+                [accepted], queued = hub.observer.write([Event(WEBHOOK_RECEIVED, data, uid)], [depth], conn)
+            hub.log.add([delivery], conn)
+        hub.observer.hand_over(queued)
+        if cut:
+            hub.hooks.event_accepted("cut")
+            log.warning("chain of events cut", service=service.name, depth=depth)
+        return accepted
+
+    def _chain(self, service: Service, call: _Call) -> tuple[int | None, int]:
+        """(the task that the call answers, how deep in a chain its event is)."""
+        given = call.headers.get("x-hub-task", "")
+        depth = self._hub.views.depth_of(int(given), service.id) if _TASK.fullmatch(given) else None
+        return (None, 1) if depth is None else (int(given), depth + 1)
+
+
+def _signed(service: Service, call: _Call) -> bool:
+    """Whether the call is to be judged by its signature."""
+    return "inbound_signing_secret" in service.secrets and "webhook-signature" in call.headers
+
+
+def _token_fits(service: Service, given: str | None) -> bool:
+    wanted = service.secrets.get("inbound_token")
+    return bool(wanted and given) and hmac.compare_digest(_digest(str(given)), _digest(str(wanted)))
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+def _signature_fits(service: Service, call: _Call, body: bytes) -> bool:
+    """Standard Webhooks: id, time (five minutes) and body are signed; compared in constant time."""
+    try:
+        hook = Webhook(service.secrets["inbound_signing_secret"])
+        hook.verify(body, {name: call.headers.get(name, "") for name in _NAMES}, json_parse=False)
+    except Exception:  # whatever it stumbles over, it is no proof
+        return False
+    return True
+
+
+def _message_id(call: _Call) -> str | None:
+    """What the call is known by when it comes again."""
+    given = call.headers.get("webhook-id") or call.headers.get("idempotency-key")
+    if given is not None and (not 1 <= len(given) <= 255 or not given.isprintable()):
+        raise Problem(422, "must have 1 to 255 printable characters", field="webhook-id")
+    return given
+
+
+def _key(service: Service, message_id: str) -> bytes:
+    return hashlib.sha256(f"webhook\0{service.id}\0{message_id}".encode()).digest()
+
+
+def _shown(service: Service, call: _Call) -> dict[str, str]:
+    """The call's headers, without those that may hold a secret."""
+    kept: dict[str, str] = {}
+    for name, value in call.headers.items():
+        if len(kept) < _MOST_HEADERS and (name in _KEPT_ANYWAY or not _SECRET_HEADER.search(name)):
+            kept[name[:_LONGEST]] = without_secrets(value, service)[:_LONGEST]
+    return kept
+
+
+_HEADERS: list[dict[str, Any]] = [
+    {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
+    for name, text in (
+        ("webhook-id", "The call's id: a second call with it changes nothing."),
+        ("webhook-timestamp", "Seconds since 1970; at most five minutes from now."),
+        ("webhook-signature", "`v1,` and the base64 of the HMAC-SHA256."),
+        ("X-Hub-Task", "The `X-Hub-Task` of the hub's request that this answers."),
+    )
+]
+_BODY = {"required": True, "content": {"application/json": {"schema": {}}}}
