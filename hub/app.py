@@ -277,6 +277,7 @@ def build(settings: Settings, *, role: Role = "cli", hooks: Hooks | None = None,
     if not check:
         return hub
     try:
+        hub.db.connect().close()  # says at once, and why, that there is no database
         missing = pending(hub.db)
         fresh = hub.db.one("SELECT to_regclass('hub_migrations') AS t")
         if missing and (settings.embedded or not (fresh and fresh["t"])):

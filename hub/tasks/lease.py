@@ -60,8 +60,10 @@ class Lease:
         """Stop renewing and give the lease up."""
         self._stop.set()
         self._renewed = float("-inf")  # whatever still runs sends nothing more
-        if self._thread is not None:
-            self._thread.join(timeout=5)
+        if self._thread is None:
+            return  # never taken, or given up already
+        self._thread.join(timeout=5)
+        self._thread = None
         try:
             self._ledger.leave()
         except HubError:
