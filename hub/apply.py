@@ -22,6 +22,7 @@ from hub.store.registry import Registry, check_rule, check_service, rule_documen
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _PARTS = ("services", "rules", "schedules")
 _MASK = "***"
+_MOST_NODES = 200_000
 
 
 class _Loader(yaml.SafeLoader):
@@ -111,7 +112,13 @@ def parse(text: str, variable: Callable[[str], str | None]) -> dict[str, Any]:
             missing.append(marks[match[0]])
         return value or ""
 
+    nodes = 0
+
     def fill(node: Any) -> Any:
+        nonlocal nodes
+        nodes += 1
+        if nodes > _MOST_NODES:
+            raise ConfigError(f"has more than {_MOST_NODES} values, aliases counted")
         if isinstance(node, str):
             return pattern.sub(value_of, node) if pattern else node
         if isinstance(node, dict):

@@ -66,7 +66,9 @@ def test_an_event_goes_in_and_is_delivered_by_a_command(hub: Hub, crm: str, targ
     again = read(hub, "emit", "--name", EVENT, "--data", '{"objectid": 5}')
     assert [row["id"] for row in again] == first and again[0]["duplicate"] is True and again[0]["tasks"] == []
     (task,) = read(hub, "tasks", "list")
-    assert {"id", "event", "rule", "service", "state", "attempts", "next_run_at", "last_error", "created_at"} <= set(task)
+    assert {"id", "event", "rule", "service", "state", "attempts", "next_run_at", "last_error", "created_at"} <= set(
+        task
+    )
     assert task["state"] == "pending" and task["next_run_at"].endswith("Z")
     result = read(hub, "tasks", "run")
     assert (result["ran"], result["delivered"]) == (1, 1)
@@ -106,7 +108,9 @@ def test_a_task_that_fails_five_times_is_a_dead_letter_and_is_replayed(hub: Hub,
 
 def test_a_file_of_events_stops_at_the_bad_line_and_says_which(hub: Hub, crm: str, tmp_path: Any) -> None:
     file = tmp_path / "events.ndjson"
-    file.write_text('{"name": "a", "data": {}}\n\n{"eventname": "\\\\core\\\\x", "userid": 1}\n{"nome": 1}\n{"name": "b"}\n')
+    file.write_text(
+        '{"name": "a", "data": {}}\n\n{"eventname": "\\\\core\\\\x", "userid": 1}\n{"nome": 1}\n{"name": "b"}\n'
+    )
     result = hub("emit", file, code=1)
     assert len(result.stdout.split()) == 2
     assert "line 4" in str(result.exception) and "name" in str(result.exception)
@@ -202,7 +206,9 @@ def test_parallel_really_runs_at_once(hub: Hub, crm: str, target: HttpTarget) ->
 
 def test_schedules_are_changed_and_reset(hub: Hub) -> None:
     rows = {row["name"]: row for row in read(hub, "schedule", "list")}
-    assert {"name", "cron", "enabled", "last_run_at", "last_result", "next_run_at"} <= set(rows["consume_responses_task"])
+    assert {"name", "cron", "enabled", "last_run_at", "last_result", "next_run_at"} <= set(
+        rows["consume_responses_task"]
+    )
     assert read(hub, "schedule", "set", "consume_responses_task", "*/5 * * * *")["cron"] == "*/5 * * * *"
     assert read(hub, "schedule", "disable", "consume_responses_task")["enabled"] is False
     assert read(hub, "schedule", "enable", "consume_responses_task")["enabled"] is True

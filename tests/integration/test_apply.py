@@ -1,0 +1,160 @@
+"""One file says what there should be: applied, applied again, exported, and refused when it is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from hub import apply
+from hub.app import Hub, build
+from hub.errors import ConfigError
+from hub.settings import Settings
+
+CONTRACT = """
+services:
+  - name: crm
+    type: rest
+    base_url: https://crm.example.org/api/v1
+    auth: {type: bearer, token: ${CRM_TOKEN}}
+    max_retries: 3
+rules:
+  - name: new-users-to-crm
+    event: \\core\\event\\user_created
+    service: crm
+    endpoint: /contacts
+    method: POST
+    payload: {"id": "{{objectid}}", "by": "{{userid}}"}
+schedules:
+  consume_responses_task: "* * * * *"
+"""
+EVERYTHING = """
+services:
+  - name: crm
+    base_url: https://crm.example.org
+    auth: {type: apikey, token: "${KEY}", header: X-Own}
+    headers: {X-Tenant: "7"}
+    secret_headers: {X-Secret: "${HEADER}"}
+    signing_secret: ${SIGN}
+    inbound: {token: "${IN}"}
+    rate_limit: 5
+    max_attempts: 3
+    retry_delays: [1, 2]
+    mask: [user.email]
+    cb_failure_threshold: 0
+    timeout: 2.5
+  - name: 9 queue
+    type: amqp
+    base_url: amqp://me:${PASSWORD}@mq.example.org/%2F?exchange=x&queue_declare=q&dlq=q.dead
+    response_queue: answers
+  - name: old
+    type: rest
+    base_url: https://old.example.org
+    enabled: false
+    auth: {type: basic, username: me, password: "${BASIC}"}
+  - name: oauth
+    base_url: https://o.example.org
+    auth: {type: oauth2, token_url: https://o.example.org/token, client_id: hub, client_secret: "${OAUTH}", scope: a b}
+rules:
+  - name: unquoted
+    event: "*"
+    service: crm
+    payload: '{"id": {{userid}}}'
+    conditions: {courseid: 10, "not": {"other.username": {prefix: test}}}
+    strict: true
+  - {name: raw, event: x, service: 9 queue, enabled: false, endpoint: "a.{{other.key}}"}
+schedules:
+  consume_responses_task: {cron: "*/5 * * * *", enabled: false}
+"""
+BOMB = "services:\n- &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"- &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)
+)
+VALUES = {
+    "CRM_TOKEN": 'a"b: {c}', "KEY": "k-canary", "HEADER": "h-canary", "SIGN": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz",
+    "IN": "i-canary", "PASSWORD": "p%40canary", "BASIC": "b-canary", "OAUTH": "o-canary",
+}  # fmt: skip
+
+
+@pytest.fixture
+def hub(settings: Settings) -> Iterator[Hub]:
+    with build(settings.model_copy(update={"broker_url": None})) as hub:
+        yield hub
+
+
+def put(hub: Hub, text: str, values: dict[str, str] = VALUES) -> list[str]:
+    plan = apply.plan(apply.parse(text, values.get), hub.registry, hub.schedule)
+    apply.execute(plan, hub.registry, hub.schedule)
+    return [change.action for change in plan.changes]
+
+
+def test_the_contract_s_file_is_taken_as_it_stands(hub: Hub) -> None:
+    """`${CRM_TOKEN}` in a flow mapping is no YAML before it is put in, and its value may hold anything."""
+    assert put(hub, CONTRACT) == ["add", "add", "same"]
+    assert hub.registry.service("crm").secrets == {"token": 'a"b: {c}'}
+    assert hub.registry.rule("new-users-to-crm").event == "\\core\\event\\user_created"
+    assert put(hub, CONTRACT) == ["same"] * 3
+
+
+def test_applying_twice_changes_nothing_and_export_applies_to_nothing(hub: Hub) -> None:
+    assert set(put(hub, EVERYTHING)) == {"add", "change"}
+    versions = {s.name: s.version for s in hub.registry.services()} | {r.name: r.version for r in hub.registry.rules()}
+    assert set(put(hub, EVERYTHING)) == {"same"}
+    text, names = apply.export(hub.registry, hub.schedule)
+    assert "canary" not in text
+    secrets = {
+        "CRM_TOKEN": "k-canary", "CRM_X_SECRET": "h-canary", "CRM_SIGNING_SECRET": VALUES["SIGN"],
+        "CRM_HEADER_X_SECRET": "h-canary", "CRM_INBOUND_TOKEN": "i-canary", "_9_QUEUE_PASSWORD": "p%40canary",
+        "OLD_PASSWORD": "b-canary", "OAUTH_CLIENT_SECRET": "o-canary",
+    }  # fmt: skip
+    assert set(names) <= set(secrets)
+    assert set(put(hub, text, secrets)) == {"same"}
+    assert versions == {s.name: s.version for s in hub.registry.services()} | {
+        r.name: r.version for r in hub.registry.rules()
+    }
+
+
+def test_what_left_the_file_is_unset_and_what_the_file_does_not_name_stays(hub: Hub) -> None:
+    put(hub, EVERYTHING)
+    assert put(hub, "services: [{name: crm, base_url: 'https://crm.example.org'}]") == ["change"]
+    crm = hub.registry.service("crm")
+    assert (crm.secrets, crm.options, crm.timeout) == ({}, {}, 5.0)
+    assert hub.registry.service("old").enabled is False
+
+
+def test_a_changed_secret_is_shown_as_changed_and_not_shown(hub: Hub) -> None:
+    put(hub, CONTRACT)
+    plan = apply.plan(apply.parse(CONTRACT, {"CRM_TOKEN": "other-canary"}.get), hub.registry, hub.schedule)
+    assert plan.changes[0].action == "change" and list(plan.changes[0].fields) == ["token"]
+    assert "canary" not in repr(plan.changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("services: [", "not YAML at line 1"),
+        ("- a", "expected an object"),
+        ("servces: []", "servces: unknown part"),
+        ("services: {}", "services: expected a list"),
+        ("services: [{name: a, base_url: 'http://x', timeot: 1}]", r"services[0]: timeot: unknown field"),
+        ("services: [{name: a, base_url: 'http://x', base_url: 'http://y'}]", "comes twice"),
+        ("services: [{name: a, base_url: 'http://x'}, {name: a, base_url: 'http://x'}]", "services[1].name"),
+        ("services: [{name: a, base_url: '${NOT_SET}'}]", "does not set NOT_SET"),
+        ("services: [{name: a, type: amqp, base_url: 'amqp://x/a/b'}]", "services[0]: base_url"),
+        ("rules: [{name: a, event: x, service: nope}]", "rules[0].service: there is no service 'nope'"),
+        ("rules: [{name: a, event: x, service: crm, payload: '{\"a\": {{}'}]", "payload"),
+        ("rules: [{name: a, event: x, service: crm, conditions: {a: {nope: 1}}}]", "conditions"),
+        ("schedules: {nope: '* * * * *'}", "schedules.nope"),
+        ("schedules: {consume_responses_task: '61 * * * *'}", "minute"),
+        ("schedules: {consume_responses_task: {enabled: 1}}", "true or false"),
+        ("services: &a [*a]", "recursive"),
+        (BOMB, "more than"),,
+    ],
+)
+def test_a_wrong_file_is_refused_as_a_whole(hub: Hub, text: str, says: str) -> None:
+    """A good service before the bad part is not written either."""
+    put(hub, CONTRACT)
+    before = hub.registry.snapshot()
+    with pytest.raises(ConfigError) as refused:
+        put(hub, text)
+    assert says in str(refused.value)
+    assert hub.registry.snapshot() == before

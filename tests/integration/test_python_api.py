@@ -1,0 +1,64 @@
+"""`import hub` in somebody's own program."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import hub
+from hub import api
+from hub.app import build
+from hub.definitions import ServiceSpec, parse_spec
+from hub.errors import NotFoundError, PayloadError, RejectedError
+from hub.settings import Settings
+from tests.servers import HttpTarget, Reply
+
+
+@pytest.fixture
+def target(settings: Settings, hub_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpTarget]:
+    for name, value in hub_env.items():
+        if name.startswith("HUB_") and name != "HUB_BROKER_URL":
+            monkeypatch.setenv(name, value)
+    with HttpTarget() as server:
+        with build(settings) as own:
+            own.registry.add_service(parse_spec(ServiceSpec, {"name": "crm", "base_url": server.url, "max_retries": 2,
+                                                              "retry_backoff": 0}))  # fmt: skip
+        yield server
+        api.close()
+
+
+def test_request_sends_now_and_is_logged(target: HttpTarget, settings: Settings) -> None:
+    target.on("/users", Reply(201, {"id": 7}))
+    delivery = hub.request("crm", "/users", {"name": "Zoë"}, method="PUT", headers={"X-Trace": "1"})
+    assert (delivery.status, delivery.tries, delivery.success) == (201, 1, True)
+    (seen,) = target.seen
+    assert (seen.method, seen.json(), seen.headers["x-trace"]) == ("PUT", {"name": "Zoë"}, "1")
+    with build(settings) as own:
+        (row,) = own.views.list_deliveries()
+    assert (row["service"], row["endpoint"], row["status"], row["task_id"]) == ("crm", "/users", 201, None)
+
+
+def test_request_raises_what_happened_after_its_tries(target: HttpTarget) -> None:
+    target.on("/users", 503)
+    with pytest.raises(RejectedError) as failed:
+        hub.request("crm", "/users", {})
+    assert (failed.value.status, failed.value.tries, len(target.seen)) == (503, 2, 2)
+    with pytest.raises(NotFoundError):
+        hub.request("nope")
+
+
+def test_emit_returns_when_the_event_is_safe(target: HttpTarget) -> None:
+    first = hub.emit("a", {"x": 1}, id="mine")
+    assert first.id == "mine" and first.tasks == ()
+    with pytest.raises(PayloadError):
+        hub.emit("", {})
+
+
+def test_importing_the_package_costs_nothing() -> None:
+    """A program that only wants `hub.emit` somewhere must not pay for Dramatiq at start."""
+    code = "import hub, sys; print(sorted({'dramatiq', 'psycopg', 'fastapi', 'pika'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
