@@ -147,7 +147,7 @@ def test_a_changed_secret_is_shown_as_changed_and_not_shown(hub: Hub) -> None:
         ("schedules: {consume_responses_task: '61 * * * *'}", "minute"),
         ("schedules: {consume_responses_task: {enabled: 1}}", "true or false"),
         ("services: &a [*a]", "recursive"),
-        (BOMB, "more than"),,
+        (BOMB, "more than"),
     ],
 )
 def test_a_wrong_file_is_refused_as_a_whole(hub: Hub, text: str, says: str) -> None:
