@@ -1,0 +1,121 @@
+"""RabbitMQ and PostgreSQL restarted, and queues deleted, in mid-run: everything ends, in at most five attempts."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+import pika
+import pytest
+
+from hub.app import Hub, build
+from hub.errors import UnavailableError
+from hub.models import Event
+from hub.settings import Settings
+from hub.store.migrate import migrate
+from tests.servers import HttpTarget, Reply
+from tests.support.databases import PostgresServer
+from tests.support.hubs import add_rule, add_service, count, counts_are_exact
+from tests.support.processes import wait_for
+from tests.support.rabbit import RabbitNode
+from tests.support.workers import workers
+
+pytestmark = pytest.mark.fault
+
+
+class Source:
+    """Emits events until told to stop; one that was not accepted is sent again with the same id."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.accepted = 0
+        self.refused = 0
+        self._hub = hub
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.01):
+            try:
+                self._hub.observer.handle_events(
+                    [Event("e", {"n": self.accepted + i}, f"k{self.accepted + i}") for i in range(3)]
+                )
+                self.accepted += 3
+            except UnavailableError:
+                self.refused += 1
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+
+def check(hub: Hub, target: HttpTarget, source: Source) -> None:
+    times = Counter(seen.headers["idempotency-key"] for seen in target.seen)
+    assert max(times.values()) <= 5
+    delivered = {seen.json()["n"] for seen in target.seen}
+    assert delivered == set(range(source.accepted)), "every accepted event arrived"
+    assert count(hub, "delivered") == source.accepted and count(hub, "dead_letters") == 0
+    assert count(hub, "running") == count(hub, "queued") == 0 and counts_are_exact(hub)
+
+
+def more(source: Source, target: HttpTarget) -> None:
+    """Events are accepted and delivered again."""
+    accepted, seen = source.accepted, len(target.seen)
+    wait_for(lambda: source.accepted > accepted + 30, 40, "more is accepted")
+    wait_for(lambda: len(target.seen) > seen + 30, 40, "more is delivered")
+
+
+def test_rabbitmq_restarted_killed_and_wiped(settings: Settings, rabbitmq: RabbitNode, target: HttpTarget) -> None:
+    """An event is accepted all the same: the ledger has it."""
+    settings = settings.model_copy(update={"broker_url": type(settings.broker_url)(rabbitmq.url)})
+    target.default = Reply(204, delay=0.005)
+    with build(settings, role="web") as hub, workers(settings) as group:
+        add_service(hub, target.url)
+        add_rule(hub)
+        source = Source(hub)
+        more(source, target)
+        rabbitmq.restart()
+        more(source, target)
+        rabbitmq.kill()
+        rabbitmq.start()
+        more(source, target)
+        connection = pika.BlockingConnection(pika.URLParameters(rabbitmq.url))
+        connection.channel().queue_delete(hub.queues["dispatch"])
+        connection.close()
+        more(source, target)
+        source.stop()
+        wait_for(lambda: count(hub, "tasks") == 0, 60, "every task ends")
+        assert source.refused == 0
+        group.stop()
+        check(hub, target, source)
+
+
+def test_postgresql_restarted_and_killed(settings: Settings, postgres: PostgresServer, target: HttpTarget) -> None:
+    """No attempt is spent and no circuit moved: it is the hub's own fault."""
+    settings = settings.model_copy(update={"database_url": type(settings.database_url)(postgres.url)})
+    target.default = Reply(204, delay=0.005)
+    with build(settings, role="web", check=False) as hub:
+        migrate(hub.db)
+        hub.registry.listen()
+        add_service(hub, target.url)
+        add_rule(hub)
+        with workers(settings) as group:
+            source = Source(hub)
+            more(source, target)
+            postgres.restart()
+            more(source, target)
+            postgres.kill()
+            more(source, target)
+            postgres.stop()
+            wait_for(lambda: source.refused > 1, 30, "nothing is accepted without a database")
+            postgres.start()
+            more(source, target)
+            source.stop()
+            wait_for(lambda: count(hub, "tasks") == 0, 60, "every task ends")
+            group.stop()
+        check(hub, target, source)
+        rows = hub.db.all("SELECT state, failures FROM breakers")
+        assert rows == [{"state": "closed", "failures": 0}]
+        spent = hub.db.all("SELECT max(attempt) AS most FROM deliveries WHERE success")
+        assert spent[0]["most"] <= 2
