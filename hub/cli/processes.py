@@ -78,11 +78,16 @@ def migrate(
         raise typer.Exit(1)
 
 
-def demo(as_json: JsonFlag = False) -> None:
-    """See the hub deliver, retry, give up and recover, in about a minute."""
-    from hub.demo import main  # type: ignore[import-not-found, unused-ignore]
+def demo(
+    as_json: JsonFlag = False,
+    broker: Annotated[
+        str | None, typer.Option("--broker", help="A RabbitMQ for a request and its answer. Default: HUB_BROKER_URL.")
+    ] = None,
+) -> None:
+    """See the hub deliver, retry, give up and recover, in about half a minute; nothing of it stays."""
+    from hub.demo import main
 
-    raise typer.Exit(main(as_json))
+    raise typer.Exit(main(as_json, broker=broker))
 
 
 def keygen() -> None:

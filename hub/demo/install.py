@@ -1,0 +1,20 @@
+"""`example.yaml` into the hub, as `hub apply` does it."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from hub import apply
+from hub.app import Hub
+
+
+def install(hub: Hub, variables: dict[str, str]) -> tuple[int, int]:
+    """Make the services and rules; how many of each.
+
+    Args:
+        variables: what `${NAME}` stands for.
+    """
+    text = files("hub.demo").joinpath("example.yaml").read_text("utf-8")
+    plan = apply.plan(apply.parse(text, variables.get), hub.registry, hub.schedule)
+    apply.execute(plan, hub.registry, hub.schedule)
+    return len(plan.services), len(plan.rules)

@@ -1,0 +1,250 @@
+"""The demo's stage: a temporary `HUB_HOME`, everything that `hub up` runs, and the services at the other end."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+import requests
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+from hub.app import Hub, build
+from hub.codec import loads
+from hub.demo.screen import Screen
+from hub.demo.target import Target
+from hub.logs import configure_logging
+from hub.metrics import PrometheusHooks
+from hub.models import Accepted, Event
+from hub.observer import parse_event
+from hub.running import work
+from hub.settings import Settings
+from hub.store.database import Row
+from hub.tasks.ticker import Ticker
+from hub.web.server import WebServer
+
+PATIENCE = 40.0  # seconds that anything may take on a slow machine
+_LOOK = 0.05
+_THREADS = 4
+_LAST_WORDS = 40  # lines of the log that are shown when the demo fails
+T = TypeVar("T")
+
+
+class Interrupted(Exception):  # noqa: N818 - no error: a person has seen enough
+    """SIGINT or SIGTERM."""
+
+
+class DidNotHappen(Exception):  # noqa: N818 - the finding of a demo, not an error of the hub
+    """Something that had to happen did not, in `PATIENCE` seconds."""
+
+
+class _OwnSettings(Settings):
+    """Settings that take nothing from the environment: the demo never touches the user's own hub."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+class Witness(PrometheusHooks):
+    """Counts as every hub does, and remembers what circuits did."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.moves: list[tuple[str, str, str]] = []
+        self.parks: list[str] = []
+        self.dead: list[str] = []
+        self.replays = 0
+
+    def breaker_changed(self, service: str, from_state: str, to_state: str) -> None:
+        super().breaker_changed(service, from_state, to_state)
+        self.moves.append((service, from_state, to_state))
+
+    def parked(self, service: str) -> None:
+        super().parked(service)
+        self.parks.append(service)
+
+    def dead_letter(self, service: str, reason: str) -> None:
+        super().dead_letter(service, reason)
+        self.dead.append(service)
+
+    def dead_letter_replayed(self, service: str, count: int = 1) -> None:
+        super().dead_letter_replayed(service, count)
+        self.replays += count
+
+
+class Stage:
+    """A hub at work and its surroundings. Made by `open_stage`."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        *,
+        witness: Witness,
+        target: Target,
+        web: str,
+        screen: Screen,
+        stop: threading.Event,
+        last_words: Callable[[], list[str]],
+    ) -> None:
+        self.hub = hub
+        self.witness = witness
+        self.target = target
+        self.web = web
+        self.screen = screen
+        self.last_words = last_words
+        self.accepted: list[Accepted] = []
+        self._stop = stop
+        self._told: set[int] = set()
+        self._moves_told = self._parks_told = 0
+
+    def feed(self, events: Sequence[Event]) -> list[Accepted]:
+        """Hand events to the hub, as `hub emit FILE` does."""
+        accepted = self.hub.observer.handle_events(events)
+        self.accepted += accepted
+        for name, count in Counter(event.name for event in events).items():
+            self.screen.happened("→", f"event {name}" + (f" × {count}" if count > 1 else ""), style="cyan")
+        return accepted
+
+    def until(self, look: Callable[[], T | None], what: str) -> T:
+        """Wait until `look` finds something true, and tell meanwhile what happens.
+
+        Raises:
+            DidNotHappen: it did not, in time.
+            Interrupted: the process was asked to end.
+        """
+        deadline = time.monotonic() + PATIENCE
+        with self.screen.waiting(what):
+            while True:
+                found = look()
+                self.tell()
+                if found:
+                    return found
+                if time.monotonic() > deadline:
+                    raise DidNotHappen(f"{what}: not within {PATIENCE:.0f} s")
+                if self._stop.wait(_LOOK):
+                    raise Interrupted
+
+    def tell(self) -> None:
+        """Print what the log, the circuits and the gate have to say that was not told yet."""
+        new = [row for row in self.deliveries() if row["id"] not in self._told]
+        for row in sorted(new, key=lambda row: row["created_at"]):
+            self._told.add(row["id"])
+            mark, text, style = _line(row)
+            self.screen.happened(mark, text, style=style)
+        for service, before, after in self.witness.moves[self._moves_told :]:
+            self._moves_told += 1
+            self.screen.happened("⚡", f"circuit of {service}: {before} → {after}", style="bold magenta")
+        parked = self.witness.parks[self._parks_told :]
+        self._parks_told += len(parked)
+        for service in dict.fromkeys(parked):
+            count = parked.count(service)
+            self.screen.happened(
+                "‖", f"{count} task{'s'[: count > 1]} of {service} parked, no attempt spent", style="dim"
+            )
+
+    def deliveries(self, task: int | None = None) -> list[Row]:
+        """The delivery log, oldest first."""
+        return self.hub.views.list_deliveries(task=task, limit=1000)[::-1]
+
+    def metrics(self) -> str:
+        """What `/metrics` answers."""
+        with requests.Session() as session:
+            session.trust_env = False
+            return session.get(f"{self.web}/metrics", timeout=PATIENCE).text
+
+    def delivered(self, task: int) -> Row | None:
+        """The row that says so, when a task is over and delivered."""
+        ended = self.hub.views.ended(task)
+        if not ended or ended["how"] != "delivered":
+            return None
+        return next((row for row in self.deliveries(task) if row["success"]), None)
+
+
+@contextmanager
+def open_stage(screen: Screen, stop: threading.Event) -> Iterator[Stage]:
+    """Put everything up; take all of it down again, whatever happens in between."""
+    home = Path(tempfile.mkdtemp(prefix="hub-demo-"))
+    with ExitStack() as stack:
+        stack.callback(_remove, home)
+        own: dict[str, Any] = {"home": home, "listen": "127.0.0.1:0", "retry_delays": (1, 2, 3, 4), "threads": _THREADS}
+        settings = _OwnSettings(**own)
+        log = stack.enter_context(_log_into(settings, home / "demo.log"))
+        try:
+            with screen.waiting("starting a private PostgreSQL and the hub"):
+                target = Target(token="demo-token")  # noqa: S106 - the sample service's
+                stack.callback(target.close)
+                witness = Witness(settings.metrics_folder)
+                hub = stack.enter_context(build(settings, role="up", hooks=witness))
+                web = stack.enter_context(WebServer(hub))
+                stack.enter_context(work(hub, threads=_THREADS))
+                hub.start_pulse("web")
+
+                def tick() -> None:
+                    hub.tick()
+                    hub.beats.beat("scheduler")
+
+                ticker = Ticker(tick)
+                ticker.start()
+                stack.callback(ticker.stop)
+            yield Stage(
+                hub, witness=witness, target=target, web=web.url, screen=screen, stop=stop, last_words=log
+            )  # fmt: skip
+        except BaseException as e:
+            if not isinstance(e, Interrupted | KeyboardInterrupt):
+                screen.raw("".join(log()))
+            raise
+
+
+def sample_events() -> list[Event]:
+    """The events of `events.ndjson`."""
+    text = files("hub.demo").joinpath("events.ndjson").read_text("utf-8")
+    return [parse_event(loads(line), limit=1_048_576) for line in text.splitlines()]
+
+
+@contextmanager
+def _log_into(settings: Settings, path: Path) -> Iterator[Callable[[], list[str]]]:
+    """The hub's log goes into a file; gives its last lines."""
+    configure_logging(settings)
+    handlers = [h for h in logging.getLogger().handlers if isinstance(h, logging.StreamHandler)]
+    with path.open("w", encoding="utf-8") as file:
+        before = [handler.setStream(file) for handler in handlers]
+
+        def last_words() -> list[str]:
+            file.flush()
+            return list(deque(path.read_text("utf-8").splitlines(keepends=True), _LAST_WORDS))
+
+        try:
+            yield last_words
+        finally:
+            for handler, stream in zip(handlers, before, strict=True):
+                handler.setStream(stream)
+
+
+def _remove(home: Path) -> None:
+    note = home / "postgres" / "socket-folder"  # there is one when the path of `home` is too long for a socket
+    if note.exists():
+        shutil.rmtree(note.read_text().strip(), ignore_errors=True)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def _line(row: Row) -> tuple[str, str, str]:
+    """A delivery as mark, text and style."""
+    if row["direction"] == "inbound":
+        return "←", f"answer from {row['service']}, belongs to task {row['task_id']}: {row['response_body']}", "green"
+    what = f"{row['method']} {row['endpoint']}" if row["status"] else f"{row['method']}"
+    answer = f"{row['status']}" if row["status"] else "confirmed" if row["success"] else str(row["error"])
+    tries = f", {row['tries']} tries" if row["tries"] > 1 else ""
+    text = f"task {row['task_id']}, attempt {row['attempt']}: {row['service']} {what} → {answer}"
+    text += f" ({row['latency_ms']:.0f} ms{tries})"
+    return ("✔", text, "green") if row["success"] else ("✘", text, "yellow")

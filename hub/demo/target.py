@@ -1,0 +1,165 @@
+"""The services at the other end: one small HTTP server with a corner for each, which remembers what it got.
+
+| Path | Answers |
+|---|---|
+| `/directory/...` | 503 to the first four requests of an `Idempotency-Key`, then 200 |
+| `/gradebook/...` | 422, once repaired 201 |
+| `/analytics/...` | 500, once repaired 200; the first 200 takes its time |
+| anything else | 201 |
+
+`python -m hub.demo.target [PORT]` runs it alone and prints what comes in, for a first rule of your own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+DIRECTORY_RESTARTS = 4  # requests that the directory misses
+PROBE_SECONDS = 0.6  # how long analytics takes for its first answer
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One request and its answer; `begun` and `ended` are seconds of one clock."""
+
+    method: str
+    path: str
+    key: str | None
+    authorized: bool
+    body: object
+    status: int
+    begun: float
+    ended: float
+
+
+class Target:
+    """Listens on 127.0.0.1 until closed.
+
+    Args:
+        port: 0 takes a free one.
+        token: what services that ask for credentials expect.
+        on_request: is told of every request.
+    """
+
+    def __init__(self, *, port: int = 0, token: str = "", on_request: Callable[[Received], None] | None = None) -> None:
+        self.received: list[Received] = []
+        self._token = token
+        self._on_request = on_request
+        self._repaired: set[str] = set()
+        self._seen: Counter[str | None] = Counter()
+        self._lock = threading.Lock()
+
+        class Handler(_Handler):
+            target = self
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        serve = partial(self._server.serve_forever, 0.05)  # seconds until it notices that it is to end
+        self._thread = threading.Thread(target=serve, name="hub-demo-target", daemon=True)
+        self._thread.start()
+
+    def repair(self, corner: str) -> None:
+        """From now on `gradebook` or `analytics` does its work."""
+        with self._lock:
+            self._repaired.add(corner)
+
+    def at(self, corner: str, *, key: str | None = None) -> list[Received]:
+        """What came to a corner, in order of arrival; with `key` only that task's."""
+        with self._lock:
+            mine = [r for r in self.received if r.path.startswith(f"/{corner}/") and key in (None, r.key)]
+        return sorted(mine, key=lambda r: r.begun)
+
+    def wait(self) -> None:
+        """Until the process is interrupted."""
+        self._thread.join()
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+    def answer(self, method: str, path: str, headers: dict[str, str], raw: bytes) -> tuple[int, dict[str, object]]:
+        """Decide, remember, answer."""
+        begun = time.monotonic()
+        key = headers.get("idempotency-key")
+        corner = path.split("/")[1]
+        with self._lock:
+            self._seen[key] += 1
+            status, why = self._judge(corner, key)
+            first = status == 200 and not any(r.status == 200 for r in self.received if r.path.startswith(f"/{corner}"))
+        if corner == "analytics" and first:
+            time.sleep(PROBE_SECONDS)
+        authorized = not self._token or self._token in (headers.get("authorization", "") + headers.get("x-api-key", ""))
+        try:
+            body: object = json.loads(raw) if raw else None
+        except ValueError:
+            body = raw.decode(errors="replace")
+        seen = Received(method, path, key, authorized, body, status, begun, time.monotonic())
+        with self._lock:
+            self.received.append(seen)
+        if self._on_request is not None:
+            self._on_request(seen)
+        return status, why
+
+    def _judge(self, corner: str, key: str | None) -> tuple[int, dict[str, object]]:
+        if corner == "directory":
+            if self._seen[key] <= DIRECTORY_RESTARTS:
+                return 503, {"error": "restarting"}
+            return 200, {"ok": True}
+        if corner == "gradebook":
+            if corner not in self._repaired:
+                return 422, {"error": "unknown quiz 31: the course was not synchronised yet"}
+            return 201, {"ok": True}
+        if corner == "analytics":
+            if corner not in self._repaired:
+                return 500, {"error": "out of disk space"}
+            return 200, {"ok": True}
+        return 201, {"ok": True}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    target: Target
+
+    def _serve(self) -> None:
+        length = self.headers.get("Content-Length", "0")
+        raw = self.rfile.read(int(length) if length.isdigit() else 0)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        status, answer = self.target.answer(self.command, self.path, headers, raw)
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _serve  # noqa: N815 - the library's names
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the target tells by itself what came."""
+
+
+def _show(seen: Received) -> None:
+    print(f"{seen.method} {seen.path} -> {seen.status}   Idempotency-Key: {seen.key}", flush=True)
+    if seen.body is not None:
+        print("    " + json.dumps(seen.body, ensure_ascii=False), flush=True)
+
+
+if __name__ == "__main__":
+    alone = Target(port=int(sys.argv[1]) if len(sys.argv) > 1 else 9000, on_request=_show)
+    print(f"a sample service on {alone.url}; Ctrl-C ends it", flush=True)
+    try:
+        alone.wait()
+    except KeyboardInterrupt:
+        alone.close()
