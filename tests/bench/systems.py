@@ -25,7 +25,7 @@ from tests.bench.rig import Rig, wait_for
 
 TEMPLATE = {
     "source": "moodle", "event": "{{event.name}}", "id": "{{objectid}}", "by": "{{userid}}",
-    "user": "{{relateduserid}}", "context": {"id": "{{contextid}}", "level": "{{contextlevel}}", "instance": "{{contextinstanceid}}"},
+    "user": "{{relateduserid}}", "context": {"id": "{{contextid}}", "level": "{{contextlevel}}"},
     "action": "{{component}}/{{action}}", "table": "{{objecttable}}", "course": "{{courseid}}",
     "details": "{{other}}", "at": "{{timecreated}}",
 }  # fmt: skip
