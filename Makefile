@@ -34,8 +34,8 @@ format: .venv/.ready ## put the code into shape
 types: .venv/.ready ## mypy, strict
 	$(BIN)/mypy
 
-bench: .venv/.ready ## events per second, beside a bare Dramatiq actor doing the same
-	$(BIN)/python -m tests.bench $(ARGS)
+bench: .venv/.ready ## events per second, beside Dramatiq, Celery and raw loops (ROWS=hub,celery ARGS=--quick)
+	$(BIN)/python -m tests.bench $(if $(ROWS),--rows $(ROWS)) $(ARGS)
 
 soak: .venv/.ready ## a long run under load and faults: does anything grow, get lost, or stop?
 	$(BIN)/python -m tests.bench.soak $(ARGS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -52,12 +51,11 @@ def _drain(
     next_item: int | None = item
     while next_item is not None:
         done, failure = next_item, None
-        started = time.monotonic()
         try:
             act(done)
         except Exception as e:
             failure = e
-        next_item = bulkhead.next_or_leave(key, time.monotonic() - started)
+        next_item = bulkhead.next_or_leave(key)
         if failure is not None:
             if next_item is None:
                 raise failure

@@ -2,8 +2,8 @@
 
 The share is a dynamic threshold (Choudhury and Hahne, 1998): a service may take one more thread while it
 holds fewer than `ALPHA` times the threads that are free. Alone it gets most of them; the more services are
-slow at once, the less each gets; some are always free. Services known to answer quickly may take all
-threads but one: should one of them begin to hang, the others still get through.
+slow at once, the less each gets; some are always free. It holds for every service, for one that was quick
+until now may hang from one second to the next.
 
 A task that finds no room waits in this process's memory, and the thread that next finishes a task of the
 same service takes it up. If the process dies, the releaser finds the waiting ones as strays.
@@ -16,8 +16,6 @@ from collections import deque
 
 ALPHA = 3.0
 CONSUMERS = -1  # stands for runs over response queues, which share threads as one service does
-_QUICK = 0.05  # seconds: services faster than this on average hold a thread too briefly to matter
-_SMOOTHING = 0.2
 
 
 class Bulkhead:
@@ -28,7 +26,6 @@ class Bulkhead:
         self._lock = threading.Lock()
         self._held: dict[int, int] = {}
         self._total = 0
-        self._average: dict[int, float] = {}
         self._waiting: dict[int, deque[int]] = {}
         self._waits: set[int] = set()
         self._closed = False
@@ -37,7 +34,7 @@ class Bulkhead:
         """Take a thread for `task_id`; False: it waits now, or waited already."""
         with self._lock:
             held = self._held.get(service_id, 0)
-            if held >= self._share(service_id) and not self._closed:
+            if held and held >= ALPHA * (self.threads - self._total) and not self._closed:
                 if task_id not in self._waits:
                     self._waits.add(task_id)
                     self._waiting.setdefault(service_id, deque()).append(task_id)
@@ -46,17 +43,9 @@ class Bulkhead:
             self._total += 1
             return True
 
-    def _share(self, service_id: int) -> float:
-        """How many threads the service may hold; whoever holds none gets one."""
-        if self._average.get(service_id, _QUICK + 1) <= _QUICK:
-            return max(1, self.threads - 1)
-        return max(1.0, ALPHA * (self.threads - self._total))
-
-    def next_or_leave(self, service_id: int, seconds: float) -> int | None:
-        """After a task that took `seconds`: the next waiting one for this thread, or give the thread up."""
+    def next_or_leave(self, service_id: int) -> int | None:
+        """After a task: the next waiting one for this thread, or give the thread up."""
         with self._lock:
-            old = self._average.get(service_id, seconds)
-            self._average[service_id] = old + _SMOOTHING * (seconds - old)
             waiting = self._waiting.get(service_id)
             if waiting and not self._closed:
                 task_id = waiting.popleft()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar, LiteralString
 
 import dramatiq
@@ -44,7 +46,7 @@ class System:
     count: ClassVar[LiteralString]
     finished: ClassVar[LiteralString]
 
-    def __init__(self, rig: Rig, target: str, *, processes: int = 2, threads: int = 4) -> None:
+    def __init__(self, rig: Rig, target: str, *, processes: int = 2, threads: int = 8) -> None:
         self.rig = rig
         self.target = target
         self.processes, self.threads = processes, threads
@@ -118,13 +120,13 @@ class HubSystem(System):
     count = "SELECT count(*) FROM deliveries WHERE success"
     finished = "SELECT extract(epoch FROM created_at)::float8 FROM deliveries WHERE success ORDER BY created_at"
 
-    def __init__(self, rig: Rig, target: str, *, processes: int = 2, threads: int = 8, **options: Any) -> None:
+    def __init__(self, rig: Rig, target: str, *, processes: int = 2, threads: int = 32, **options: Any) -> None:
         super().__init__(rig, target, processes=processes, threads=threads)
         self.settings = Settings(
             database_url=self.database,  # type: ignore[arg-type]
             broker_url=self.broker,  # type: ignore[arg-type]
             secret_keys=Fernet.generate_key().decode(),  # type: ignore[arg-type]
-            home=rig.folder / f"home-{id(self)}",
+            home=Path(tempfile.mkdtemp(prefix="home-", dir=rig.folder)),
             processes=processes,
             threads=threads,
             **options,
@@ -176,7 +178,7 @@ class BareSystem(System):
     finished = "SELECT extract(epoch FROM created_at)::float8 FROM bench_log ORDER BY created_at"
     prefetch = 100
 
-    def __init__(self, rig: Rig, target: str, *, processes: int = 2, threads: int = 4) -> None:
+    def __init__(self, rig: Rig, target: str, *, processes: int = 2, threads: int = 8) -> None:
         super().__init__(rig, target, processes=processes, threads=threads)
         self._sender = RabbitmqBroker(url=self.broker, middleware=[])
         self._sender.declare_queue("bare")
@@ -210,7 +212,7 @@ class CelerySystem(System):
     count, finished = BareSystem.count, BareSystem.finished
 
     def __init__(
-        self, rig: Rig, target: str, *, processes: int = 2, threads: int = 4, pool: str = "threads", prefetch: int = 16
+        self, rig: Rig, target: str, *, processes: int = 2, threads: int = 8, pool: str = "threads", prefetch: int = 16
     ) -> None:
         super().__init__(rig, target, processes=processes, threads=threads)
         self._pool, self._prefetch = pool, prefetch

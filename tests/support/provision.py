@@ -33,15 +33,15 @@ _EYES = ["prometheus", "prometheus-alertmanager"]
 
 def main() -> int:
     """0: the tests can run. 1: there is no RabbitMQ, and what to do was printed."""
-    if not prometheus.installed() and not (_install(_EYES) and prometheus.installed()):
+    if not prometheus.installed() and not (install(_EYES) and prometheus.installed()):
         print(prometheus.MISSING, file=sys.stderr)  # those tests are skipped, and say so
-    if os.environ.get("HUB_TEST_BROKER_URL") or binaries() or (_install(["rabbitmq-server"]) and binaries()):
+    if os.environ.get("HUB_TEST_BROKER_URL") or binaries() or (install(["rabbitmq-server"]) and binaries()):
         return 0
     print(MISSING, file=sys.stderr)
     return 1
 
 
-def _install(packages: list[str]) -> bool:
+def install(packages: list[str]) -> bool:
     """Install packages, as root or with a sudo that asks nothing; whether that worked."""
     become = [] if os.geteuid() == 0 else ["sudo", "-n"]
     allowed = not become or (
