@@ -78,6 +78,12 @@ def parse_event(value: JSON, *, limit: int, key: str | None = None) -> Event:
 
 def check_event(event: Event, *, limit: int, field: str = "name") -> Event:
     """The same event, if it is a sound one; raises `PayloadError` that names the field."""
+    _checked(event, limit, field)
+    return event
+
+
+def _checked(event: Event, limit: int, field: str = "name") -> str:
+    """The JSON text of a sound event's data."""
     name, key = event.name, event.key
     if not isinstance(name, str):
         raise PayloadError(f"{field}: must be a text, not {_kind(name)}")
@@ -98,7 +104,7 @@ def check_event(event: Event, *, limit: int, field: str = "name") -> Event:
         raise TooLargeError(f"data: {size} bytes are more than the limit of {limit} (HUB_EVENT_LIMIT)")
     if text.count("[") + text.count("{") > _NESTED and _deeper_than(event.data, _NESTED):
         raise PayloadError(f"data: nested more than {_NESTED} deep")
-    return event
+    return text
 
 
 def _deeper_than(value: JSON, levels: int) -> bool:
@@ -189,7 +195,7 @@ class Observer:
         at: dict[bytes, int] = {}
         prepared: list[_Prepared] = []
         for event, depth in zip(events, depths, strict=True):
-            check_event(event, limit=self._limit)
+            text = _checked(event, self._limit)
             matching = [rule for rule in snapshot.rules if rules.matches(rule, event)]
             uid = event.key or str(uuid.uuid4())
             if not matching:
@@ -201,7 +207,7 @@ class Observer:
                 continue
             at[key] = len(prepared)
             tasks = [(rule.id, rule.service_id, self._state(rule)) for rule in matching]
-            prepared.append(_Prepared(None, NewEvent(key, window, uid, event.name, dumps(event.data), depth, tasks)))
+            prepared.append(_Prepared(None, NewEvent(key, window, uid, event.name, text, depth, tasks)))
         return prepared
 
     def _state(self, rule: Rule) -> str:
