@@ -9,6 +9,7 @@ import pytest
 from hub.app import Hub, build
 from hub.settings import Settings
 from tests.servers import HttpTarget
+from tests.support.api import Api, serving
 
 
 @pytest.fixture
@@ -37,3 +38,10 @@ def hub(alone: Settings) -> Iterator[Hub]:
 def target() -> Iterator[HttpTarget]:
     with HttpTarget() as target:
         yield target
+
+
+@pytest.fixture
+def api(alone: Settings) -> Iterator[Api]:
+    """A hub with its web server on a free port; no worker runs."""
+    with build(alone.model_copy(update={"listen": "127.0.0.1:0"}), role="up") as hub, serving(hub) as api:
+        yield api
