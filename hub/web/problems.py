@@ -124,15 +124,11 @@ def install(app: FastAPI) -> None:
     async def on_disconnect(request: Request, e: Exception) -> Response:
         return answer(400, "the body ended before it was complete")
 
-    async def on_fault(request: Request, e: Exception) -> Response:
-        return answer(500, "the hub's own fault; its log says more")
-
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HubError, on_hub_error)
     app.add_exception_handler(RecursionError, on_nesting)
     app.add_exception_handler(ClientDisconnect, on_disconnect)
-    app.add_exception_handler(Exception, on_fault)
 
 
 def _title(status: int) -> str:

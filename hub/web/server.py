@@ -20,8 +20,8 @@ from hub.errors import ConfigError, UnavailableError
 from hub.web import problems
 from hub.web.api import make_api
 from hub.web.docs import make_docs
+from hub.web.edge import Edge
 from hub.web.gate import Gate
-from hub.web.headers import Headers
 from hub.web.health import make_health
 from hub.web.webhooks import make_webhooks
 
@@ -38,7 +38,7 @@ def make_app(hub: Hub) -> FastAPI:
                   generate_unique_id_function=_operation_id)  # fmt: skip
     gate = Gate(hub.accounts, hub.settings)
     problems.install(app)
-    app.add_middleware(Headers)
+    app.add_middleware(Edge)
     app.include_router(make_health(hub))
     app.include_router(make_webhooks(hub))
     app.include_router(make_api(hub, gate))

@@ -41,7 +41,7 @@ def make_events(hub: Hub, gate: Gate) -> APIRouter:
         summary="Accept events",
         response_model=shapes.Accepted | list[shapes.Accepted],
         responses=routers.problems(408, 413, 415) | {202: {"description": "Every event is in the ledger."}},
-        openapi_extra={"parameters": [_KEY], "requestBody": _BODY},
+        openapi_extra={"security": [{"token": ["ingest"]}], "parameters": [_KEY], "requestBody": _BODY},
     )
     async def accept(request: Request) -> Response:
         """Takes one event (an object, answered by an object), an array of at most 1,000, or NDJSON of any length.
