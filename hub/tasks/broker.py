@@ -73,6 +73,9 @@ class HubBroker(RabbitmqBroker):
 
         Dramatiq's own live as long as the process, one for every thread that ever sent something.
         """
+        if getattr(self.state, "connection", None) is not None:  # borrowed already
+            yield
+            return
         try:
             self.state.connection, self.state.channel = self._idle.pop()
         except IndexError:
@@ -96,8 +99,7 @@ class HubBroker(RabbitmqBroker):
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Any:
         """A consumer of a queue, on a connection of its own; the queue is made if it is not there."""
-        with self._borrowed():
-            self.declare_queue(queue_name, ensure=True)
+        self.declare_queue(queue_name, ensure=True)
         return self.consumer_class(self, queue_name, prefetch, timeout)
 
     def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:
@@ -108,10 +110,20 @@ class HubBroker(RabbitmqBroker):
             self.queues_pending.add(queue_name)
             self.emit_after("declare_queue", queue_name)
         if ensure:
-            self._ensure_queue(queue_name)  # type: ignore[no-untyped-call]
+            with self._borrowed():
+                self._ensure_queue(queue_name)  # type: ignore[no-untyped-call]
 
     def _declare_dq_queue(self, queue_name: str) -> None:
         """None."""
+
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
+        """What Dramatiq and periodiq call; raises as `publish` does."""
+        if delay is not None:
+            raise ValueError("the ledger delays, not the broker")
+        self.emit_before("enqueue", message, delay)
+        self.publish(message)
+        self.emit_after("enqueue", message, delay)
+        return message
 
     def publish(self, message: dramatiq.Message[Any]) -> None:
         """Send and wait for the confirm; one second try on a new connection, and no more.

@@ -1,0 +1,252 @@
+"""The way through RabbitMQ: groups in one message, confirms, bounded waits, and acknowledgements that hit."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import dramatiq
+import pika
+import pytest
+
+from hub.errors import ConfigError, UnavailableError
+from hub.tasks.broker import GROUP, GroupConsumer, HubBroker, InProcessBroker, in_groups
+from tests.support.processes import wait_for
+from tests.support.rabbit import RabbitNode
+
+QUEUE = "q.dispatch"
+
+
+def message(*ids: int, service: int = 1) -> dramatiq.Message[None]:
+    kwargs: dict[str, Any] = {"task_ids": list(ids), "service_id": service} if len(ids) > 1 else {}
+    args = (ids[0], service) if len(ids) == 1 else ()
+    return dramatiq.Message(queue_name=QUEUE, actor_name="dispatch_event_task", args=args, kwargs=kwargs, options={})
+
+
+@pytest.fixture
+def broker(broker_url: str) -> Iterator[HubBroker]:
+    broker = HubBroker(broker_url)
+    broker.declare_queue(QUEUE, ensure=True)
+    yield broker
+    broker.close()
+
+
+class Reader:
+    """A consumer, read in the thread that made it as Dramatiq does."""
+
+    def __init__(self, broker: HubBroker, prefetch: int = 10) -> None:
+        self.consumer: GroupConsumer = broker.consume(QUEUE, prefetch=prefetch, timeout=50)
+
+    def take(self, count: int) -> list[Any]:
+        got: list[Any] = []
+        deadline = time.monotonic() + 20
+        while len(got) < count:
+            assert time.monotonic() < deadline, f"only {len(got)} of {count} came"
+            if (m := next(self.consumer)) is not None:
+                got.append(m)
+        return got
+
+    def idle(self) -> None:
+        """Let the connection do what is to be done: acknowledgements go out."""
+        assert next(self.consumer) is None
+
+    def close(self) -> None:
+        self.consumer.close()  # type: ignore[no-untyped-call]
+
+
+def ids_of(messages: list[Any]) -> list[int]:
+    return [m.args[0] for m in messages]
+
+
+def test_tasks_are_grouped_by_service_and_no_group_is_too_large() -> None:
+    groups = in_groups([(n % 2, n) for n in range(2 * GROUP + 10)])
+    assert [(service, len(ids)) for service, ids in groups] == [(0, GROUP), (0, 5), (1, GROUP), (1, 5)]
+
+
+def test_a_group_is_unpacked_and_acknowledged_when_its_last_task_is_done(broker: HubBroker) -> None:
+    broker.publish(message(1, 2, 3))
+    broker.publish(message(4))
+    reader = Reader(broker)
+    got = reader.take(4)
+    assert ids_of(got) == [1, 2, 3, 4] and {m.args[1] for m in got} == {1} and len({m.message_id for m in got}) == 4
+    for m in (got[1], got[0]):
+        reader.consumer.ack(m)
+    reader.idle()
+    reader.close()
+    wait_for(lambda: broker.ready(QUEUE) == 2)
+    reader = Reader(broker)
+    again = reader.take(4)
+    assert ids_of(again) == [1, 2, 3, 4] and again[0].redelivered
+    for m in again:
+        reader.consumer.ack(m)
+    reader.idle()
+    reader.close()
+    assert broker.ready(QUEUE) == 0
+
+
+def test_a_failed_task_of_a_group_does_not_hold_the_others_up(broker: HubBroker) -> None:
+    """The ledger repeats it; a message of its own goes to `.XQ`, where somebody can look at it."""
+    broker.publish(message(1, 2))
+    broker.publish(message(3))
+    reader = Reader(broker)
+    one, two, three = reader.take(3)
+    reader.consumer.nack(one)
+    reader.consumer.ack(two)
+    reader.consumer.nack(three)
+    reader.idle()
+    reader.close()
+    wait_for(lambda: broker.ready(f"{QUEUE}.XQ") == 1)
+    assert broker.ready(QUEUE) == 0
+
+
+def test_an_acknowledgement_from_before_a_reconnection_hits_no_other_message(broker: HubBroker) -> None:
+    """Delivery tags count from 1 on every channel: the old 1 is not the new 1."""
+    broker.publish(message(1, 2))
+    old = Reader(broker)
+    got = old.take(2)
+    old.close()
+    new = Reader(broker)
+    again = new.take(2)
+    assert [m._tag for m in got] == [m._tag for m in again]
+    for m in got:
+        new.consumer.ack(m)
+    new.idle()
+    new.consumer.ack(again[0])
+    new.idle()
+    new.close()
+    wait_for(lambda: broker.ready(QUEUE) == 1, what="the message is still there")
+
+
+def test_an_acknowledgement_on_a_dead_connection_raises_nothing(broker: HubBroker) -> None:
+    """Dramatiq would hold the thread for five seconds and try again; RabbitMQ delivers again anyway."""
+    broker.publish(message(1))
+    reader = Reader(broker)
+    (got,) = reader.take(1)
+    reader.close()
+    reader.consumer.ack(got)
+    wait_for(lambda: broker.ready(QUEUE) == 1)
+
+
+def test_many_threads_acknowledge_at_once(broker: HubBroker) -> None:
+    for first in range(0, 320, GROUP):
+        broker.publish(message(*range(first, first + GROUP)))
+    reader = Reader(broker)
+    got = reader.take(320)
+    threads = [threading.Thread(target=lambda part=got[n::8]: [reader.consumer.ack(m) for m in part]) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    reader.idle()
+    reader.close()
+    assert broker.ready(QUEUE) == 0 and not reader.consumer.known_tags
+
+
+def test_a_deleted_queue_is_declared_again_and_nothing_is_dropped(broker: HubBroker) -> None:
+    """Mandatory, with confirms: RabbitMQ says when nobody holds the queue."""
+    broker.publish(message(1))
+    with broker._borrowed():
+        broker.channel.queue_delete(QUEUE)
+    assert broker.ready(QUEUE) is None
+    broker.publish(message(2))
+    assert broker.ready(QUEUE) == 1
+
+
+def test_threads_that_end_leave_no_connection_behind(broker: HubBroker) -> None:
+    """A web server's threads come and go; each that published once kept a connection for the life of the process."""
+    for n in range(20):
+        thread = threading.Thread(target=broker.publish, args=(message(n),))
+        thread.start()
+        thread.join()
+    assert broker.ready(QUEUE) == 20 and len(broker.connections) == 1
+    threads = [threading.Thread(target=lambda: [broker.publish(message(n)) for n in range(10)]) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert broker.ready(QUEUE) == 100 and len(broker.connections) <= 8
+
+
+def test_a_cut_connection_is_replaced_within_the_call(broker: HubBroker) -> None:
+    broker.publish(message(1))
+    for connection in broker.connections:
+        connection._impl._transport._sock.shutdown(socket.SHUT_RDWR)  # as a restarted broker does
+    broker.publish(message(2))
+    assert broker.ready(QUEUE) == 2 and len(broker.connections) == 1
+
+
+def test_a_broker_that_is_away_is_said_at_once(broker: HubBroker) -> None:
+    gone = HubBroker("amqp://guest:secret@127.0.0.1:9/")
+    for act in (lambda: gone.publish(message(1)), lambda: gone.ready(QUEUE)):
+        with pytest.raises(UnavailableError, match="does not answer") as e:
+            act()
+        assert "secret" not in str(e.value)
+
+
+def test_a_url_that_is_none_names_the_setting() -> None:
+    with pytest.raises(ConfigError, match="HUB_BROKER_URL") as e:
+        HubBroker("amqp://guest:secret@host:port/")
+    assert "secret" not in str(e.value)
+
+
+@pytest.mark.fault
+def test_a_broker_short_of_memory_does_not_hang_who_publishes(
+    rabbitmq: RabbitNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RabbitMQ then stops reading: without a limit a confirmed publish waits for ever."""
+    broker = HubBroker(rabbitmq.url)
+    broker.parameters.blocked_connection_timeout = 1.0
+    broker.publish(message(1))
+    rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1")
+    result: list[Exception] = []
+
+    def publish() -> None:
+        try:
+            broker.publish(message(2))
+        except UnavailableError as e:
+            result.append(e)
+
+    thread = threading.Thread(target=publish, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive() and "ConnectionBlockedTimeout" in str(result[0])
+    rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1GB")
+    wait_for(lambda: _published(broker), 20)
+    broker.close()
+
+
+def _published(broker: HubBroker) -> bool:
+    try:
+        broker.publish(message(3))
+    except UnavailableError:
+        return False
+    return True
+
+
+def test_no_delay_queues_are_made(broker: HubBroker) -> None:
+    """Delays live in the ledger; each such queue would cost every worker process a consumer."""
+    assert not broker.get_declared_delay_queues() and broker.ready(f"{QUEUE}.DQ") is None
+
+
+def test_the_in_process_broker_keeps_no_dead_messages() -> None:
+    broker = InProcessBroker()
+    broker.declare_queue(QUEUE)
+    broker.publish(message(1))
+    assert broker.ready(QUEUE) == 1 and broker.ready("other") is None
+    consumer = broker.consume(QUEUE)
+    got = next(consumer)
+    assert got.args == (1, 1)
+    consumer.nack(got)
+    assert broker.dead_letters == [] and len(consumer.dead_letters) == 0
+
+
+def test_who_refuses_is_told_apart_from_who_is_away(broker: HubBroker) -> None:
+    """A queue that somebody else holds exclusively."""
+    other = pika.BlockingConnection(broker.parameters)
+    other.channel().queue_declare("held", exclusive=True)
+    with pytest.raises(UnavailableError, match="refuses"):
+        broker.ready("held")
+    other.close()
