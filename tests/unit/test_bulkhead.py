@@ -1,52 +1,153 @@
-"""The share of the threads that one service may hold."""
+"""Threads are shared out so that a slow service leaves some to the others, and nobody waits for ever."""
 
 from __future__ import annotations
 
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hub.tasks.actors import _drain
 from hub.tasks.bulkhead import CONSUMERS, Bulkhead
 
 
-def hold(bulkhead: Bulkhead, service: int, tasks: int) -> int:
-    """How many of so many tasks find a thread."""
-    return sum(bulkhead.enter(service, 1000 * service + i) for i in range(tasks))
+def fill(bulkhead: Bulkhead, service: int, tasks: int, first: int = 0) -> int:
+    """Send so many tasks in; how many got a thread."""
+    return sum(bulkhead.enter(service, service * 1000 + first + n) for n in range(tasks))
 
 
-def test_alone_a_service_gets_most_threads_but_never_all() -> None:
-    assert hold(Bulkhead(32), 1, 100) == 24
-    assert hold(Bulkhead(8), 1, 100) == 6
-    assert hold(Bulkhead(2), 1, 100) == 2
+@pytest.mark.parametrize(("threads", "share"), [(1, 1), (2, 2), (4, 3), (8, 6), (32, 24)])
+def test_alone_a_service_gets_most_threads_and_with_four_or_more_never_all(threads: int, share: int) -> None:
+    """However quick it was: it may hang from one second to the next."""
+    assert fill(Bulkhead(threads), 1, 100) == share
 
 
-def test_one_thread_serves_too() -> None:
-    assert hold(Bulkhead(1), 1, 5) == 1
-
-
-def test_the_next_service_finds_room_beside_a_slow_one() -> None:
-    bulkhead = Bulkhead(32)
-    hold(bulkhead, 1, 100)
-    assert hold(bulkhead, 2, 100) >= 6
-    assert hold(bulkhead, 3, 100) >= 1
-
-
-def test_a_service_that_holds_no_thread_is_never_sent_to_wait() -> None:
-    bulkhead = Bulkhead(4)
-    for service in range(1, 5):
+@pytest.mark.parametrize("threads", [1, 2, 3, 8, 64])
+def test_a_service_that_holds_no_thread_always_gets_the_free_one(threads: int) -> None:
+    """Otherwise a task could wait with nobody left to take it up."""
+    bulkhead = Bulkhead(threads)
+    for service in range(1, threads + 1):
         assert bulkhead.enter(service, service)
-    assert bulkhead.enter(5, 5)  # Dramatiq runs it, so there is a thread
 
 
-def test_what_waited_is_taken_up_in_order_by_threads_of_its_service() -> None:
+def test_two_slow_services_leave_room_for_a_third() -> None:
+    bulkhead = Bulkhead(32)
+    assert fill(bulkhead, 1, 100) == 24
+    assert fill(bulkhead, 2, 100) >= 6 and fill(bulkhead, 3, 100) >= 1
+
+
+def test_what_waits_is_taken_up_in_order_by_the_next_thread_that_is_done() -> None:
     bulkhead = Bulkhead(4)
-    assert [bulkhead.enter(1, task) for task in (10, 11, 12, 13, 14)] == [True, True, True, False, False]
-    assert not bulkhead.enter(1, 13)  # a second message for it
-    assert bulkhead.next_or_leave(1) == 13
-    assert bulkhead.next_or_leave(1) == 14
-    assert bulkhead.next_or_leave(1) is None
-    assert bulkhead.enter(1, 15)
+    assert [bulkhead.enter(1, n) for n in range(6)] == [True, True, True, False, False, False]
+    assert not bulkhead.enter(1, 4), "a second message for a task that waits is no second task"
+    assert [bulkhead.next_or_leave(1) for _ in range(6)] == [3, 4, 5, None, None, None]
+    assert bulkhead.enter(1, 9)
 
 
-def test_at_the_end_what_waits_goes_back_to_the_ledger_but_consumer_runs() -> None:
+def test_at_the_end_nothing_waits_and_all_that_waited_is_told() -> None:
     bulkhead = Bulkhead(4)
-    hold(bulkhead, 1, 4)
-    hold(bulkhead, CONSUMERS, 3)
-    assert bulkhead.close() == [1003]
-    assert bulkhead.next_or_leave(1) is None
+    fill(bulkhead, 1, 6)
+    for n in range(6):
+        bulkhead.enter(CONSUMERS, n)
+    left = bulkhead.close()
+    assert left == [1003, 1004, 1005], "runs over response queues come again by themselves"
+    assert bulkhead.next_or_leave(1) is None and bulkhead.close() == []
+    assert bulkhead.enter(1, 7), "a message that is on its way is worked on to its end"
+
+
+@given(st.integers(1, 12), st.lists(st.integers(0, 3), max_size=200), st.integers(0, 2**32))
+@settings(max_examples=100, deadline=None)
+def test_no_task_is_lost_run_twice_or_left_waiting(threads: int, tasks: list[int], seed: int) -> None:
+    """Any number of threads, any mix of services, any order of ends: every task runs once, and all threads are free."""
+    rng, bulkhead = random.Random(seed), Bulkhead(threads)
+    todo, ran = list(enumerate(tasks)), []
+    busy: list[tuple[int, int]] = []
+    while todo or busy:
+        if todo and len(busy) < threads and rng.random() < 0.7:
+            number, service = todo.pop(0)
+            if bulkhead.enter(service, number):
+                busy.append((service, number))
+        elif busy:
+            service, number = busy.pop(rng.randrange(len(busy)))
+            ran.append(number)
+            following = bulkhead.next_or_leave(service)
+            if following is not None:
+                busy.append((service, following))
+    assert sorted(ran) == list(range(len(tasks))) and bulkhead._total == 0 and not bulkhead._waits
+
+
+class Job:
+    """What is done with each item: fails for some."""
+
+    def __init__(self, bad: dict[int, Exception] | None = None) -> None:
+        self.bad = bad or {}
+        self.done: list[int] = []
+        self.settled: list[Exception] = []
+
+    def act(self, item: int) -> None:
+        self.done.append(item)
+        if item in self.bad:
+            raise self.bad[item]
+
+    def settle(self, failure: Exception) -> None:
+        self.settled.append(failure)
+
+
+def waiting(*items: int) -> Bulkhead:
+    """A service that has no room: the items wait."""
+    bulkhead = Bulkhead(1)
+    assert bulkhead.enter(1, 0)
+    bulkhead._waiting[1] = deque(items)
+    bulkhead._waits.update(items)
+    bulkhead._held[1] = bulkhead._total = 0
+    return bulkhead
+
+
+def test_a_thread_goes_on_with_what_waited_whatever_became_of_the_one_before() -> None:
+    """A failure must take neither a waiting task nor the thread's place with it."""
+    first, third = ValueError("first"), ValueError("third")
+    job, bulkhead = Job({1: first, 3: third}), waiting(2, 3, 4)
+    _drain(bulkhead, 1, 1, job.act, job.settle)
+    assert job.done == [1, 2, 3, 4] and job.settled == [first, third]
+    assert bulkhead._total == 0 and not bulkhead._waits
+
+
+def test_the_last_failure_is_raised_for_the_middleware_to_settle() -> None:
+    last = ValueError("last")
+    job, bulkhead = Job({2: last}), waiting(2)
+    with pytest.raises(ValueError, match="last"):
+        _drain(bulkhead, 1, 1, job.act, job.settle)
+    assert job.settled == [] and bulkhead._total == 0
+
+
+def test_a_settlement_that_fails_does_not_stop_the_others() -> None:
+    def settle(_: Exception) -> None:
+        raise RuntimeError("the database is away")
+
+    job, bulkhead = Job({1: ValueError("x")}), waiting(2)
+    _drain(bulkhead, 1, 1, job.act, settle)
+    assert job.done == [1, 2] and bulkhead._total == 0
+
+
+def test_many_threads_at_once() -> None:
+    """As Dramatiq's threads use it."""
+    bulkhead, lock = Bulkhead(8), threading.Lock()
+    done: list[int] = []
+
+    def act(item: int) -> None:
+        with lock:
+            done.append(item)
+
+    def run(items: range) -> Callable[[], None]:
+        return lambda: [_drain(bulkhead, item % 3, item, act) for item in items] and None
+
+    threads = [threading.Thread(target=run(range(n, 800, 8))) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(done) == list(range(800)) and bulkhead._total == 0
