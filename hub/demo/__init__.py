@@ -6,6 +6,9 @@ the other end, `scenes` the story; `stage` puts them up and takes them down.
 
 from __future__ import annotations
 
-from hub.demo.play import main
 
-__all__ = ["main"]
+def main(as_json: bool, *, broker: str | None = None) -> int:
+    """Run the demo; see `hub.demo.play.main`."""
+    from hub.demo.play import main  # late: `python -m hub.demo.target` needs none of it
+
+    return main(as_json, broker=broker)
