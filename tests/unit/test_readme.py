@@ -41,6 +41,13 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
+def with_settings(text: str) -> str:
+    """The README with its table made anew."""
+    marks = re.compile(r"(<!-- settings:[^\n]*-->\n).*?(<!-- /settings -->)", re.DOTALL)
+    assert marks.search(text)
+    return marks.sub(lambda m: f"{m[1]}{settings_table()}\n{m[2]}", text)
+
+
 def _code() -> Iterator[str]:
     """Lines of code blocks that are no YAML or Python, and inline code."""
     for language, block in re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL):
@@ -64,9 +71,7 @@ def _commands() -> list[list[str]]:
 
 def test_the_settings_table_is_made_of_the_settings() -> None:
     """A setting that is not documented does not exist for its users."""
-    table = re.search(r"<!-- settings:[^\n]*-->\n(.*?)\n?<!-- /settings -->", README, re.DOTALL)
-    assert table is not None
-    assert table[1] == settings_table(), f"put this into README.md:\n{settings_table()}"
+    assert with_settings(README) == README, "run: .venv/bin/python -m tests.unit.test_readme"
 
 
 def test_every_command_shown_exists() -> None:
@@ -100,3 +105,7 @@ def test_every_link_leads_somewhere() -> None:
             assert link[1:] in anchors, link
         elif not link.startswith("https://"):
             assert (ROOT / link.partition("#")[0]).exists(), link
+
+
+if __name__ == "__main__":
+    (ROOT / "README.md").write_text(with_settings(README), "utf-8")
