@@ -1,0 +1,89 @@
+"""Users and API tokens; everybody's own password."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from hub.errors import ConfigError, ConflictError
+from hub.web.console.pages import COOKIE, Pages
+from hub.web.passwords import hash_password
+
+
+def make_access(pages: Pages) -> APIRouter:
+    """`/access`."""
+    router = pages.router()
+    accounts = pages.hub.accounts
+
+    def page(
+        request: Request, *, token: tuple[str, str] | None = None, problem: str = "", status: int = 200
+    ) -> Response:
+        may = request.state.session.role == "manage"
+        return pages.render(
+            request, "access.html", status, users=accounts.users() if may else [],
+            tokens=accounts.tokens() if may else [],
+            new_token=token, problem=problem, now=datetime.now(UTC),
+        )  # fmt: skip
+
+    @router.get("/access")
+    def show(request: Request) -> Response:
+        return page(request)
+
+    @router.post("/access/tokens")
+    def add_token(request: Request) -> Response:
+        form = request.state.form
+        name, days = form.get("name"), form.get("days")
+        try:
+            if days and not (days.isdigit() and 1 <= int(days) <= 3650):
+                raise ConfigError("must be a number of days up to 3650", field="expires")
+            until = datetime.now(UTC) + timedelta(days=int(days)) if days else None
+            token, secret = accounts.add_token(name, form.get("scope"), expires_at=until)
+        except (ConfigError, ConflictError) as e:
+            return page(request, problem=str(e), status=422)
+        return page(request, token=(token.name, secret))
+
+    @router.post("/access/tokens/revoke")
+    def revoke(request: Request) -> Response:
+        name = request.state.form.get("name")
+        accounts.revoke_token(name)
+        return pages.go("/access", f"Token {name} is revoked.")
+
+    @router.post("/access/users")
+    def add_user(request: Request) -> Response:
+        form = request.state.form
+        try:
+            user = accounts.add_user(form.get("name"), hash_password(form.raw("password")), form.get("role"))
+        except (ConfigError, ConflictError) as e:
+            return page(request, problem=str(e), status=422)
+        return pages.go("/access", f"User {user.name} was added.")
+
+    @router.post("/access/users/change")
+    def change(request: Request) -> Response:
+        form = request.state.form
+        name, what = form.get("name"), form.get("act")
+        try:
+            if what in ("view", "manage"):
+                accounts.set_role(name, what)
+            elif what in ("enable", "disable"):
+                accounts.enable_user(name, what == "enable")
+            elif what == "delete":
+                accounts.delete_user(name)
+        except ConflictError as e:
+            return page(request, problem=str(e), status=409)
+        return pages.go("/access", f"User {name}: {what} done.")
+
+    @router.post("/access/password")
+    def password(request: Request) -> Response:
+        form = request.state.form
+        try:
+            if form.raw("password") != form.raw("again"):
+                raise ConfigError("the two passwords differ", field="password")
+            keep = request.cookies.get(COOKIE)
+            accounts.set_password(request.state.session.name, hash_password(form.raw("password")), keep=keep)
+        except ConfigError as e:
+            return page(request, problem=str(e), status=422)
+        return pages.go("/access", "Your password was changed; other browsers are signed out.")
+
+    return router

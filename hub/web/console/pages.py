@@ -1,0 +1,240 @@
+"""What every page shares: who is signed in, forms that prove they are ours, templates, messages, refusals."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+from collections.abc import Callable, Coroutine, Mapping
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qs, quote, urlencode
+
+import structlog
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.routing import APIRoute
+from jinja2 import Environment, PackageLoader
+from starlette.concurrency import run_in_threadpool
+
+from hub import __version__
+from hub.app import Hub
+from hub.errors import HubError, NotFoundError, StaleError, UnavailableError
+from hub.store.accounts import Session
+from hub.web import bodies
+from hub.web.console import filters
+from hub.web.problems import Problem
+
+log = structlog.get_logger("hub.console")
+COOKIE = "hub_session"
+_FLASH = "hub_flash"
+_OWN = ("/logout", "/rules/preview", "/access/password")  # what the role `view` may send too
+_FORM_LIMIT = 2 * 1024 * 1024
+_CSP = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self';"
+    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+NAVIGATION = (
+    ("/", "Overview"), ("/services", "Services"), ("/rules", "Rules"), ("/queue", "Queue"),
+    ("/dead-letters", "Dead letters"), ("/deliveries", "Deliveries"),
+    ("/schedules", "Schedules"), ("/access", "Access"),
+)  # fmt: skip
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class Form:
+    """What a form sent: the last value of a name, or all of them."""
+
+    def __init__(self, values: Mapping[str, list[str]]) -> None:
+        self._values = values
+
+    def get(self, name: str, default: str = "") -> str:
+        """One value, stripped of blanks around it."""
+        return self.raw(name, default).strip()
+
+    def raw(self, name: str, default: str = "") -> str:
+        """One value as it was typed, with line ends as `\\n`."""
+        return self._values.get(name, [default])[-1].replace("\r\n", "\n")
+
+    def all(self, name: str) -> list[str]:
+        """Every value of a name."""
+        return list(self._values.get(name, []))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+
+class Pages:
+    """Renders pages, and makes routers whose routes are guarded."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self._secure = (hub.settings.public_url or "").startswith("https://")
+        self._templates = Environment(
+            loader=PackageLoader("hub.web"), autoescape=True, trim_blocks=True,
+            lstrip_blocks=True,
+        )  # fmt: skip
+        self._templates.filters |= filters.ALL
+        self._templates.globals |= {"hub_version": __version__, "navigation": NAVIGATION}
+
+    def router(self) -> APIRouter:
+        """Routes for people who are signed in; a form needs the role `manage`, and the token of its page."""
+        return APIRouter(route_class=_guarded(self), include_in_schema=False)
+
+    def open_router(self) -> APIRouter:
+        """Routes for everybody: signing in."""
+        return APIRouter(route_class=_open(self), include_in_schema=False)
+
+    def render(self, request: Request, template: str, status: int = 200, /, **values: Any) -> Response:
+        """A page."""
+        session: Session | None = getattr(request.state, "session", None)
+        flash = _unpack(request.cookies.get(_FLASH))
+        html = self._templates.get_template(template).render(
+            request=request, path=request.url.path, query=dict(request.query_params), flash=flash,
+            user=session, csrf=session.csrf if session else "",
+            may=bool(session and session.role == "manage"), **values,
+        )  # fmt: skip
+        response = HTMLResponse(html, status)
+        if flash:
+            response.delete_cookie(_FLASH, path="/")
+        return response
+
+    def go(self, to: str, message: str = "", *, bad: bool = False) -> Response:
+        """On to another page, which shows the message once."""
+        response = RedirectResponse(to, 303)
+        if message:
+            packed = base64.urlsafe_b64encode(json.dumps([message[:500], bad]).encode()).decode()
+            response.set_cookie(_FLASH, packed, max_age=60, httponly=True, samesite="lax", secure=self._secure)
+        return response
+
+    def sign_in(self, response: Response, secret: str) -> Response:
+        """Give the browser its session."""
+        response.set_cookie(
+            COOKIE, secret, max_age=12 * 3600, httponly=True, samesite="lax", secure=self._secure, path="/"
+        )
+        return response
+
+    def sign_out(self, response: Response) -> Response:
+        """Take the browser's session."""
+        response.delete_cookie(COOKIE, path="/")
+        return response
+
+    def session(self, request: Request) -> Session | None:
+        """Who is signed in."""
+        secret = request.cookies.get(COOKIE)
+        return self.hub.accounts.session(secret) if secret else None
+
+    def refusal(self, request: Request, status: int, text: str) -> Response:
+        """A page that says why not."""
+        return self.render(request, "refused.html", status, status=status, title=HTTPStatus(status).phrase, text=text)
+
+    def of_error(self, request: Request, e: Exception) -> Response:
+        """The page that an error becomes."""
+        if isinstance(e, Problem):
+            return self.refusal(request, e.status_code, str(e.detail))
+        if isinstance(e, NotFoundError):
+            return self.refusal(request, 404, str(e))
+        if isinstance(e, StaleError):
+            return self.refusal(request, 409, str(e))
+        if isinstance(e, UnavailableError):
+            log.warning("page not shown", error=str(e))
+            return self.refusal(
+                request, 503, "The hub's database or broker does not answer. Nothing is lost; try again."
+            )
+        return self.refusal(request, 422, str(e))
+
+
+def back(request: Request, default: str) -> str:
+    """Where the form came from, if that is one of our own pages."""
+    given = request.state.form.get("next") if hasattr(request.state, "form") else ""
+    return given if given.startswith("/") and not given.startswith(("//", "/\\")) else default
+
+
+def link(path: str, /, **query: Any) -> str:
+    """An address with the query parameters that are set."""
+    wanted = {name: value for name, value in query.items() if value not in (None, "", False)}
+    return f"{quote(path)}?{urlencode(wanted)}" if wanted else quote(path)
+
+
+def _unpack(cookie: str | None) -> tuple[str, bool] | None:
+    try:
+        text, bad = json.loads(base64.urlsafe_b64decode(cookie or ""))
+        return str(text)[:500], bool(bad)
+    except (ValueError, TypeError):
+        return None
+
+
+async def _read_form(request: Request) -> Form:
+    kind = bodies.media_type(request)
+    if kind not in ("", "application/x-www-form-urlencoded"):
+        raise Problem(415, "a form is needed")
+    text = (await bodies.read(request, _FORM_LIMIT)).decode("utf-8", "replace")
+    try:
+        return Form(parse_qs(text, keep_blank_values=True, max_num_fields=20_000))
+    except ValueError:
+        raise Problem(413, "the form has too many fields") from None
+
+
+def _finish(response: Response) -> Response:
+    response.headers["Content-Security-Policy"] = _CSP
+    response.headers["X-Frame-Options"] = "DENY"
+    return response
+
+
+def _open(pages: Pages) -> type[APIRoute]:
+    class OpenRoute(APIRoute):
+        def get_route_handler(self) -> Handler:
+            handle = super().get_route_handler()
+
+            async def answer(request: Request) -> Response:
+                try:
+                    request.state.session = None
+                    if request.method == "POST":
+                        _same_site(request)
+                        request.state.form = await _read_form(request)
+                    return _finish(await handle(request))
+                except (HubError, Problem) as e:
+                    return _finish(pages.of_error(request, e))
+
+            return answer
+
+    return OpenRoute
+
+
+def _guarded(pages: Pages) -> type[APIRoute]:
+    class GuardedRoute(APIRoute):
+        def get_route_handler(self) -> Handler:
+            handle = super().get_route_handler()
+
+            async def answer(request: Request) -> Response:
+                request.state.session = None
+                try:
+                    session = await run_in_threadpool(pages.session, request)
+                    if session is None:
+                        if request.method != "GET":
+                            raise Problem(401, "You are no longer signed in. Sign in again; nothing was changed.")
+                        wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+                        return _finish(pages.go(link("/login", next=wanted if wanted != "/" else "")))
+                    request.state.session = session
+                    if request.method == "POST":
+                        request.state.form = await _read_form(request)
+                        given = request.headers.get("x-csrf-token") or request.state.form.get("csrf")
+                        if not hmac.compare_digest(given.encode(), session.csrf.encode()):
+                            raise Problem(
+                                403, "This form is not of a page of yours, or is of an old session. Reload the page."
+                            )
+                        if session.role != "manage" and not request.url.path.startswith(_OWN):
+                            raise Problem(403, "Your role may look, and change nothing.")
+                    return _finish(await handle(request))
+                except (HubError, Problem) as e:
+                    return _finish(await run_in_threadpool(pages.of_error, request, e))
+
+            return answer
+
+    return GuardedRoute
+
+
+def _same_site(request: Request) -> None:
+    """A sign-in form of another site is refused: nobody signs somebody in as somebody else."""
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise Problem(403, "This form is not of this site.")

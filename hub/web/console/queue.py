@@ -1,0 +1,91 @@
+"""The queue: tasks that wait, run, or are held; one task with its attempts as a timeline."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from hub.codec import loads
+from hub.errors import NotFoundError
+from hub.web.console.pages import Form, Pages, back, link
+
+_PAGE = 50
+_STATES = ("pending", "running", "delayed", "held")
+
+
+def make_queue(pages: Pages) -> APIRouter:
+    """`/queue`, `/tasks/...`."""
+    router = pages.router()
+    hub = pages.hub
+
+    @router.get("/queue")
+    def list_(
+        request: Request, state: str = "", service: str = "", event: str = "", failed: str = "", orphan: str = "",
+        overdue: str = "", before: str = "",
+    ) -> Response:  # fmt: skip
+        filters = {"state": state if state in _STATES else "", "service": service, "event": event, "failed": failed,
+                   "orphan": orphan, "overdue": overdue}  # fmt: skip
+        wanted = f"*{event}*" if event and "*" not in event else event
+        rows = hub.views.list_tasks(
+            state=filters["state"] or None, service=service or None, event=_name(wanted, event), failed=bool(failed),
+            orphan=bool(orphan), overdue=bool(overdue), before=int(before) if before.isdigit() else None,
+            limit=_PAGE + 1,
+        )  # fmt: skip
+        more = link("/queue", **filters, before=rows[_PAGE - 1]["id"]) if len(rows) > _PAGE else ""
+        return pages.render(
+            request, "queue.html", rows=rows[:_PAGE], more=more, filters=filters, stats=hub.views.stats(),
+            services=[s.name for s in hub.registry.services()], orphans=len(hub.admin.orphans(1)), states=_STATES,
+        )  # fmt: skip
+
+    @router.post("/queue/act")
+    def act(request: Request) -> Response:
+        form: Form = request.state.form
+        ids = [int(v) for v in form.all("id") if v.isdigit()]
+        who = f"console:{request.state.session.name}"
+        what = form.get("act")
+        to = back(request, "/queue")
+        if what == "purge":
+            gone = 0
+            while found := hub.admin.orphans():
+                cancelled = hub.admin.cancel(found, who=who, reason="orphan purged")
+                _count(cancelled)
+                gone += len(cancelled)
+                if not cancelled:
+                    break
+            return pages.go(to, f"{gone} orphan(s) purged.")
+        if not ids:
+            return pages.go(to, "Choose some tasks first.", bad=True)
+        if what == "delete":
+            cancelled = hub.admin.cancel(ids, who=who)
+            _count(cancelled)
+            left = len(set(ids)) - len(cancelled)
+            return pages.go(
+                to, f"{len(cancelled)} task(s) deleted." + (f" {left} run at this moment and stay." if left else "")
+            )
+        done = hub.admin.retry(ids, restart=what == "restart")
+        how = "attempts start from 0" if what == "restart" else "attempts go on where they were"
+        return pages.go(to, f"{len(done)} task(s) are due now; {how}.")
+
+    def _count(cancelled: list[tuple[int, str]]) -> None:
+        for _, service in cancelled:
+            hub.hooks.task_finished(service, "cancelled")
+
+    @router.get("/tasks/{id_}")
+    def show(request: Request, id_: int) -> Response:
+        attempts = hub.views.list_deliveries(task=id_, limit=200)[::-1]
+        task, ended = None, None
+        try:
+            task = hub.views.task(id_)
+            task["event_data"] = loads(task["event_data"]) if task["event_data"] else None
+        except NotFoundError:
+            ended = hub.views.ended(id_)
+            if ended is None and not attempts:
+                raise
+        return pages.render(request, "task.html", id=id_, task=task, ended=ended, attempts=attempts)
+
+    return router
+
+
+def _name(wanted: str, typed: str) -> str | None:
+    """The store matches a whole name or a beginning; what people type is taken as a beginning."""
+    return (typed if typed.endswith("*") else f"{typed}*") if wanted else None

@@ -1,0 +1,47 @@
+"""All pages of the console as one router, and their static files."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from hub.app import Hub
+from hub.web.console.access import make_access
+from hub.web.console.deliveries import make_deliveries
+from hub.web.console.dlq import make_dlq
+from hub.web.console.login import make_login
+from hub.web.console.overview import make_overview
+from hub.web.console.pages import Pages
+from hub.web.console.queue import make_queue
+from hub.web.console.rules import make_rules
+from hub.web.console.schedules import make_schedules
+from hub.web.console.services import make_services
+
+_STATIC = {"hub.css": "text/css", "hub.js": "text/javascript", "icon.svg": "image/svg+xml"}
+
+
+def make_console(hub: Hub) -> APIRouter:
+    """The console of a hub."""
+    pages = Pages(hub)
+    router = APIRouter(include_in_schema=False)
+    for make in (
+        make_login, make_overview, make_services, make_rules, make_queue, make_dlq, make_deliveries,
+        make_schedules, make_access,
+    ):  # fmt: skip
+        router.include_router(make(pages))
+    files = {name: (resources.files("hub.web") / "static" / name).read_bytes() for name in _STATIC}
+    tags = {name: f'"{hashlib.sha256(content).hexdigest()[:16]}"' for name, content in files.items()}
+
+    @router.get("/static/{name}")
+    async def static(request: Request, name: str) -> Response:
+        if name not in files:
+            return Response(status_code=404)
+        headers = {"ETag": tags[name], "Cache-Control": "no-cache"}
+        if request.headers.get("if-none-match") == tags[name]:
+            return Response(status_code=304, headers=headers)
+        return Response(files[name], media_type=_STATIC[name], headers=headers)
+
+    return router

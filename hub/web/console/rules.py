@@ -1,0 +1,171 @@
+"""Rules: list, form with a live preview."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from hub import rules as matching
+from hub.codec import loads
+from hub.definitions import METHODS, RuleSpec, parse_spec
+from hub.errors import ConfigError, ConflictError, DeliveryError, HubError, PayloadError, StaleError
+from hub.models import JSON, Event, Rule
+from hub.store.registry import rule_document
+from hub.web.console.filters import pretty, segment
+from hub.web.console.pages import Form, Pages, back
+
+_BLANK: dict[str, Any] = {
+    "name": "", "event": "", "service": "", "endpoint": "", "method": "POST", "payload": None, "conditions": None,
+    "strict": False, "enabled": True,
+}  # fmt: skip
+_AT = re.compile(r"line (\d+) column (\d+)")
+_PLACEHOLDERS = ("event.name", "event.id", "task.id", "now")
+
+
+def make_rules(pages: Pages) -> APIRouter:
+    """`/rules`."""
+    router = pages.router()
+    hub = pages.hub
+
+    @router.get("/rules")
+    def list_(request: Request, service: str = "") -> Response:
+        rows = [rule for rule in hub.registry.rules() if not service or rule.service == service]
+        services = [s.name for s in hub.registry.services()]
+        return pages.render(request, "rules.html", rows=rows, service=service, services=services)
+
+    def form_page(
+        request: Request,
+        document: dict[str, Any],
+        *,
+        old: str | None,
+        version: int,
+        problem: str = "",
+        status: int = 200,
+    ) -> Response:
+        return pages.render(
+            request, "rule_form.html", status, d=document, payload=_text(document["payload"]),
+            conditions=_text(document["conditions"]), old=old, version=version, problem=problem, methods=METHODS,
+            services=[s.name for s in hub.registry.services()], names=hub.views.event_names(limit=200),
+            placeholders=_PLACEHOLDERS,
+        )  # fmt: skip
+
+    @router.get("/rules/new")
+    def new(request: Request, event: str = "", service: str = "") -> Response:
+        return form_page(request, _BLANK | {"event": event, "service": service}, old=None, version=0)
+
+    @router.post("/rules/new")
+    def add(request: Request) -> Response:
+        form: Form = request.state.form
+        try:
+            rule = hub.registry.add_rule(parse_spec(RuleSpec, _document(form)))
+        except HubError as e:
+            return form_page(request, _typed(form), old=None, version=0, problem=str(e), status=422)
+        return pages.go("/rules", f"Rule {rule.name} was added. Events of its name make tasks from now on.")
+
+    @router.get("/rules/{name}/edit")
+    def edit(request: Request, name: str) -> Response:
+        rule = hub.registry.rule(name)
+        return form_page(request, rule_document(rule), old=name, version=rule.version)
+
+    @router.post("/rules/{name}/edit")
+    def save(request: Request, name: str) -> Response:
+        form: Form = request.state.form
+        version = int(form.get("version")) if form.get("version").isdigit() else None
+        try:
+            rule = hub.registry.update_rule(name, _document(form), version)
+        except StaleError as e:
+            return pages.refusal(request, 409, str(e))
+        except (ConfigError, ConflictError, PayloadError) as e:
+            return form_page(request, _typed(form), old=name, version=version or 0, problem=str(e), status=422)
+        return pages.go("/rules", f"Rule {rule.name} was saved.")
+
+    @router.post("/rules/preview")
+    def preview(request: Request) -> Response:
+        return JSONResponse(_preview(pages, request.state.form))
+
+    @router.post("/rules/{name}/enable")
+    def enable(request: Request, name: str) -> Response:
+        hub.registry.enable_rule(name, True)
+        return pages.go(back(request, "/rules"), f"{name} is enabled; what was held runs.")
+
+    @router.post("/rules/{name}/disable")
+    def disable(request: Request, name: str) -> Response:
+        hub.registry.enable_rule(name, False)
+        return pages.go(back(request, "/rules"), f"{name} is disabled; its tasks are held.")
+
+    @router.post("/rules/{name}/delete")
+    def delete(request: Request, name: str) -> Response:
+        hub.registry.delete_rule(name)
+        return pages.go("/rules", f"{name} was deleted. Tasks that were left are orphans in the queue.")
+
+    @router.get("/rules/{name}")
+    def show(request: Request, name: str) -> Response:
+        return pages.go(f"/rules/{segment(name)}/edit")
+
+    return router
+
+
+def _text(value: JSON) -> str:
+    return value if isinstance(value, str) else "" if value is None else pretty(value)
+
+
+def _typed(form: Form) -> dict[str, Any]:
+    """The form as it was typed, to be shown again."""
+    return {
+        "name": form.get("name"), "event": form.get("event"), "service": form.get("service"),
+        "endpoint": form.get("endpoint"), "method": form.get("method", "POST"), "payload": form.raw("payload"),
+        "conditions": form.raw("conditions"), "strict": "strict" in form, "enabled": "enabled" in form,
+    }  # fmt: skip
+
+
+def _document(form: Form) -> dict[str, Any]:
+    document = _typed(form)
+    document["payload"] = document["payload"] or None
+    text = document["conditions"]
+    try:
+        document["conditions"] = loads(text) if text.strip() else None
+    except PayloadError as e:
+        raise ConfigError(str(e), field="conditions") from None
+    return document
+
+
+def _preview(pages: Pages, form: Form) -> dict[str, Any]:
+    """What the rule as it is typed would send for the latest event of its name; saves and sends nothing."""
+    name = form.get("event")
+    event, source = _sample(pages, name)
+    found: dict[str, Any] = {"source": source, "sample": pretty(event.data), "body": None, "endpoint": None}
+    try:
+        document = _document(form) | {"name": "preview", "service": "preview"}
+        spec: RuleSpec = parse_spec(RuleSpec, document | {"event": name or "*"})
+        rule = Rule(
+            0, "preview", spec.event, 0, "", spec.endpoint, spec.method, spec.template(), spec.conditions, spec.strict
+        )
+        body, endpoint = matching.render(
+            rule, event_name=event.name, event_data=event.data, event_id="preview", task_id=0, now=datetime.now(UTC)
+        )
+        found |= {"body": pretty(body), "endpoint": endpoint, "matches": matching.matches(rule, event), "error": None}
+    except (ConfigError, PayloadError, DeliveryError) as e:
+        at = _AT.search(str(e))
+        found |= {"error": str(e), "line": int(at[1]) if at else None, "column": int(at[2]) if at else None}
+        found["field"] = str(e).partition(":")[0]
+    return found
+
+
+def _sample(pages: Pages, name: str) -> tuple[Event, str]:
+    """The latest real event that the name fits, or an example that says it is one."""
+    views = pages.hub.views
+    chosen = name
+    if "*" in name or not name:
+        rule = Rule(0, "", name or "*", 0, "")
+        seen = [row["name"] for row in views.event_names(limit=200)]
+        chosen = next((n for n in seen if matching.matches(rule, Event(n, {}))), name)
+    text = views.sample(chosen)
+    if text is not None:
+        return Event(chosen, loads(text)), f"the latest real {chosen}"
+    example = {"eventname": name or "\\core\\event\\user_created", "objectid": 5, "userid": 2, "courseid": 0,
+               "relateduserid": None, "other": {"username": "student1"}, "timecreated": 1708258939}  # fmt: skip
+    return Event(name or example["eventname"], example), "an example: no such event has been seen yet"  # type: ignore[arg-type]

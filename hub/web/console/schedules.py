@@ -1,0 +1,70 @@
+"""Scheduled tasks: expression, run now, enable, run log."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from hub.errors import ConfigError
+from hub.web.console.pages import Pages, back
+
+_ABOUT = {
+    "consume_responses_task": "Reads the response queue of every enabled AMQP service that has one.",
+    "housekeeping_task": "Removes what is older than the retention, expired keys, and runs that were lost.",
+}
+
+
+def make_schedules(pages: Pages) -> APIRouter:
+    """`/schedules`."""
+    router = pages.router()
+    hub = pages.hub
+
+    def page(request: Request, *, problem: tuple[str, str, str] | None = None, status: int = 200) -> Response:
+        tasks = hub.schedule.list()
+        return pages.render(
+            request, "schedules.html", status, tasks=tasks, about=_ABOUT, problem=problem, zone=hub.settings.timezone,
+            next_runs={t.name: hub.schedule.preview(t.cron, 5, name=t.name) for t in tasks},
+            runs=hub.views.list_runs(limit=40),
+        )  # fmt: skip
+
+    @router.get("/schedules")
+    def list_(request: Request) -> Response:
+        return page(request)
+
+    @router.get("/schedules/{name}/preview")
+    def preview(request: Request, name: str, cron: str = "") -> Response:
+        try:
+            return JSONResponse({"runs": [at.isoformat() for at in hub.schedule.preview(cron, 5, name=name)]})
+        except ConfigError as e:
+            return JSONResponse({"error": str(e), "field": e.field})
+
+    @router.post("/schedules/{name}/set")
+    def set_(request: Request, name: str) -> Response:
+        cron = request.state.form.get("cron")
+        try:
+            task = hub.schedule.set(name, cron)
+        except ConfigError as e:
+            return page(request, problem=(name, cron, str(e)), status=422)
+        return pages.go("/schedules", f"{name} runs by {task.cron} from the next minute.")
+
+    @router.post("/schedules/{name}/reset")
+    def reset(request: Request, name: str) -> Response:
+        task = hub.schedule.reset(name)
+        return pages.go("/schedules", f"{name} runs by {task.cron} again.")
+
+    @router.post("/schedules/{name}/run")
+    def run(request: Request, name: str) -> Response:
+        hub.schedule.request_run(name)
+        return pages.go(back(request, "/schedules"), f"{name} runs at the next tick, within a minute.")
+
+    @router.post("/schedules/{name}/enable")
+    def enable(request: Request, name: str) -> Response:
+        hub.schedule.enable(name, True)
+        return pages.go("/schedules", f"{name} is enabled.")
+
+    @router.post("/schedules/{name}/disable")
+    def disable(request: Request, name: str) -> Response:
+        hub.schedule.enable(name, False)
+        return pages.go("/schedules", f"{name} is disabled.")
+
+    return router

@@ -1,0 +1,249 @@
+"""Services: list, page, form, test, circuit."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from hub.definitions import ServiceSpec, parse_spec
+from hub.errors import ConfigError, ConflictError, DeliveryError, HubError, StaleError
+from hub.store.registry import service_document
+from hub.web.console import charts
+from hub.web.console.filters import segment
+from hub.web.console.pages import Form, Pages, back
+
+_MASK = "***"
+_NUMBERS = (
+    "timeout",
+    "max_retries",
+    "retry_backoff",
+    "cb_failure_threshold",
+    "cb_cooldown",
+    "rate_limit",
+    "max_attempts",
+)
+_TEXTS = ("response_queue", "ca_file", "client_cert", "client_key")
+_AMQP = ("exchange", "routing_key", "queue_declare", "dlq")
+_AUTH = {
+    "bearer": ("token",),
+    "apikey": ("token", "header"),
+    "basic": ("username", "password"),
+    "oauth2": ("token_url", "client_id", "client_secret", "scope"),
+}
+_BLANK = {
+    "name": "", "type": "rest", "base_url": "", "enabled": True, "auth": {"type": "none"}, "timeout": 5.0,
+    "max_retries": 3,
+    "retry_backoff": 1.0, "cb_failure_threshold": 5, "cb_cooldown": 30.0, "response_queue": None,
+}  # fmt: skip
+
+
+def make_services(pages: Pages) -> APIRouter:
+    """`/services`."""
+    router = pages.router()
+    hub = pages.hub
+
+    @router.get("/services")
+    def list_(request: Request) -> Response:
+        stats = hub.views.stats()
+        circuits = {row["service"]: row for row in stats["breakers"]}
+        lately = hub.activity.services(3600)
+        rows = [
+            {
+                "service": s,
+                "url": service_document(s)["base_url"],
+                "circuit": circuits.get(s.name, {"state": "closed"}),
+                "counts": stats["services"].get(s.name, {}),
+                "lately": lately.get(s.name, {"ok": 0, "failed": 0}),
+            }
+            for s in hub.registry.services()
+        ]
+        return pages.render(request, "services.html", rows=rows, share=charts.share)
+
+    @router.get("/services/new")
+    def new(request: Request) -> Response:
+        return pages.render(request, "service_form.html", **_shown(_BLANK), old=None, version=0, problem="")
+
+    @router.post("/services/new")
+    def add(request: Request) -> Response:
+        document: dict[str, Any] = {}
+        try:
+            document = _document(request.state.form, None)
+            service = hub.registry.add_service(parse_spec(ServiceSpec, document))
+        except (ConfigError, ConflictError) as e:
+            shown = _shown(_BLANK | document)
+            return pages.render(request, "service_form.html", 422, **shown, old=None, version=0, problem=str(e))
+        return pages.go(f"/services/{segment(service.name)}", f"Service {service.name} was added.")
+
+    @router.get("/services/{name}")
+    def show(request: Request, name: str) -> Response:
+        service = hub.registry.service(name)
+        document = service_document(service)
+        stats = hub.views.stats()
+        return pages.render(
+            request, "service.html", service=service, document=document, circuit=hub.views.breaker(name),
+            counts=stats["services"].get(name, {}), rules=[r for r in hub.registry.rules() if r.service == name],
+            deliveries=hub.views.list_deliveries(service=name, limit=20),
+            lately=hub.activity.services(3600).get(name, {"ok": 0, "failed": 0, "p50": None, "p95": None}),
+            share=charts.share, runs=[r for r in hub.views.list_runs(limit=100) if r["service"] == name][:5],
+            dead=hub.dead_letters.count(service=name),
+        )  # fmt: skip
+
+    @router.get("/services/{name}/edit")
+    def edit(request: Request, name: str) -> Response:
+        service = hub.registry.service(name)
+        shown = _shown(service_document(service))
+        return pages.render(request, "service_form.html", **shown, old=name, version=service.version, problem="")
+
+    @router.post("/services/{name}/edit")
+    def save(request: Request, name: str) -> Response:
+        form: Form = request.state.form
+        current = hub.registry.service(name)
+        document = service_document(current)
+        try:
+            changes = _document(form, document)
+            service = hub.registry.update_service(name, changes, _version(form))
+        except (ConfigError, ConflictError) as e:
+            if not isinstance(e, StaleError):
+                document = document | locals().get("changes", {})
+            shown = _shown(document)
+            return pages.render(
+                request, "service_form.html", 409 if isinstance(e, ConflictError) else 422, **shown, old=name,
+                version=current.version, problem=str(e),
+            )  # fmt: skip
+        return pages.go(f"/services/{segment(service.name)}", f"Service {service.name} was saved.")
+
+    @router.post("/services/{name}/enable")
+    def enable(request: Request, name: str) -> Response:
+        hub.registry.enable_service(name, True)
+        return pages.go(back(request, f"/services/{segment(name)}"), f"{name} is enabled; what was held runs.")
+
+    @router.post("/services/{name}/disable")
+    def disable(request: Request, name: str) -> Response:
+        hub.registry.enable_service(name, False)
+        return pages.go(back(request, f"/services/{segment(name)}"), f"{name} is disabled; its tasks are held.")
+
+    @router.post("/services/{name}/delete")
+    def delete(request: Request, name: str) -> Response:
+        rules = hub.registry.delete_service(name)
+        return pages.go(
+            "/services", f"{name} was deleted, with {rules} rule(s). Tasks that were left are orphans in the queue."
+        )
+
+    @router.post("/services/{name}/reset")
+    def reset(request: Request, name: str) -> Response:
+        closed = hub.breakers.reset(hub.registry.service(name))
+        text = (
+            f"The circuit of {name} is closed; parked tasks go on."
+            if closed
+            else f"The circuit of {name} was closed already."
+        )
+        return pages.go(back(request, f"/services/{segment(name)}"), text)
+
+    @router.post("/services/{name}/test")
+    def test(request: Request, name: str) -> Response:
+        service = hub.registry.service(name)
+        try:
+            return pages.go(f"/services/{segment(name)}", f"Reached: {hub.gateway.check(service)}")
+        except DeliveryError as e:
+            return pages.go(f"/services/{segment(name)}", f"Not reached: {e}", bad=True)
+        except HubError as e:
+            return pages.go(f"/services/{segment(name)}", f"Not tested: {e}", bad=True)
+
+    return router
+
+
+def _version(form: Form) -> int | None:
+    text = form.get("version")
+    return int(text) if text.isdigit() else None
+
+
+def _document(form: Form, old: dict[str, Any] | None) -> dict[str, Any]:
+    """What the form says, in the shape of the apply file. A secret left as it was shown stays."""
+    type_ = form.get("type", "rest")
+    document: dict[str, Any] = {"name": form.get("name"), "type": type_, "enabled": "enabled" in form}
+    document["base_url"] = _amqp_url(form) if type_ == "amqp" else form.get("base_url")
+    for name in _NUMBERS:
+        text = form.get(name)
+        document[name] = text if text else _BLANK.get(name)
+    for name in _TEXTS:
+        document[name] = form.get(name) or None
+    if type_ != "amqp":
+        document["response_queue"] = None
+    auth_type = "none" if type_ == "amqp" else form.get("auth_type", "none")
+    auth: dict[str, Any] = {"type": auth_type}
+    for name in _AUTH.get(auth_type, ()):
+        auth[name] = form.get(f"auth_{name}") or None
+    document["auth"] = auth
+    document["headers"] = _headers(form.raw("headers"), "headers")
+    document["secret_headers"] = _headers(form.raw("secret_headers"), "secret_headers")
+    document["mask"] = [line.strip() for line in form.raw("mask").splitlines() if line.strip()]
+    delays = [part.strip() for part in form.get("retry_delays").split(",") if part.strip()]
+    document["retry_delays"] = delays or None
+    for name in ("signing_secret", "signing_secret_old"):
+        document[name] = form.get(name) or None
+    document["inbound"] = {name: form.get(f"inbound_{name}") or None for name in ("token", "signing_secret")}
+    if old is None:
+        for part in (document, document["auth"], document["inbound"]):
+            for key, value in part.items():
+                if value == _MASK:
+                    part[key] = None
+    return document
+
+
+def _headers(text: str, field: str) -> dict[str, str]:
+    """`Name: value` a line."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        if line.strip():
+            name, colon, value = line.partition(":")
+            if not colon:
+                raise ConfigError(f"{line.strip()[:40]!r} is no `Name: value`", field=field)
+            found[name.strip()] = value.strip()
+    return found
+
+
+def _amqp_url(form: Form) -> str:
+    """The URI, put together from its parts; each is percent-encoded here, so people type what they mean."""
+    host, port = form.get("amqp_host") or "localhost", form.get("amqp_port")
+    if port and not port.isdigit():
+        raise ConfigError("must be a number", field="port")
+    host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    user, password = form.get("amqp_user"), form.raw("amqp_password")
+    login = ""
+    if user or password:
+        shown = password if password == _MASK else quote(password, safe="")
+        login = quote(user, safe="") + (f":{shown}" if password else "") + "@"
+    vhost = form.get("amqp_vhost")
+    path = f"/{quote(vhost, safe='')}" if vhost else ""
+    query = {name: form.get(f"amqp_{name}") for name in _AMQP if form.get(f"amqp_{name}")}
+    scheme = "amqps" if "amqp_tls" in form else "amqp"
+    return f"{scheme}://{login}{host}{f':{port}' if port else ''}{path}{'?' + urlencode(query) if query else ''}"
+
+
+def _shown(document: dict[str, Any]) -> dict[str, Any]:
+    """What the form's fields hold."""
+    amqp: dict[str, Any] = dict.fromkeys(("host", "port", "user", "password", "vhost", "tls", *_AMQP), "")
+    if document["type"] == "amqp" and document["base_url"]:
+        try:
+            url = urlsplit(document["base_url"])
+            login, _, _ = url.netloc.rpartition("@")
+            user, _, password = login.partition(":")
+            amqp |= {"host": url.hostname or "", "port": url.port or "", "user": unquote(user),
+                     "password": password if password == _MASK else unquote(password),
+                     "vhost": unquote(url.path[1:]), "tls": url.scheme == "amqps"}  # fmt: skip
+            amqp |= {key: value for key, value in parse_qsl(url.query) if key in _AMQP}
+        except ValueError:
+            pass  # it is shown as far as it can be read
+    lines = {
+        part: "\n".join(f"{k}: {v}" for k, v in (document.get(part) or {}).items())
+        for part in ("headers", "secret_headers")
+    }
+    return {
+        "d": document, "amqp": amqp, "lines": lines, "auth": document.get("auth") or {"type": "none"},
+        "inbound": document.get("inbound") or {}, "mask": "\n".join(document.get("mask") or []),
+        "delays": ", ".join(f"{float(v):g}" if str(v).replace(".", "", 1).isdigit() else str(v)
+                            for v in document.get("retry_delays") or []),
+    }  # fmt: skip
