@@ -102,7 +102,7 @@ class Hub:
             self.breakers,
             Flow(self.db),
             self.hooks,
-            lease=self.lease.check if role in ("up", "worker") else lambda: None,
+            lease=self.lease.check,
         )
         graves = Graves(self.db, max_age=settings.task_max_age)
         self.dead_letters = DeadLetters(self.ledger, graves, self.hooks)

@@ -138,6 +138,8 @@ class Gateway:
             act()
         except UnavailableError as e:
             log.warning("circuit not updated", error=str(e))
+        except Exception:
+            log.exception("circuit not updated")
 
 
 def record(

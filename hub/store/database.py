@@ -32,7 +32,12 @@ def _first_line(e: BaseException) -> str:
     return re.sub(r"://[^@/\s]*@", "://***@", str(e).strip().split("\n")[0]) or type(e).__name__
 
 
-_UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, pg.AdminShutdown)
+# A server that became a read-only standby is as good as away: the next connection may reach the new primary.
+_UNAVAILABLE = (
+    psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, pg.AdminShutdown, pg.ReadOnlySqlTransaction,
+)  # fmt: skip
+# A peer that vanished without a word is noticed in half a minute, not in two hours.
+_NETWORK = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 
 
 def _check(conn: Connection) -> None:
@@ -44,6 +49,16 @@ def _check(conn: Connection) -> None:
 
 
 _seen: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
+
+
+@contextmanager
+def _writable(conn: Connection) -> Iterator[None]:
+    """Close the connection to a server that became read-only, or the pool would lend it again and again."""
+    try:
+        yield
+    except pg.ReadOnlySqlTransaction:
+        conn.close()
+        raise
 
 
 class Database:
@@ -59,11 +74,13 @@ class Database:
         self._url = url
         self._timeout = timeout
         try:
-            psycopg.conninfo.conninfo_to_dict(url)
+            own = psycopg.conninfo.conninfo_to_dict(url)
         except psycopg.ProgrammingError:
             raise ConfigError(
                 "not a PostgreSQL URL; expected postgresql://user:password@host/name", field="HUB_DATABASE_URL"
             ) from None
+        self._options: dict[str, Any] = {"autocommit": True, "application_name": "hub"}
+        self._options |= {name: value for name, value in _NETWORK.items() if name not in own}
         self.pool: ConnectionPool[Connection] = ConnectionPool(
             url,
             min_size=1,
@@ -71,7 +88,7 @@ class Database:
             timeout=timeout,
             max_idle=120,
             open=False,
-            kwargs={"autocommit": True, "connect_timeout": max(2, int(timeout)), "application_name": "hub"},
+            kwargs=self._options | {"connect_timeout": max(2, int(timeout))},
             check=_check,
             reconnect_timeout=5,
         )
@@ -92,7 +109,7 @@ class Database:
     def connect(self) -> Connection:
         """A connection of one's own, outside the pool (LISTEN, advisory locks); autocommit."""
         try:
-            return psycopg.connect(self._url, autocommit=True, connect_timeout=5, application_name="hub")
+            return psycopg.connect(self._url, connect_timeout=5, **self._options)
         except psycopg.Error as e:
             raise UnavailableError(f"the database does not answer: {_first_line(e)}") from e
 
@@ -105,7 +122,7 @@ class Database:
             ConflictError: a unique name is taken.
         """
         try:
-            with self.pool.connection() as conn, conn.transaction():
+            with self.pool.connection() as conn, _writable(conn), conn.transaction():
                 yield conn
         except _UNAVAILABLE as e:
             raise UnavailableError(f"the database does not answer: {_first_line(e)}") from e
@@ -116,7 +133,7 @@ class Database:
     def autocommit(self) -> Iterator[Connection]:
         """A connection for one statement: no BEGIN and COMMIT of their own."""
         try:
-            with self.pool.connection() as conn:
+            with self.pool.connection() as conn, _writable(conn):
                 yield conn
         except _UNAVAILABLE as e:
             raise UnavailableError(f"the database does not answer: {_first_line(e)}") from e

@@ -30,11 +30,13 @@ class Lease:
         self._ledger = ledger
         self._seconds = seconds
         self._renewed = float("-inf")
+        self._taken = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Take the lease, then keep it in a thread."""
+        self._taken = True
         self._renew()
         self._thread = threading.Thread(target=self._run, name="hub-lease", daemon=True)
         self._thread.start()
@@ -45,6 +47,8 @@ class Lease:
                 self._renew()
             except UnavailableError as e:
                 log.warning("lease not renewed", error=str(e))
+            except Exception:
+                log.exception("lease not renewed; tried again")  # without this thread the process could only park
 
     def _renew(self) -> None:
         before = time.monotonic()
@@ -52,8 +56,8 @@ class Lease:
         self._renewed = before
 
     def check(self) -> None:
-        """Raises `UnavailableError` when this process may send no more."""
-        if time.monotonic() - self._renewed > self._seconds * 0.8:
+        """Raises `UnavailableError` when this process may send no more. One that never took a lease has no tasks."""
+        if self._taken and time.monotonic() - self._renewed > self._seconds * 0.8:
             raise UnavailableError("this worker's lease is over: the database did not answer")
 
     def stop(self) -> None:

@@ -31,6 +31,8 @@ class Pulse:
                 self._beat()
             except HubError as e:
                 log.debug("no heartbeat", error=str(e))
+            except Exception:
+                log.exception("no heartbeat; tried again")
             if self._stop.wait(_EVERY):
                 return
 

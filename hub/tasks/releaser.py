@@ -67,7 +67,7 @@ class Releaser:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._leading_since: float | None = None
-        self._strays_at = 0.0
+        self._strays_at = self._beat_at = float("-inf")
 
     def start(self) -> None:
         """Start the thread."""
@@ -111,7 +111,9 @@ class Releaser:
 
     def tick(self) -> bool:
         """One look at the ledger; whether there is more to do at once."""
-        self._beats.beat("releaser")
+        if time.monotonic() - self._beat_at >= _IDLE:
+            self._beats.beat("releaser")
+            self._beat_at = time.monotonic()
         promoted = self._releases.promote()
         if self._leading_since is not None and time.monotonic() - self._leading_since >= self._lease:
             self._recover()

@@ -18,7 +18,9 @@ from hub.models import Claim, DeadReason, Delivery, Direction
 from hub.store import ledger as ledger_sql
 from hub.store import releases as releases_sql
 from hub.store.ledger import Ledger
+from hub.tasks.lease import Lease
 from tests.support.hubs import add_rule, add_service, count, counts_are_exact, due_now, emit, emit_many, task
+from tests.support.processes import wait_for
 
 
 @pytest.fixture
@@ -345,3 +347,40 @@ def test_an_event_is_still_there_for_its_task(hub: Hub) -> None:
     add_rule(hub)
     (task_id,) = emit(hub)
     assert taken(hub, task_id).event_data == '{"n":1}'
+
+
+def test_a_process_whose_lease_was_not_renewed_sends_no_more_until_it_is(
+    hub: Hub, tasks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the reason: the thread that renews goes on trying."""
+    lease = Lease(hub.ledger, seconds=0.5)
+    lease.start()
+    lease.check()
+    broken = [UnavailableError("away"), RuntimeError("a bug")]
+
+    def renew(*_: object, **__: object) -> None:
+        raise broken[0]
+
+    for _ in range(len(broken)):
+        with monkeypatch.context() as patch:
+            patch.setattr(hub.ledger, "renew_lease", renew)
+            wait_for(lambda: not alive(lease), 5, "it knows that it is over")
+        wait_for(lambda: alive(lease), 5, "it is renewed")
+        broken.reverse()
+    lease.stop()
+    assert not alive(lease) and hub.db.all("SELECT 1 FROM workers") == []
+
+
+def alive(lease: Lease) -> bool:
+    try:
+        lease.check()
+    except UnavailableError:
+        return False
+    return True
+
+
+def test_a_standby_that_takes_no_writes_counts_as_away(hub: Hub) -> None:
+    """After a failover the old primary may be read-only for a while."""
+    with pytest.raises(UnavailableError), hub.db.transaction() as conn:
+        conn.execute("SET TRANSACTION READ ONLY")
+        conn.execute("DELETE FROM tasks")
