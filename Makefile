@@ -37,8 +37,8 @@ types: .venv/.ready ## mypy, strict
 bench: .venv/.ready ## events per second, beside Dramatiq, Celery and raw loops (ROWS=hub,celery ARGS=--quick)
 	$(BIN)/python -m tests.bench $(if $(ROWS),--rows $(ROWS)) $(ARGS)
 
-soak: .venv/.ready ## a long run under load and faults: does anything grow, get lost, or stop?
-	$(BIN)/python -m tests.bench.soak $(ARGS)
+soak: .venv/.ready ## half an hour of load and faults, and is every promise kept? (ARGS="--minutes 5 --seed 7")
+	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 clean: ## remove .venv and caches; the data under .hub stays
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache

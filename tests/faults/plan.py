@@ -1,0 +1,57 @@
+"""What is sent where: services, their rules, and which event goes to whom. Pure, and the same for a seed."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.faults import targets
+
+THREADS = 4
+MAX_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One service: its fields over the defaults, how its target behaves (None: it has no HTTP target), its share."""
+
+    name: str
+    weight: float
+    behave: targets.Behaviour | None
+    fields: dict[str, Any] = field(default_factory=dict)
+    rule: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tries(self) -> int:
+        return max(1, int(self.fields.get("max_retries", 1)))
+
+
+_NO_BREAKER = {"cb_failure_threshold": 0}
+PROFILES = (
+    Profile("good", 40, targets.well),
+    Profile("slow", 8, targets.slowly, {"timeout": 3}),
+    Profile("bad", 14, targets.badly, {"timeout": 0.8, "max_retries": 2, "retry_backoff": 0.05}),
+    Profile("tide", 12, None, {"cb_failure_threshold": 3}),
+    Profile("wrong", 3, targets.refusing),
+    Profile("broken", 3, targets.broken, _NO_BREAKER),
+    Profile("never", 1.5, targets.never, _NO_BREAKER | {"timeout": 0.5}),
+    Profile("gone", 1, None, _NO_BREAKER),
+    Profile("void", 1, targets.well, rule={"payload": '{"n": "{{missing}}"}', "strict": True}),
+    Profile("queue", 8, None, {"type": "amqp", "timeout": 3}),
+)
+BY_NAME = {profile.name: profile for profile in PROFILES}
+FAN_OUT = ("good", "slow", "bad", "tide")
+ALL = "e.all"
+_NAMES = [*(f"e.{p.name}" for p in PROFILES), ALL]
+_WEIGHTS = [*(p.weight for p in PROFILES), 6]
+
+
+def event_name(seed: int, n: int) -> str:
+    """The name of event number `n`."""
+    return random.Random(f"{seed}/event/{n}").choices(_NAMES, _WEIGHTS)[0]
+
+
+def services_for(name: str) -> tuple[str, ...]:
+    """Which services an event of that name is delivered to."""
+    return FAN_OUT if name == ALL else (name.removeprefix("e."),)
