@@ -68,6 +68,9 @@ class Settings(BaseSettings):
         description="Where the processes of one machine count for the exporter. Not set: `HUB_HOME/metrics`.",
     )
     metrics_token: SecretStr | None = Field(None, description="Bearer token that `/metrics` asks for; none: open.")
+    trusted_proxies: Words = Field(
+        ("127.0.0.1", "::1"), description="Addresses or networks of proxies whose `X-Forwarded-For` is believed."
+    )
     token_rate: float = Field(
         1000.0, gt=0, description="Requests per second that one API token may make of one web process."
     )

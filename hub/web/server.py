@@ -6,8 +6,6 @@ import ipaddress
 import re
 import socket
 import threading
-from importlib import import_module
-from importlib.util import find_spec
 
 import structlog
 import uvicorn
@@ -19,6 +17,7 @@ from hub.app import Hub
 from hub.errors import ConfigError, UnavailableError
 from hub.web import problems
 from hub.web.api import make_api
+from hub.web.console.router import make_console
 from hub.web.docs import make_docs
 from hub.web.edge import Edge
 from hub.web.gate import Gate
@@ -43,8 +42,7 @@ def make_app(hub: Hub) -> FastAPI:
     app.include_router(make_webhooks(hub))
     app.include_router(make_api(hub, gate))
     app.include_router(make_docs(hub, gate, app))
-    if find_spec("hub.web.console") is not None:
-        app.include_router(import_module("hub.web.console.router").make_console(hub))
+    app.include_router(make_console(hub))
     return app
 
 
@@ -80,6 +78,7 @@ class WebServer:
                 access_log=False,
                 lifespan="off",
                 server_header=False,
+                forwarded_allow_ips=list(hub.settings.trusted_proxies),
                 ws="none",
                 timeout_graceful_shutdown=_DRAIN_SECONDS,
             )

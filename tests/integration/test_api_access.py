@@ -153,6 +153,8 @@ def test_a_browser_that_is_signed_in_reads_the_docs_without_a_token(api: Api) ->
         assert browser.get("/api/v1/stats").status_code == 401, "cookies are for the console only"
     with httpx.Client(base_url=api.url, cookies={"hub_session": "x"}, trust_env=False) as browser:
         assert browser.get("/api/docs").status_code == 401
+        shown = browser.get("/api/docs", headers={"Accept": "text/html,*/*;q=0.8"})
+        assert shown.status_code == 303 and shown.headers["Location"] == "/login?next=/api/docs"
 
 
 @pytest.mark.parametrize("scope", ["ingest", "view", "manage"])

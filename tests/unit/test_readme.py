@@ -24,7 +24,7 @@ def _shown(value: Any, *, duration: bool) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return ",".join(f"{v:g}" for v in value)
+        return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
     if duration:
         return next((f"{value / n:g}{unit}" for n, unit in _UNITS if value % n == 0 and value > n), f"{value:g}s")
     return f"{value:g}" if isinstance(value, float) else str(value)

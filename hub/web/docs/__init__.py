@@ -12,16 +12,17 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from jinja2 import Environment, FileSystemLoader
 from starlette.concurrency import run_in_threadpool
 
 from hub import __version__
 from hub.app import Hub
 from hub.web.api.shapes import ProblemShape
+from hub.web.console.pages import COOKIE
 from hub.web.gate import Gate, address, bearer
+from hub.web.problems import Problem
 
-COOKIE = "hub_session"
 _HERE = Path(__file__).parent
 _CSP = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _SCHEMES = {
@@ -82,7 +83,12 @@ def make_docs(hub: Hub, gate: Gate, app: FastAPI) -> APIRouter:
 
     @router.get("/api/docs")
     async def docs(request: Request) -> Response:
-        await run_in_threadpool(admit, request)
+        try:
+            await run_in_threadpool(admit, request)
+        except Problem as e:
+            if e.status_code == 401 and bearer(request) is None and "text/html" in request.headers.get("accept", ""):
+                return RedirectResponse("/login?next=/api/docs", 303)  # a person, who can sign in
+            raise
         operations = [
             {"method": method.upper(), "path": path, **operation}
             for path, item in document()["paths"].items()
