@@ -26,7 +26,7 @@ _MOST_NODES = 200_000
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without dates (they are no JSON) and without keys that come twice."""
+    """YAML that says what JSON can say: no dates, sets or bytes, and no key twice."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -48,6 +48,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+for _tag in ("timestamp", "binary", "set", "omap", "pairs"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", yaml.SafeLoader.construct_undefined)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ def parse(text: str, variable: Callable[[str], str | None]) -> dict[str, Any]:
         raise ConfigError(f"not YAML{where}: {getattr(e, 'problem', None) or 'cannot be read'}") from None
     except RecursionError:
         raise ConfigError("nested too deeply") from None
+    except (ValueError, LookupError):  # `!!int a`
+        raise ConfigError("not YAML: a value is not what its tag says") from None
     if document is None:
         document = {}
     if not isinstance(document, dict):

@@ -6,7 +6,6 @@ All links of a process run in one thread: an event loop that forwards bytes.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 
 Address = str | tuple[str, int]  # the path of a Unix socket, or host and port
@@ -51,7 +50,7 @@ class Link:
                 one.transport.abort()
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        try:
             while data := await source.read(65536):
                 await self._open.wait()
                 if self.delay:
@@ -60,6 +59,8 @@ class Link:
                 await sink.drain()
             if sink.can_write_eof():
                 sink.write_eof()
+        except OSError:
+            sink.transport.abort()  # who is reset on one side is reset on the other
 
     def cut(self) -> None:
         for writer in list(self._writers):
@@ -91,9 +92,8 @@ class Links:
                 link.hold(False)
                 link.cut()
             others = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
+            if others:
+                await asyncio.wait(others, timeout=5)
 
         asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
