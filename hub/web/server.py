@@ -127,9 +127,13 @@ def _bind(listen: str) -> socket.socket:
         raise ConfigError(f"expected host:port, not {listen!r}", field="HUB_LISTEN")
     try:
         ipv6 = ":" in host and ipaddress.ip_address(host).version == 6
-        return socket.create_server(
+        listening = socket.create_server(
             (host or "127.0.0.1", int(port)), family=socket.AF_INET6 if ipv6 else socket.AF_INET, backlog=_BACKLOG
         )
+        # asyncio does so only for sockets that name their protocol; without it every answer may wait for an
+        # acknowledgement that the client delays by 40 ms. Connections inherit it.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listening
     except (OSError, ValueError) as e:
         why = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
         raise ConfigError(

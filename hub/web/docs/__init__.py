@@ -14,6 +14,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup, escape
 from starlette.concurrency import run_in_threadpool
 
 from hub import __version__
@@ -55,11 +56,18 @@ def describe(app: FastAPI) -> dict[str, Any]:
     return document
 
 
+def _prose(text: str | None) -> Markup:
+    """A description as HTML: escaped, what stands between backticks as code."""
+    parts = str(text or "").split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
+
+
 def make_docs(hub: Hub, gate: Gate, app: FastAPI) -> APIRouter:
     """The pages about the API."""
     router = APIRouter(include_in_schema=False)
     page = Environment(loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
+    page.filters["prose"] = _prose
     known: dict[str, Any] = {}
 
     def document() -> dict[str, Any]:
