@@ -91,7 +91,7 @@ class Settings(BaseSettings):
         10.0, description="A task handed to the broker longer ago than this, and in no queue, is handed over again."
     )
     processes: int = Field(2, ge=1, description="Worker processes of `hub worker`.")
-    threads: int = Field(32, ge=1, description="Threads of each worker process; more when services answer slowly.")
+    threads: int = Field(64, ge=1, description="Threads of each worker process; more when services answer slowly.")
     db_pool: int = Field(8, ge=2, description="Most PostgreSQL connections of one process.")
     queue_prefix: str = Field("hub", pattern=r"^[A-Za-z0-9_.-]{1,60}$", description="Prefix of the hub's queues.")
     window: int = Field(1000, ge=1, description="Most tasks of one service that wait in the broker at a time.")

@@ -6,7 +6,9 @@ slow at once, the less each gets; some are always free. It holds for every servi
 until now may hang from one second to the next.
 
 A task that finds no room waits in this process's memory, and the thread that next finishes a task of the
-same service takes it up. If the process dies, the releaser finds the waiting ones as strays.
+same service takes it up, unless the service holds more than its share by then: so a slow one gives way as its
+attempts end. The releaser finds what waits too long as strays and hands it over again: then the service
+takes up threads that have become free. It does the same if the process dies.
 """
 
 from __future__ import annotations
@@ -46,8 +48,9 @@ class Bulkhead:
     def next_or_leave(self, service_id: int) -> int | None:
         """After a task: the next waiting one for this thread, or give the thread up."""
         with self._lock:
-            waiting = self._waiting.get(service_id)
-            if waiting and not self._closed:
+            waiting, held = self._waiting.get(service_id), self._held[service_id]
+            share = ALPHA * (self.threads - self._total + 1)
+            if waiting and not self._closed and (held == 1 or held - 1 < share):
                 task_id = waiting.popleft()
                 self._waits.discard(task_id)
                 return task_id

@@ -120,7 +120,7 @@ class HubSystem(System):
     count = "SELECT count(*) FROM deliveries WHERE success"
     finished = "SELECT extract(epoch FROM created_at)::float8 FROM deliveries WHERE success ORDER BY created_at"
 
-    def __init__(self, rig: Rig, target: str, *, processes: int = 2, threads: int = 32, **options: Any) -> None:
+    def __init__(self, rig: Rig, target: str, *, processes: int = 2, threads: int = 64, **options: Any) -> None:
         super().__init__(rig, target, processes=processes, threads=threads)
         self.settings = Settings(
             database_url=self.database,  # type: ignore[arg-type]

@@ -151,3 +151,21 @@ def test_many_threads_at_once() -> None:
     for thread in threads:
         thread.join()
     assert sorted(done) == list(range(800)) and bulkhead._total == 0
+
+
+def test_who_came_first_gives_way_to_who_comes_later() -> None:
+    bulkhead = Bulkhead(32)
+    assert fill(bulkhead, 1, 100) == 24
+    assert fill(bulkhead, 2, 100) == 6
+    gone = sum(bulkhead.next_or_leave(1) is None for _ in range(24))
+    assert gone == 4, "the others go on with what waits"
+    assert fill(bulkhead, 2, 100, first=200) == 3
+    assert bulkhead.next_or_leave(1) is None, "and so on, until both hold the same"
+
+
+def test_as_long_as_something_waits_one_thread_stays() -> None:
+    bulkhead = Bulkhead(4)
+    assert fill(bulkhead, 1, 10) == 3
+    for service in range(2, 7):
+        bulkhead.enter(service, service)
+    assert [bulkhead.next_or_leave(1) for _ in range(3)] == [None, None, 1003]
