@@ -1,9 +1,9 @@
 """One slow service must not hold every thread: a share of the threads per service, fair to who is short.
 
 The share is a dynamic threshold (Choudhury and Hahne, 1998): a service may take one more thread while it
-holds fewer than `ALPHA` times the threads that are free. Alone it gets most of them; the more services are
-slow at once, the less each gets; some are always free. It holds for every service, for one that was quick
-until now may hang from one second to the next.
+holds fewer than so many times the threads that are free. Alone it gets most of them; the more services are
+slow at once, the less each gets; some are always free. A service that has shown that it answers gets a
+larger share than one that is unknown, slow, or hangs at this moment: a thread gives it more.
 
 A task that finds no room waits in this process's memory, and the thread that next finishes a task of the
 same service takes it up, unless the service holds more than its share by then: so a slow one gives way as its
@@ -14,20 +14,27 @@ takes up threads that have become free. It does the same if the process dies.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 
-ALPHA = 3.0
 CONSUMERS = -1  # stands for runs over response queues, which share threads as one service does
+_ANSWERING, _SLOW = 7, 2  # times the free threads
+_LONG = 0.5  # seconds; who takes longer on average, or now, is slow
+_SMOOTHING = 0.2
 
 
 class Bulkhead:
     """Counts the threads that each service holds."""
 
-    def __init__(self, threads: int = 8) -> None:
+    def __init__(self, threads: int = 8, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.threads = threads
+        self._clock = clock
         self._lock = threading.Lock()
         self._held: dict[int, int] = {}
         self._total = 0
+        self._average: dict[int, float] = {}
+        self._since: dict[int, dict[int, float]] = {}  # service -> thread -> begin of its task, the oldest first
         self._waiting: dict[int, deque[int]] = {}
         self._waits: set[int] = set()
         self._closed = False
@@ -36,27 +43,46 @@ class Bulkhead:
         """Take a thread for `task_id`; False: it waits now, or waited already."""
         with self._lock:
             held = self._held.get(service_id, 0)
-            if held and held >= ALPHA * (self.threads - self._total) and not self._closed:
+            if held and not self._closed and not self._fits(service_id, held, self.threads - self._total):
                 if task_id not in self._waits:
                     self._waits.add(task_id)
                     self._waiting.setdefault(service_id, deque()).append(task_id)
                 return False
             self._held[service_id] = held + 1
             self._total += 1
+            self._since.setdefault(service_id, {})[threading.get_ident()] = self._clock()
             return True
 
     def next_or_leave(self, service_id: int) -> int | None:
         """After a task: the next waiting one for this thread, or give the thread up."""
         with self._lock:
-            waiting, held = self._waiting.get(service_id), self._held[service_id]
-            share = ALPHA * (self.threads - self._total + 1)
-            if waiting and not self._closed and (held == 1 or held - 1 < share):
+            now, thread = self._clock(), threading.get_ident()
+            seconds = now - self._since[service_id].pop(thread, now)
+            old = self._average.get(service_id, seconds)
+            self._average[service_id] = old + _SMOOTHING * (seconds - old)
+            waiting, others = self._waiting.get(service_id), self._held[service_id] - 1
+            room = not others or self._fits(service_id, others, self.threads - self._total + 1)
+            if waiting and room and not self._closed:
                 task_id = waiting.popleft()
                 self._waits.discard(task_id)
+                self._since[service_id][thread] = now
                 return task_id
             self._held[service_id] -= 1
             self._total -= 1
             return None
+
+    def _fits(self, service_id: int, held: int, free: int) -> bool:
+        """Whether a service that holds `held` threads may take one of the `free` ones."""
+        if self._answers(service_id):
+            return held < _ANSWERING * free and (free > 1 or self.threads < 4)
+        return held < _SLOW * free
+
+    def _answers(self, service_id: int) -> bool:
+        average = self._average.get(service_id)
+        if average is None or average > _LONG:
+            return False
+        oldest = next(iter(self._since.get(service_id, {}).values()), None)
+        return oldest is None or self._clock() - oldest <= _LONG
 
     def close(self) -> list[int]:
         """Shut down: nothing waits any more; returns what waited, for the ledger."""
