@@ -192,7 +192,7 @@ def test_one_that_answers_displaces_one_that_hangs() -> None:
     assert fill(bulkhead, 1, 9) == 9
     clock.now += 0.4
     assert [bulkhead.next_or_leave(2) for _ in range(6)] == [None] * 6
-    assert fill(bulkhead, 1, 100, first=100) == 6
+    assert fill(bulkhead, 1, 100, first=100) == 5
     assert bulkhead.next_or_leave(2) is None, "and so on"
 
 
