@@ -109,6 +109,12 @@ def _course(moves: list[tuple[str, str, str]]) -> list[str]:
     return [moves[0][1], *(after for _, _, after in moves)] if moves else []
 
 
+def _sound(course: list[str]) -> bool:
+    """Whether it opened, and closed by a probe; on a slow machine one comes before the repair, and opens it again."""
+    too_early = (len(course) - 4) // 2
+    return course == ["closed", "open", *["half_open", "open"] * too_early, "half_open", "closed"]
+
+
 def _adds_up(document: dict[str, Any], stage: Stage, scene: Scene) -> None:
     """The ledger is empty, and the log, the metrics and the services agree."""
     live = sum(row["n"] for row in stage.hub.views.task_counts())
@@ -118,7 +124,7 @@ def _adds_up(document: dict[str, Any], stage: Stage, scene: Scene) -> None:
     scene.check("every event is delivered in the end", document["delivered"], document["events"])
     scene.check("the services answered 2xx to as many different tasks", len(got), by_http)
     scene.check("one was dead, and was replayed", (document["dead"], document["replayed"]), (1, 1))
-    scene.check("the circuit's course", document["breaker"], ["closed", "open", "half_open", "closed"])
+    scene.check("the circuit opened, let a probe through and closed", _sound(document["breaker"]))
     metrics = stage.metrics()
     for outcome, wanted in (("delivered", document["delivered"]), ("dead", document["dead"])):
         scene.check(f"/metrics says the same: {wanted} {outcome}", _finished(metrics, outcome), wanted)

@@ -31,7 +31,7 @@ from hub.store.database import Row
 from hub.tasks.ticker import Ticker
 from hub.web.server import WebServer
 
-PATIENCE = 40.0  # seconds that anything may take on a slow machine
+PATIENCE = 60.0  # seconds that anything may take on a slow machine
 _LOOK = 0.05
 _THREADS = 4
 _LAST_WORDS = 40  # lines of the log that are shown when the demo fails

@@ -1,0 +1,83 @@
+"""The README's first five minutes, typed as they stand there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.rabbit import free_ports
+
+_ROOT = Path(__file__).parents[2]
+_PATIENCE = 300  # seconds, on a machine that has a lot to do
+
+
+def _blocks(text: str) -> list[str]:
+    """The shell blocks of the section, in order."""
+    section = text.split("## Your first rule in five minutes")[1].split("\n## ")[0]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    return [block for language, block in blocks if not language]
+
+
+@contextmanager
+def _running(command: str, env: dict[str, str], log: Path, ready: str) -> Iterator[None]:
+    with log.open("w") as out:
+        process = subprocess.Popen(command.split(), env=env, stdout=out, stderr=out, cwd=_ROOT)
+        try:
+            _until(log, ready)
+            yield
+        finally:
+            process.terminate()
+            process.wait(_PATIENCE)
+
+
+def _until(log: Path, text: str) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while text not in log.read_text():
+        assert time.monotonic() < deadline, f"no {text!r} in:\n{log.read_text()}"
+        time.sleep(0.05)
+
+
+def test_a_newcomer_gets_there_with_what_the_readme_says(tmp_path: Path) -> None:
+    """Service, rule, event, delivery; then the same by HTTP with a token; then a file applied and exported."""
+    web, port = free_ports(2)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("HUB_")}
+    env |= {
+        "HUB_HOME": str(tmp_path / ".hub"),
+        "HUB_LISTEN": f"127.0.0.1:{web}",
+        "PATH": f"{Path(sys.executable).parent}:{env['PATH']}",
+        "CRM_TOKEN": "t",
+    }
+    text = (_ROOT / "README.md").read_text("utf-8")
+    example = re.search(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert example is not None
+    file = example[1].replace("name: crm", "name: other").replace("service: crm", "service: other")
+    (tmp_path / "hub.yaml").write_text(file, "utf-8")
+    (tmp_path / "event.json").write_text(
+        '{"eventname":"\\\\core\\\\event\\\\user_created","objectid":43,"userid":2}', "utf-8"
+    )
+    text = text.replace(":8080", f":{web}").replace(":9000", f":{port}").replace(" 9000", f" {port}")
+    start, *steps = _blocks(text)
+    up, target = start.splitlines()
+    assert up == "make up"
+    seen = tmp_path / "target.log"
+    with (
+        _running("hub up", env, tmp_path / "up.log", "first administrator"),
+        _running(target.replace(".venv/bin/python", sys.executable), env, seen, "a sample service"),
+    ):
+        for step in steps:
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", step], env=env, cwd=tmp_path, timeout=_PATIENCE, check=False,
+                capture_output=True, text=True,
+            )  # fmt: skip
+            assert done.returncode == 0, f"{step}\n{done.stdout}\n{done.stderr}"
+        _until(seen, "PUT /crm/users/42 -> 201")
+        _until(seen, "PUT /crm/users/43 -> 201")
+        assert "${OTHER_TOKEN}" in (tmp_path / "hub.yaml").read_text()
+        rows = subprocess.run(["hub", "log", "list"], env=env, capture_output=True, text=True, check=True).stdout
+        assert "/users/42" in rows
