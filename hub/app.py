@@ -208,6 +208,7 @@ class Hub:
         self.stopping.set()
         if self.releaser is not None:
             self.releaser.stop()
+        self.ledger.drain()
         waiting = self.bulkhead.close()
         if waiting:
             try:

@@ -120,7 +120,7 @@ class Ledger:
         self._db = db
         self.worker = worker
         self._limit = body_limit
-        self._stopping = threading.Event()
+        self._draining, self._stopping = threading.Event(), threading.Event()
         self._running: set[int] = set()
         self._claim_batch: Batcher[int, Claim | None] = Batcher(self._claim_many)
         self._finisher: Finisher[tuple[Claim, Delivery, Callable[[bool], None]], bool] = Finisher(
@@ -128,8 +128,13 @@ class Ledger:
             lambda item, done: item[2](done),
         )
 
+    def drain(self) -> None:
+        """The process begins to stop: claims no longer wait for a database that is away, results still do."""
+        self._draining.set()
+
     def stop(self) -> None:
-        """No longer wait for a database that is away."""
+        """Nothing waits any more for a database that is away."""
+        self._draining.set()
         self._stopping.set()
         self._finisher.close()
 
@@ -137,14 +142,15 @@ class Ledger:
         """Wait until what `finish_soon` was given is written; False: not within `timeout` seconds."""
         return self._finisher.flush(timeout)
 
-    def _patiently(self, act: Callable[[bool], T]) -> T:
-        """Run `act(again)` until the database answers."""
+    def _patiently(self, act: Callable[[bool], T], until: threading.Event | None = None) -> T:
+        """Run `act(again)` until the database answers, or `until` is set (or the process stops)."""
+        until = until or self._stopping
         pause, again = 0.1, False
         while True:
             try:
                 return act(again)
             except UnavailableError:
-                if self._stopping.wait(pause):
+                if until.wait(pause):
                     raise
                 pause, again = min(pause * 2, 1.0), True
 
@@ -158,7 +164,7 @@ class Ledger:
             with self._db.autocommit() as conn, conn.cursor(row_factory=class_row(Claim)) as cur:
                 return cur.execute(_CLAIM, {"ids": ids, "worker": self.worker, "doubt": doubt}).fetchall()
 
-        found = {claim.id: claim for claim in self._patiently(act)}
+        found = {claim.id: claim for claim in self._patiently(act, self._draining)}
         self._running.update(found)
         return [found.pop(task_id, None) for task_id in ids]
 

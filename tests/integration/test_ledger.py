@@ -297,6 +297,22 @@ def test_results_wait_for_a_database_that_is_away_until_the_process_stops(
     assert len(failed) == 1
 
 
+def test_a_process_that_stops_while_the_database_is_away_takes_nothing_new(
+    hub: Hub, tasks: list[int], glitch: Glitch
+) -> None:
+    """It would be killed in the end, with results in its memory that could still have been written."""
+    claim = taken(hub, tasks[0])
+    glitch.left = 10**9
+    hub.ledger.drain()
+    with pytest.raises(UnavailableError):
+        hub.ledger.claim(tasks[1])
+    thread = threading.Thread(target=hub.ledger.give_back, args=(claim,))
+    thread.start()
+    glitch.left = 1
+    thread.join(20)
+    assert not thread.is_alive() and task(hub, tasks[0])["state"] == "pending"
+
+
 def test_no_look_at_the_ledger_reads_all_of_it(hub: Hub, tasks: list[int]) -> None:
     """With a million tasks, a statement that scans them is a statement that stops the hub."""
     hub.db.run(

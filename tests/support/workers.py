@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hub.processes import die_with_parent
 from hub.settings import Settings
 
 
@@ -38,8 +39,9 @@ class Workers:
     def start(self) -> None:
         """Start; they are at work a moment later."""
         self._process = subprocess.Popen(
-            self._command, env=self._env, stdout=self._output, stderr=self._output, start_new_session=True
-        )
+            self._command, env=self._env, stdout=self._output, stderr=self._output, start_new_session=True,
+            preexec_fn=die_with_parent,  # also when the test run is killed
+        )  # fmt: skip
 
     def kill(self) -> None:
         """SIGKILL all of them at once."""
