@@ -39,7 +39,7 @@ def everything(hub: Hub, target: HttpTarget) -> None:
     emit_many(hub, 200, "ok")
     emit_many(hub, 5, "third")
     never = emit_many(hub, 3, "never")
-    wait_for(lambda: count(hub, "tasks") == 0, 60, "all tasks end")
+    wait_for(lambda: count(hub, "tasks") == 0, 120, "all tasks end")
 
     assert count(hub, "delivered") == 206 and count(hub, "dead_letters") == 3
     (user,) = target.at("/users/5")
@@ -54,7 +54,7 @@ def everything(hub: Hub, target: HttpTarget) -> None:
 
     target.on("/never", 204)
     assert len(hub.dead_letters.replay(service="crm").tasks) == 3
-    wait_for(lambda: count(hub, "tasks") == 0, 30, "the replay ends")
+    wait_for(lambda: count(hub, "tasks") == 0, 90, "the replay ends")
     assert count(hub, "dead_letters") == 0 and sorted(s.json()["n"] for s in target.at("/never")[-3:]) == [0, 1, 2]
     assert counts_are_exact(hub)
 
@@ -91,8 +91,8 @@ def test_periodiq_ticks_and_a_worker_does_what_is_due(settings: Settings) -> Non
             env=environment(settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
-            wait_for(lambda: hub.runs.list(name="housekeeping_task"), 75, "the run")
-            wait_for(lambda: hub.runs.list(name="housekeeping_task")[0].result, 20, "its end")
+            wait_for(lambda: hub.runs.list(name="housekeeping_task"), 120, "the run")
+            wait_for(lambda: hub.runs.list(name="housekeeping_task")[0].result, 60, "its end")
         finally:
             scheduler.terminate()
             scheduler.wait(20)

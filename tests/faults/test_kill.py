@@ -66,7 +66,7 @@ def run(settings: Settings, body: str, *args: object) -> None:
 def let_workers_finish(hub: Hub, settings: Settings) -> None:
     """A worker in this process does what is left."""
     with build(settings, role="worker") as worker, work(worker, threads=4):
-        wait_for(lambda: count(hub, "tasks") == 0, 40, "every task ends")
+        wait_for(lambda: count(hub, "tasks") == 0, 90, "every task ends")
 
 
 def at_most_five(target: HttpTarget) -> None:
@@ -209,11 +209,11 @@ def test_workers_killed_again_and_again_under_load_lose_nothing(
         for round_ in range(3):
             ids += emit_many(hub, 150, start=round_ * 1000)
             done = round_ * 100 + 50
-            wait_for(lambda done=done: len(target.seen) >= done, 40, "some of it")  # type: ignore[misc]
+            wait_for(lambda done=done: len(target.seen) >= done, 90, "some of it")  # type: ignore[misc]
             if round_ < 2:
                 group.kill()
                 group.start()
-        wait_for(lambda: count(hub, "tasks") == 0, 60, "every task ends")
+        wait_for(lambda: count(hub, "tasks") == 0, 120, "every task ends")
         group.stop()
     at_most_five(target)
     rows = hub.db.all(

@@ -62,8 +62,8 @@ def check(hub: Hub, target: HttpTarget, source: Source) -> None:
 def more(source: Source, target: HttpTarget) -> None:
     """Events are accepted and delivered again."""
     accepted, seen = source.accepted, len(target.seen)
-    wait_for(lambda: source.accepted > accepted + 30, 40, "more is accepted")
-    wait_for(lambda: len(target.seen) > seen + 30, 40, "more is delivered")
+    wait_for(lambda: source.accepted > accepted + 30, 90, "more is accepted")
+    wait_for(lambda: len(target.seen) > seen + 30, 90, "more is delivered")
 
 
 def test_rabbitmq_killed_and_started_again_and_its_queue_deleted(
@@ -85,7 +85,7 @@ def test_rabbitmq_killed_and_started_again_and_its_queue_deleted(
         connection.close()
         more(source, target)
         source.stop()
-        wait_for(lambda: count(hub, "tasks") == 0, 60, "every task ends")
+        wait_for(lambda: count(hub, "tasks") == 0, 120, "every task ends")
         assert source.refused == 0
         group.stop()
         check(hub, target, source)
@@ -112,7 +112,7 @@ def test_postgresql_restarted_and_killed(settings: Settings, postgres: PostgresS
             postgres.start()
             more(source, target)
             source.stop()
-            wait_for(lambda: count(hub, "tasks") == 0, 60, "every task ends")
+            wait_for(lambda: count(hub, "tasks") == 0, 120, "every task ends")
             group.stop()
         check(hub, target, source)
         rows = hub.db.all("SELECT state, failures FROM breakers")

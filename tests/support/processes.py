@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30, what: str = "it") -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60, what: str = "it") -> None:
     """Poll until `condition()` is true; fails the test after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
