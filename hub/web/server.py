@@ -78,6 +78,7 @@ class WebServer:
                 access_log=False,
                 lifespan="off",
                 server_header=False,
+                http="h11",  # with httptools a request's head may grow without end
                 forwarded_allow_ips=list(hub.settings.trusted_proxies),
                 ws="none",
                 timeout_graceful_shutdown=_DRAIN_SECONDS,

@@ -99,6 +99,7 @@ def test_moodles_own_body_is_taken_with_the_token_in_it_and_without_keeping_the_
     problem(client.post("/api/v1/events", json=body | {"token": "hub_wrong"}), 401)
     problem(client.post("/api/v1/events", json={"name": "e", "data": {}, "token": secret}), 401)
     problem(client.post("/api/v1/events", json=[body]), 401)
+    problem(client.post("/api/v1/events", content=b"{", headers={"Content-Type": "application/json"}), 401)
     with_both = api.client("ingest").post("/api/v1/events", json=body | {"userid": 6, "token": "anything"})
     assert "anything" not in api.hub.views.task(with_both.json()["tasks"][0])["event_data"]
 

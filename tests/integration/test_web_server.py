@@ -93,6 +93,20 @@ def test_a_sender_that_goes_away_leaves_nothing(api: Api) -> None:
     assert count(api.hub, "events") == 0
 
 
+def test_a_head_without_end_is_refused(api: Api) -> None:
+    """Anybody may connect; nobody may fill the memory."""
+    with connect(api) as endless:
+        endless.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: ")
+        try:
+            for _ in range(1000):
+                endless.sendall(b"x" * 4096)
+            got = endless.recv(100)
+        except OSError:
+            got = b""
+        assert got == b"" or b" 400 " in got.split(b"\r\n")[0]
+    assert api.client(None).get("/healthz").status_code == 200
+
+
 def test_a_body_far_too_long_is_refused_before_it_comes(api: Api) -> None:
     token = api.client("ingest").headers["Authorization"]
     with connect(api) as big:

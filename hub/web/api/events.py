@@ -23,6 +23,7 @@ from hub.web.problems import Problem
 
 MOST = 1000  # events of one array
 _AT_ONCE = 200  # requests under way; more would only wait for the same database
+_SMALL = 65536  # bytes that may be read before it is known who sends them
 _ARRAY = 4  # times the limit of one event
 _LINES = 500  # of a stream that become one transaction
 _BATCH_BYTES = 4 * 1024 * 1024
@@ -66,17 +67,18 @@ class _Ingest:
     async def accept(self, request: Request) -> Response:
         with self._counted():
             kind = bodies.media_type(request)
-            secret = bearer(request)
-            stream = kind in bodies.NDJSON
-            if secret is not None or stream or not bodies.is_json(kind):
-                await run_in_threadpool(self._gate.check, secret, "ingest", address(request))
-            key = _header_key(request)
-            if stream:
-                return await self._stream(request, key)
+            secret, sender = bearer(request), address(request)
+            if bodies.is_json(kind) and (secret is None or _is_small(request)):
+                # One thread checks the token and writes: what comes one by one must be cheap.
+                body = await bodies.read(request, self._limit * _ARRAY)
+                return await run_in_threadpool(self._checked, body, request, secret, sender)
+            await run_in_threadpool(self._gate.check, secret, "ingest", sender)
+            if kind in bodies.NDJSON:
+                return await self._stream(request, _header_key(request))
             if not bodies.is_json(kind):
                 raise Problem(415, "must be application/json or application/x-ndjson", field="Content-Type")
             body = await bodies.read(request, self._limit * _ARRAY)
-            return await run_in_threadpool(self._whole, body, key, None if secret else address(request))
+            return await run_in_threadpool(lambda: self._whole(bodies.parse(body), _header_key(request)))
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -89,16 +91,21 @@ class _Ingest:
         finally:
             self._under_way -= 1
 
-    def _whole(self, body: bytes, key: str | None, anonymous: str | None) -> Response:
-        """One object or an array.
+    def _checked(self, body: bytes, request: Request, secret: str | None, sender: str) -> Response:
+        """Check the token, of the header or of Moodle's body, and accept."""
+        if secret is not None:
+            self._gate.check(secret, "ingest", sender)
+            return self._whole(bodies.parse(body), _header_key(request))
+        try:
+            value = bodies.parse(body)
+        except Problem:
+            value = None  # who says neither who they are nor anything sensible is told the former
+        token = value.get("token") if isinstance(value, dict) and "eventname" in value else None
+        self._gate.check(token if isinstance(token, str) else None, "ingest", sender)
+        return self._whole(value, _header_key(request))
 
-        Args:
-            anonymous: the sender's address when the token is still to be found, in the body.
-        """
-        value = bodies.parse(body)
-        if anonymous is not None:
-            token = value.get("token") if isinstance(value, dict) and "eventname" in value else None
-            self._gate.check(token if isinstance(token, str) else None, "ingest", anonymous)
+    def _whole(self, value: JSON, key: str | None) -> Response:
+        """One object or an array."""
         if not isinstance(value, list):
             return JSONResponse(_shown(self._observer.handle_event(self._event(value, key))), 202)
         if len(value) > MOST:
@@ -198,6 +205,11 @@ def _pieces(file: IO[bytes]) -> Iterator[bytes]:
     with file:
         while piece := file.read(65536):
             yield piece
+
+
+def _is_small(request: Request) -> bool:
+    length = request.headers.get("content-length", "")
+    return length.isdigit() and int(length) <= _SMALL
 
 
 def _header_key(request: Request) -> str | None:
