@@ -42,14 +42,16 @@ class Activity:
             return _RANGE, params, 1
         return _PICKED, params | {"ids": list(range(low, high + 1, step))}, step
 
-    def minutes(self, count: int = 60, *, now: datetime | None = None) -> list[Row]:
+    def minutes(self, count: int = 60, *, service: str | None = None, now: datetime | None = None) -> list[Row]:
         """`at ok failed p50 p95` of each of the last minutes, oldest first; milliseconds, None where nothing was."""
         now = now or datetime.now(UTC)
         first = now.replace(second=0, microsecond=0) - timedelta(minutes=count - 1)
         where, params, step = self._range(first)
         rows = self._db.all(
-            "SELECT date_trunc('minute', created_at) AS at, " + _TIMES + _FROM.format(where) + "GROUP BY 1", params
-        )
+            "SELECT date_trunc('minute', created_at) AS at, " + _TIMES + _FROM.format(where)
+            + "AND (%(service)s::text IS NULL OR service = %(service)s) GROUP BY 1",
+            params | {"service": service},
+        )  # fmt: skip
         found = {row["at"].astimezone(UTC): row for row in rows}
         empty = {"ok": 0, "failed": 0, "p50": None, "p95": None}
         minutes = []

@@ -11,6 +11,11 @@ from hub.errors import ConfigError, ConflictError
 from hub.web.console.pages import COOKIE, Pages
 from hub.web.passwords import hash_password
 
+_DONE = {
+    "view": "may only look from now on", "manage": "may manage from now on", "enable": "may sign in again",
+    "disable": "is locked out", "delete": "is deleted",
+}  # fmt: skip
+
 
 def make_access(pages: Pages) -> APIRouter:
     """`/access`."""
@@ -70,9 +75,11 @@ def make_access(pages: Pages) -> APIRouter:
                 accounts.enable_user(name, what == "enable")
             elif what == "delete":
                 accounts.delete_user(name)
-        except ConflictError as e:
+            else:
+                raise ConfigError("is no change of a user", field="act")
+        except (ConfigError, ConflictError) as e:
             return page(request, problem=str(e), status=409)
-        return pages.go("/access", f"User {name}: {what} done.")
+        return pages.go("/access", f"User {name} {_DONE[what]}.")
 
     @router.post("/access/password")
     def password(request: Request) -> Response:

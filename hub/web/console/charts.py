@@ -1,45 +1,55 @@
-"""Small charts as SVG, made on the server: no script, and a text that says the same."""
+"""Small charts as SVG, made on the server: no script, and a text that says the same.
+
+The drawing stretches with the page and its lines keep their width; what is written stands beside it as text, so that
+it can be read on a phone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from hub.web.console.filters import ms, number
 
-_W, _H, _TOP, _LEFT = 640, 150, 10, 44
+_W, _H, _TOP = 600, 150, 10
 
 
 def outcomes(minutes: Sequence[dict[str, Any]]) -> Markup:
-    """Deliveries of each minute as stacked bars: those that worked, and on top those that failed."""
+    """Attempts of each minute as stacked bars: those that delivered, and on top those that failed."""
     most = max((row["ok"] + row["failed"] for row in minutes), default=0)
     scale = _nice(most)
-    step = (_W - _LEFT) / max(1, len(minutes))
+    step = _W / max(1, len(minutes))
     bars = []
     for i, row in enumerate(minutes):
-        x, width = _LEFT + i * step, max(1.0, step - 1.5)
+        x, width = i * step, max(1.0, step - 1.5)
         ok, failed = (row[k] / scale * (_H - _TOP) for k in ("ok", "failed"))
-        title = f"{row['at']:%H:%M} UTC: {row['ok']} delivered, {row['failed']} failed"
-        parts = [Markup("<title>{}</title>").format(title)]
-        # The whole column answers to the pointer, however low its bar.
-        parts.append(Markup('<rect class="hit" x="{:.1f}" y="0" width="{:.1f}" height="{}"/>').format(x, step, _H))
+        parts = []
         if ok:
             parts.append(_bar("ok", x, _H - ok, width, ok))
         if failed:
             parts.append(_bar("failed", x, _H - ok - failed, width, failed))
-        bars.append(Markup("<g>") + Markup("").join(parts) + Markup("</g>"))
+        text = f"{number(row['ok'])} delivered, {number(row['failed'])} failed"
+        bars.append(_column(row, x, step, text, Markup("").join(parts)))
     total, bad = sum(r["ok"] + r["failed"] for r in minutes), sum(r["failed"] for r in minutes)
-    label = f"Attempts in the last {len(minutes)} minutes: {total}, of which {bad} failed; at most {most} a minute"
-    return _frame(label, scale, lambda v: number(v), minutes, Markup("").join(bars))
+    label = (
+        f"Attempts in the last {len(minutes)} minutes: {number(total)}, of which {number(bad)} failed;"
+        f" at most {number(most)} a minute"
+    )
+    return _frame(label, scale, number, minutes, Markup("").join(bars))
 
 
 def latency(minutes: Sequence[dict[str, Any]]) -> Markup:
     """Median and 95th percentile of each minute as lines; minutes without deliveries are gaps."""
     worst = max((row["p95"] or 0 for row in minutes), default=0)
     scale = _nice(worst)
+    step = _W / max(1, len(minutes))
     lines = [_line(name, [row[name] for row in minutes], scale) for name in ("p95", "p50")]
+    for i, row in enumerate(minutes):
+        if row["p95"] is not None:
+            text = f"median {ms(row['p50'])}, 95 % within {ms(row['p95'])}"
+            lines.append(_column(row, i * step, step, text, Markup("")))
     label = f"Latency in the last {len(minutes)} minutes: the worst 95th percentile of a minute was {ms(worst or None)}"
     return _frame(label, scale, ms, minutes, Markup("").join(lines))
 
@@ -50,11 +60,21 @@ def share(ok: int, failed: int) -> Markup:
     if not total:
         return Markup('<span class="none">no attempts</span>')
     good = ok / total * 100
+    # 100 % is said only when it is true.
+    shown = f"{min(good, 99.9):.1f}" if failed else "100"
     return Markup(
-        '<svg class="share" viewBox="0 0 100 8" preserveAspectRatio="none" role="img" aria-label="{:.1f} % delivered">'
+        '<span class="nowrap"><svg class="share" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
         '<rect class="failed" width="100" height="8"/><rect class="ok" width="{:.2f}" height="8"/></svg>'
-        ' <span class="nowrap">{:.1f} %</span>'
-    ).format(good, good, good)
+        " {} %</span>"
+    ).format(good, shown)
+
+
+def _column(row: dict[str, Any], x: float, step: float, text: str, inside: Markup) -> Markup:
+    """A minute. The whole column answers to the pointer, however low its bar."""
+    return Markup(
+        '<g data-at="{}"><title>{:%H:%M} UTC: {}</title><rect class="hit" x="{:.1f}" y="0" width="{:.1f}" height="{}"/>'
+        "{}</g>"
+    ).format(row["at"].isoformat(), row["at"], text, x, step, _H, inside)
 
 
 def _bar(kind: str, x: float, y: float, width: float, height: float) -> Markup:
@@ -64,38 +84,36 @@ def _bar(kind: str, x: float, y: float, width: float, height: float) -> Markup:
 
 
 def _line(kind: str, values: Sequence[float | None], scale: float) -> Markup:
-    step = (_W - _LEFT) / max(1, len(values))
+    """A path; a minute that stands alone is a stroke of no length, which round ends make a dot."""
+    step = _W / max(1, len(values))
     path, pen = [], "M"
-    dots = []
     for i, value in enumerate(values):
         if value is None:
             pen = "M"
             continue
-        x, y = _LEFT + (i + 0.5) * step, _H - value / scale * (_H - _TOP)
-        alone = (i == 0 or values[i - 1] is None) and (i + 1 == len(values) or values[i + 1] is None)
-        if alone:
-            dots.append(Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="2.5"/>').format(kind, x, y))
-        path.append(f"{pen}{x:.1f} {y:.1f}")
+        x, y = (i + 0.5) * step, _H - value / scale * (_H - _TOP)
+        path.append(f"{pen}{x:.1f} {y:.1f}" + ("h0" if pen == "M" else ""))
         pen = "L"
-    return Markup('<path class="line {}" d="{}"/>').format(kind, "".join(path)) + Markup("").join(dots)
+    return Markup('<path class="line {}" d="{}"/>').format(kind, "".join(path))
 
 
-def _frame(label: str, scale: float, unit: Any, minutes: Sequence[dict[str, Any]], inside: Markup) -> Markup:
+def _frame(
+    label: str, scale: float, unit: Callable[[float], str], minutes: Sequence[dict[str, Any]], inside: Markup
+) -> Markup:
     grid = Markup("").join(
-        Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/><text x="{}" y="{:.1f}">{}</text>').format(
-            _LEFT, _W, y, y, _LEFT - 6, y + 4, unit(scale * part)
-        )
-        for part, y in ((0.5, _H - (_H - _TOP) / 2), (1.0, float(_TOP)))
+        Markup('<path class="grid" d="M0 {:.1f}H{}"/>').format(y, _W) for y in (_TOP, (_H + _TOP) / 2, _H - 0.5)
     )
-    times = Markup("")
-    if minutes:
-        times = Markup(
-            '<text class="from" x="{}" y="{}">{:%H:%M}</text><text x="{}" y="{}">{:%H:%M} UTC</text>'
-        ).format(_LEFT, _H + 16, minutes[0]["at"], _W, _H + 16, minutes[-1]["at"])
+    ends = Markup("").join(
+        Markup('<time class="{}" datetime="{}" data-clock>{:%H:%M} UTC</time>').format(
+            side, row["at"].isoformat(), row["at"]
+        )
+        for side, row in (("from", minutes[0]), ("to", minutes[-1]))
+        if minutes
+    )
     return Markup(
-        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}<line class="axis" x1="{}" x2="{}" y1="{}"'
-        ' y2="{}"/>{}{}</svg>'
-    ).format(_W, _H + 22, label, grid, _LEFT, _W, _H, _H, inside, times)
+        '<div class="chart"><svg viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">{}{}</svg>'
+        '<span class="most" aria-hidden="true">{}</span><span class="half" aria-hidden="true">{}</span>{}</div>'
+    ).format(_W, _H, label, grid, inside, unit(scale), unit(scale / 2), ends)
 
 
 def _nice(most: float) -> float:

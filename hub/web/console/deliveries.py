@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from hub.web.console.filters import moment
 from hub.web.console.pages import Pages, link
 
 _PAGE = 50
@@ -20,21 +19,22 @@ def make_deliveries(pages: Pages) -> APIRouter:
     @router.get("/deliveries")
     def list_(
         request: Request, service: str = "", direction: str = "", result: str = "", status: str = "", event: str = "",
-        since: str = "", before: str = "",
+        since: str = "", until: str = "", before: str = "",
     ) -> Response:  # fmt: skip
         filters = {"service": service, "direction": direction, "result": result, "status": status, "event": event,
-                   "since": since}  # fmt: skip
+                   "since": since, "until": until}  # fmt: skip
         rows = hub.views.list_deliveries(
             service=service or None, direction=direction if direction in ("inbound", "outbound") else None,
             failed={"failed": True, "ok": False}.get(result), status=int(status) if status.isdigit() else None,
-            event=(event if event.endswith("*") else f"{event}*") if event else None, since=_time(since),
-            before=int(before) if before.isdigit() else None, limit=_PAGE + 1,
+            event=(event if event.endswith("*") else f"{event}*") if event else None, since=moment(since),
+            until=moment(until), before=int(before) if before.isdigit() else None, limit=_PAGE + 1,
         )  # fmt: skip
         more = link("/deliveries", **filters, before=rows[_PAGE - 1]["id"]) if len(rows) > _PAGE else ""
         services = [s.name for s in hub.registry.services()]
         return pages.render(
-            request, "deliveries.html", rows=rows[:_PAGE], more=more, filters=filters, services=services
-        )
+            request, "deliveries.html", rows=rows[:_PAGE], more=more, filters=filters, services=services,
+            names=hub.views.event_names(limit=200),
+        )  # fmt: skip
 
     @router.get("/deliveries/{id_}")
     def show(request: Request, id_: int) -> Response:
@@ -43,10 +43,3 @@ def make_deliveries(pages: Pages) -> APIRouter:
         return pages.render(request, "delivery.html", row=row, attempts=attempts)
 
     return router
-
-
-def _time(text: str) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text).astimezone() if text else None
-    except ValueError:
-        return None

@@ -12,10 +12,12 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from hub.codec import loads
 from hub.errors import NotFoundError
-from hub.web.console.filters import segment
+from hub.web.console.filters import moment, number, of, segment
 from hub.web.console.pages import Form, Pages, back, link
 
-_PAGE = 50
+_PAGE, _BATCH = 50, 200
+_COUNTED = 20_000  # a dry run counts up to here
+_FILTERS = ("service", "event", "reason", "since", "until")
 
 
 def make_dlq(pages: Pages) -> APIRouter:
@@ -25,9 +27,10 @@ def make_dlq(pages: Pages) -> APIRouter:
 
     @router.get("/dead-letters")
     def list_(
-        request: Request, service: str = "", event: str = "", reason: str = "", since: str = "", before: str = ""
-    ) -> Response:
-        filters = {"service": service, "event": event, "reason": reason, "since": since}
+        request: Request, service: str = "", event: str = "", reason: str = "", since: str = "", until: str = "",
+        before: str = "",
+    ) -> Response:  # fmt: skip
+        filters = {"service": service, "event": event, "reason": reason, "since": since, "until": until}
         rows = hub.views.list_dead_letters(
             **_wanted(filters), before=int(before) if before.isdigit() else None, limit=_PAGE + 1
         )
@@ -35,20 +38,43 @@ def make_dlq(pages: Pages) -> APIRouter:
         return pages.render(
             request, "dlq.html", rows=rows[:_PAGE], more=more, filters=filters, total=hub.views.dead_letter_count(),
             services=[s.name for s in hub.registry.services()], export=link("/dead-letters/export", **filters),
+            names=hub.views.event_names(limit=200), filtered=any(filters.values()),
+            count=link("/dead-letters/count", **filters),
         )  # fmt: skip
 
+    def matching(filters: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
+        """All that the filters let through, by the page, newest first."""
+        before = None
+        while rows := hub.views.list_dead_letters(**_wanted(filters), before=before, limit=_BATCH):
+            before = rows[-1]["id"]
+            yield rows
+
     @router.get("/dead-letters/count")
-    def count(request: Request, service: str = "", since: str = "") -> Response:
-        return JSONResponse({"count": hub.dead_letters.count(service=service or None, since=_time(since))})
+    def count(
+        request: Request, service: str = "", event: str = "", reason: str = "", since: str = "", until: str = ""
+    ) -> Response:
+        """The dry run of a replay or deletion of all that match."""
+        filters = {"service": service, "event": event, "reason": reason, "since": since, "until": until}
+        total = orphans = 0
+        for rows in matching(filters):
+            total += len(rows)
+            orphans += sum(row["orphan"] for row in rows)
+            if total >= _COUNTED:
+                break
+        more = " or more" if total >= _COUNTED else ""
+        text = f"These are {of(total, 'dead letter')}{more}."
+        if orphans:
+            text += f" The rule or service of {number(orphans)} is gone: they cannot be replayed."
+        return JSONResponse({"count": total, "orphans": orphans, "text": text})
 
     @router.get("/dead-letters/export")
-    def export(request: Request, service: str = "", event: str = "", reason: str = "", since: str = "") -> Response:
-        wanted = _wanted({"service": service, "event": event, "reason": reason, "since": since})
+    def export(
+        request: Request, service: str = "", event: str = "", reason: str = "", since: str = "", until: str = ""
+    ) -> Response:
+        filters = {"service": service, "event": event, "reason": reason, "since": since, "until": until}
 
         def lines() -> Iterator[str]:
-            before = None
-            while rows := hub.views.list_dead_letters(**wanted, before=before, limit=200):
-                before = rows[-1]["id"]
+            for rows in matching(filters):
                 for brief in rows:
                     try:
                         row = hub.views.dead_letter(brief["id"])
@@ -64,34 +90,28 @@ def make_dlq(pages: Pages) -> APIRouter:
     def act(request: Request) -> Response:
         form: Form = request.state.form
         to = back(request, "/dead-letters")
-        ids = [int(v) for v in form.all("id") if v.isdigit()]
         what = form.get("act")
-        if what == "replay-all":
-            return pages.go(to, _replay_all(form))
-        if not ids:
+        if what in ("replay-all", "delete-all"):
+            # All are named first: what dies while this runs is not touched.
+            found = [row["id"] for rows in matching({name: form.get(name) for name in _FILTERS}) for row in rows]
+        else:
+            found = [int(v) for v in form.all("id") if v.isdigit()]
+        if not found:
             return pages.go(to, "Choose some dead letters first.", bad=True)
-        if what == "delete":
-            gone = hub.dead_letters.delete(ids, who=f"console:{request.state.session.name}")
-            return pages.go(to, f"{gone} dead letter(s) deleted.")
-        done = hub.dead_letters.replay(ids, limit=len(ids))
-        stay = len(set(ids)) - len(done.tasks)
-        text = f"{len(done.tasks)} dead letter(s) replayed." + (
-            f" {stay} stay: their rule or service is gone." if stay else ""
-        )
-        only = to.startswith("/dead-letters/") and len(done.tasks) == 1
-        return pages.go(f"/tasks/{done.tasks[0]}" if only else to, text, bad=bool(stay))
-
-    def _replay_all(form: Form) -> str:
-        total, orphans = 0, 0
-        while True:
-            done = hub.dead_letters.replay(service=form.get("service") or None, since=_time(form.get("since")))
-            total += len(done.tasks)
-            if not done.tasks:
-                orphans = done.orphans
-                break
-        return f"{total} dead letter(s) replayed." + (
-            f" {orphans} stay: their rule or service is gone." if orphans else ""
-        )
+        if what in ("delete", "delete-all"):
+            who = f"console:{request.state.session.name}"
+            gone = sum(hub.dead_letters.delete(ids, who=who) for ids in _batches(found))
+            return pages.go(to, f"{of(gone, 'dead letter')} deleted.")
+        tasks: list[int] = []
+        for ids in _batches(found):
+            there = sorted(set(ids) - set(hub.views.missing_dead_letters(ids)))  # without what somebody took meanwhile
+            tasks += hub.dead_letters.replay(there, limit=len(there)).tasks if there else ()
+        stay = len(found) - len(hub.views.missing_dead_letters(found))
+        text = f"{of(len(tasks), 'dead letter')} replayed."
+        if stay:
+            text += f" {number(stay)} stayed: the rule or service is gone."
+        only = to.startswith("/dead-letters/") and len(tasks) == 1
+        return pages.go(f"/tasks/{tasks[0]}" if only else to, text, bad=bool(stay))
 
     @router.get("/dead-letters/{id_}")
     def show(request: Request, id_: int) -> Response:
@@ -108,17 +128,13 @@ def _wanted(filters: dict[str, str]) -> dict[str, Any]:
     return {
         "service": filters["service"] or None,
         "event": (event if event.endswith("*") else f"{event}*") if event else None,
-        "reason": filters["reason"] or None, "since": _time(filters["since"]),
+        "reason": filters["reason"] or None, "since": moment(filters["since"]), "until": moment(filters["until"]),
     }  # fmt: skip
 
 
-def _time(text: str) -> datetime | None:
-    """A time from a date field; what is none is none."""
-    try:
-        at = datetime.fromisoformat(text) if text else None
-    except ValueError:
-        return None
-    return at.astimezone() if at else None
+def _batches(ids: list[int]) -> Iterator[list[int]]:
+    for start in range(0, len(ids), _BATCH):
+        yield ids[start : start + _BATCH]
 
 
 def _iso(value: object) -> str:

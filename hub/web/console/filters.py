@@ -25,6 +25,25 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
 
+def plain(value: float | str | None) -> str:
+    """A number as short as it can be: 5, 0.5."""
+    return "" if value is None else f"{value:g}" if isinstance(value, int | float) else value
+
+
+def of(count: int, word: str, words: str = "") -> str:
+    """1 rule, 2 rules."""
+    return f"{number(count)} {word if count == 1 else words or word + 's'}"
+
+
+def moment(text: str) -> datetime | None:
+    """A time from a form or an address, in UTC unless it says its zone; what is none is none."""
+    try:
+        at = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+    return at.replace(tzinfo=UTC) if at and at.tzinfo is None else at
+
+
 def ms(value: float | None) -> str:
     """Milliseconds with their unit."""
     if value is None:
@@ -71,5 +90,6 @@ def segment(value: object) -> str:
 
 
 ALL: dict[str, Callable[..., Any]] = {
-    "when": when, "number": number, "ms": ms, "pretty": pretty, "cut": cut, "state": state, "segment": segment,
+    "when": when, "number": number, "plain": plain, "of": of, "moment": moment, "ms": ms,
+    "pretty": pretty, "cut": cut, "state": state, "segment": segment,
 }  # fmt: skip

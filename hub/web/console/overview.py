@@ -38,6 +38,7 @@ def make_overview(pages: Pages) -> APIRouter:
             ok=ok, failed=failed, runs=hub.views.list_runs(limit=6),
             open_circuits=[row for row in stats["breakers"] if row["state"] != "closed"],
             alive={row["component"]: row for row in stats["heartbeats"]}, rules=len(hub.registry.rules()),
+            begun=bool(hub.views.list_deliveries(limit=1)),
         )  # fmt: skip
 
     return router

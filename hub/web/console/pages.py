@@ -29,6 +29,7 @@ log = structlog.get_logger("hub.console")
 COOKIE = "hub_session"
 _FLASH = "hub_flash"
 _OWN = ("/logout", "/rules/preview", "/access/password")  # what the role `view` may send too
+_ONLY_LOOKS = "Your role may look, and change nothing."
 _FORM_LIMIT = 2 * 1024 * 1024
 _CSP = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self';"
@@ -107,11 +108,10 @@ class Pages:
             response.set_cookie(_FLASH, packed, max_age=60, httponly=True, samesite="lax", secure=self._secure)
         return response
 
-    def sign_in(self, response: Response, secret: str) -> Response:
+    def sign_in(self, request: Request, response: Response, secret: str) -> Response:
         """Give the browser its session."""
-        response.set_cookie(
-            COOKIE, secret, max_age=12 * 3600, httponly=True, samesite="lax", secure=self._secure, path="/"
-        )
+        secure = self._secure or request.url.scheme == "https"
+        response.set_cookie(COOKIE, secret, max_age=12 * 3600, httponly=True, samesite="lax", secure=secure, path="/")
         return response
 
     def sign_out(self, response: Response) -> Response:
@@ -123,6 +123,11 @@ class Pages:
         """Who is signed in."""
         secret = request.cookies.get(COOKIE)
         return self.hub.accounts.session(secret) if secret else None
+
+    def needs_manage(self, request: Request) -> None:
+        """For pages that are only there to change something."""
+        if request.state.session.role != "manage":
+            raise Problem(403, _ONLY_LOOKS)
 
     def refusal(self, request: Request, status: int, text: str) -> Response:
         """A page that says why not."""
@@ -224,7 +229,7 @@ def _guarded(pages: Pages) -> type[APIRoute]:
                                 403, "This form is not of a page of yours, or is of an old session. Reload the page."
                             )
                         if session.role != "manage" and not request.url.path.startswith(_OWN):
-                            raise Problem(403, "Your role may look, and change nothing.")
+                            raise Problem(403, _ONLY_LOOKS)
                     return _finish(await handle(request))
                 except (HubError, Problem) as e:
                     return _finish(await run_in_threadpool(pages.of_error, request, e))

@@ -7,6 +7,7 @@ from fastapi.responses import Response
 
 from hub.codec import loads
 from hub.errors import NotFoundError
+from hub.web.console.filters import of
 from hub.web.console.pages import Form, Pages, back, link
 
 _PAGE = 50
@@ -23,11 +24,13 @@ def make_queue(pages: Pages) -> APIRouter:
         request: Request, state: str = "", service: str = "", event: str = "", failed: str = "", orphan: str = "",
         overdue: str = "", before: str = "",
     ) -> Response:  # fmt: skip
+        if event.isdigit():
+            return pages.go(f"/tasks/{event}")
         filters = {"state": state if state in _STATES else "", "service": service, "event": event, "failed": failed,
                    "orphan": orphan, "overdue": overdue}  # fmt: skip
-        wanted = f"*{event}*" if event and "*" not in event else event
         rows = hub.views.list_tasks(
-            state=filters["state"] or None, service=service or None, event=_name(wanted, event), failed=bool(failed),
+            state=filters["state"] or None, service=service or None, failed=bool(failed),
+            event=(event if event.endswith("*") else f"{event}*") if event else None,
             orphan=bool(orphan), overdue=bool(overdue), before=int(before) if before.isdigit() else None,
             limit=_PAGE + 1,
         )  # fmt: skip
@@ -35,6 +38,7 @@ def make_queue(pages: Pages) -> APIRouter:
         return pages.render(
             request, "queue.html", rows=rows[:_PAGE], more=more, filters=filters, stats=hub.views.stats(),
             services=[s.name for s in hub.registry.services()], orphans=len(hub.admin.orphans(1)), states=_STATES,
+            names=hub.views.event_names(limit=200), filtered=any(filters.values()),
         )  # fmt: skip
 
     @router.post("/queue/act")
@@ -52,7 +56,7 @@ def make_queue(pages: Pages) -> APIRouter:
                 gone += len(cancelled)
                 if not cancelled:
                     break
-            return pages.go(to, f"{gone} orphan(s) purged.")
+            return pages.go(to, f"{of(gone, 'orphan')} purged.")
         if not ids:
             return pages.go(to, "Choose some tasks first.", bad=True)
         if what == "delete":
@@ -60,11 +64,11 @@ def make_queue(pages: Pages) -> APIRouter:
             _count(cancelled)
             left = len(set(ids)) - len(cancelled)
             return pages.go(
-                to, f"{len(cancelled)} task(s) deleted." + (f" {left} run at this moment and stay." if left else "")
+                to, f"{of(len(cancelled), 'task')} deleted." + (f" {left} run at this moment and stay." if left else "")
             )
         done = hub.admin.retry(ids, restart=what == "restart")
         how = "attempts start from 0" if what == "restart" else "attempts go on where they were"
-        return pages.go(to, f"{len(done)} task(s) are due now; {how}.")
+        return pages.go(to, f"{of(len(done), 'task')} due now; {how}.")
 
     def _count(cancelled: list[tuple[int, str]]) -> None:
         for _, service in cancelled:
@@ -84,8 +88,3 @@ def make_queue(pages: Pages) -> APIRouter:
         return pages.render(request, "task.html", id=id_, task=task, ended=ended, attempts=attempts)
 
     return router
-
-
-def _name(wanted: str, typed: str) -> str | None:
-    """The store matches a whole name or a beginning; what people type is taken as a beginning."""
-    return (typed if typed.endswith("*") else f"{typed}*") if wanted else None

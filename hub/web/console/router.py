@@ -12,6 +12,7 @@ from hub.app import Hub
 from hub.web.console.access import make_access
 from hub.web.console.deliveries import make_deliveries
 from hub.web.console.dlq import make_dlq
+from hub.web.console.events import make_events
 from hub.web.console.login import make_login
 from hub.web.console.overview import make_overview
 from hub.web.console.pages import Pages
@@ -28,7 +29,7 @@ def make_console(hub: Hub) -> APIRouter:
     pages = Pages(hub)
     router = APIRouter(include_in_schema=False)
     for make in (
-        make_login, make_overview, make_services, make_rules, make_queue, make_dlq, make_deliveries,
+        make_login, make_overview, make_services, make_rules, make_events, make_queue, make_dlq, make_deliveries,
         make_schedules, make_access,
     ):  # fmt: skip
         router.include_router(make(pages))

@@ -15,6 +15,7 @@ from hub.definitions import METHODS, RuleSpec, parse_spec
 from hub.errors import ConfigError, ConflictError, DeliveryError, HubError, PayloadError, StaleError
 from hub.models import JSON, Event, Rule
 from hub.store.registry import rule_document
+from hub.store.views import Views
 from hub.web.console.filters import pretty, segment
 from hub.web.console.pages import Form, Pages, back
 
@@ -55,6 +56,7 @@ def make_rules(pages: Pages) -> APIRouter:
 
     @router.get("/rules/new")
     def new(request: Request, event: str = "", service: str = "") -> Response:
+        pages.needs_manage(request)
         return form_page(request, _BLANK | {"event": event, "service": service}, old=None, version=0)
 
     @router.post("/rules/new")
@@ -68,6 +70,7 @@ def make_rules(pages: Pages) -> APIRouter:
 
     @router.get("/rules/{name}/edit")
     def edit(request: Request, name: str) -> Response:
+        pages.needs_manage(request)
         rule = hub.registry.rule(name)
         return form_page(request, rule_document(rule), old=name, version=rule.version)
 
@@ -77,15 +80,21 @@ def make_rules(pages: Pages) -> APIRouter:
         version = int(form.get("version")) if form.get("version").isdigit() else None
         try:
             rule = hub.registry.update_rule(name, _document(form), version)
-        except StaleError as e:
-            return pages.refusal(request, 409, str(e))
+        except StaleError:
+            problem = (
+                "Somebody else changed this rule meanwhile. Below is what you typed; saving once more puts it in place"
+                " of theirs. Cancel to see theirs."
+            )
+            return form_page(
+                request, _typed(form), old=name, version=hub.registry.rule(name).version, problem=problem, status=409
+            )
         except (ConfigError, ConflictError, PayloadError) as e:
             return form_page(request, _typed(form), old=name, version=version or 0, problem=str(e), status=422)
         return pages.go("/rules", f"Rule {rule.name} was saved.")
 
     @router.post("/rules/preview")
     def preview(request: Request) -> Response:
-        return JSONResponse(_preview(pages, request.state.form))
+        return JSONResponse(_preview(hub.views, request.state.form))
 
     @router.post("/rules/{name}/enable")
     def enable(request: Request, name: str) -> Response:
@@ -104,7 +113,12 @@ def make_rules(pages: Pages) -> APIRouter:
 
     @router.get("/rules/{name}")
     def show(request: Request, name: str) -> Response:
-        return pages.go(f"/rules/{segment(name)}/edit")
+        rule = hub.registry.rule(name)
+        if request.state.session.role == "manage":
+            return pages.go(f"/rules/{segment(name)}/edit")
+        document = rule_document(rule)
+        texts = {field: _text(document[field]) for field in ("payload", "conditions")}
+        return pages.render(request, "rule.html", rule=rule, texts=texts, found=_rendered(hub.views, rule))
 
     return router
 
@@ -133,31 +147,42 @@ def _document(form: Form) -> dict[str, Any]:
     return document
 
 
-def _preview(pages: Pages, form: Form) -> dict[str, Any]:
+def _preview(views: Views, form: Form) -> dict[str, Any]:
     """What the rule as it is typed would send for the latest event of its name; saves and sends nothing."""
     name = form.get("event")
-    event, source = _sample(pages, name)
-    found: dict[str, Any] = {"source": source, "sample": pretty(event.data), "body": None, "endpoint": None}
     try:
         document = _document(form) | {"name": "preview", "service": "preview"}
         spec: RuleSpec = parse_spec(RuleSpec, document | {"event": name or "*"})
-        rule = Rule(
-            0, "preview", spec.event, 0, "", spec.endpoint, spec.method, spec.template(), spec.conditions, spec.strict
-        )
+    except ConfigError as e:
+        event, source = sample_event(views, name)
+        return {"source": source, "sample": pretty(event.data), "body": None, "endpoint": None} | _problem(e)
+    return _rendered(
+        views,
+        Rule(0, "preview", name, 0, "", spec.endpoint, spec.method, spec.template(), spec.conditions, spec.strict),
+    )
+
+
+def _rendered(views: Views, rule: Rule) -> dict[str, Any]:
+    event, source = sample_event(views, rule.event)
+    found: dict[str, Any] = {"source": source, "sample": pretty(event.data), "body": None, "endpoint": None}
+    try:
         body, endpoint = matching.render(
             rule, event_name=event.name, event_data=event.data, event_id="preview", task_id=0, now=datetime.now(UTC)
         )
-        found |= {"body": pretty(body), "endpoint": endpoint, "matches": matching.matches(rule, event), "error": None}
-    except (ConfigError, PayloadError, DeliveryError) as e:
-        at = _AT.search(str(e))
-        found |= {"error": str(e), "line": int(at[1]) if at else None, "column": int(at[2]) if at else None}
-        found["field"] = str(e).partition(":")[0]
-    return found
+    except (PayloadError, DeliveryError) as e:
+        return found | _problem(e)
+    fits = not rule.event or matching.matches(rule, event)
+    return found | {"body": pretty(body), "endpoint": endpoint, "matches": fits, "error": None}
 
 
-def _sample(pages: Pages, name: str) -> tuple[Event, str]:
+def _problem(e: HubError) -> dict[str, Any]:
+    at = _AT.search(str(e))
+    return {"error": str(e), "line": int(at[1]) if at else None, "column": int(at[2]) if at else None,
+            "field": str(e).partition(":")[0]}  # fmt: skip
+
+
+def sample_event(views: Views, name: str) -> tuple[Event, str]:
     """The latest real event that the name fits, or an example that says it is one."""
-    views = pages.hub.views
     chosen = name
     if "*" in name or not name:
         rule = Rule(0, "", name or "*", 0, "")
@@ -166,6 +191,9 @@ def _sample(pages: Pages, name: str) -> tuple[Event, str]:
     text = views.sample(chosen)
     if text is not None:
         return Event(chosen, loads(text)), f"the latest real {chosen}"
-    example = {"eventname": name or "\\core\\event\\user_created", "objectid": 5, "userid": 2, "courseid": 0,
-               "relateduserid": None, "other": {"username": "student1"}, "timecreated": 1708258939}  # fmt: skip
-    return Event(name or example["eventname"], example), "an example: no such event has been seen yet"  # type: ignore[arg-type]
+    chosen = name.replace("*", "user_created") if name else "\\core\\event\\user_created"
+    example: dict[str, JSON] = {
+        "eventname": chosen, "objectid": 5, "userid": 2, "courseid": 0, "relateduserid": None,
+        "other": {"username": "student1"}, "timecreated": 1708258939,
+    }  # fmt: skip
+    return Event(chosen, example), "an example: no such event has been seen yet"

@@ -12,7 +12,7 @@ from hub.definitions import ServiceSpec, parse_spec
 from hub.errors import ConfigError, ConflictError, DeliveryError, HubError, StaleError
 from hub.store.registry import service_document
 from hub.web.console import charts
-from hub.web.console.filters import segment
+from hub.web.console.filters import of, segment
 from hub.web.console.pages import Form, Pages, back
 
 _MASK = "***"
@@ -64,6 +64,7 @@ def make_services(pages: Pages) -> APIRouter:
 
     @router.get("/services/new")
     def new(request: Request) -> Response:
+        pages.needs_manage(request)
         return pages.render(request, "service_form.html", **_shown(_BLANK), old=None, version=0, problem="")
 
     @router.post("/services/new")
@@ -82,17 +83,20 @@ def make_services(pages: Pages) -> APIRouter:
         service = hub.registry.service(name)
         document = service_document(service)
         stats = hub.views.stats()
+        minutes = hub.activity.minutes(60, service=name)
         return pages.render(
             request, "service.html", service=service, document=document, circuit=hub.views.breaker(name),
             counts=stats["services"].get(name, {}), rules=[r for r in hub.registry.rules() if r.service == name],
             deliveries=hub.views.list_deliveries(service=name, limit=20),
             lately=hub.activity.services(3600).get(name, {"ok": 0, "failed": 0, "p50": None, "p95": None}),
-            share=charts.share, runs=[r for r in hub.views.list_runs(limit=100) if r["service"] == name][:5],
+            outcomes=charts.outcomes(minutes), latency=charts.latency(minutes),
+            runs=[r for r in hub.views.list_runs(limit=100) if r["service"] == name][:5],
             dead=hub.dead_letters.count(service=name),
         )  # fmt: skip
 
     @router.get("/services/{name}/edit")
     def edit(request: Request, name: str) -> Response:
+        pages.needs_manage(request)
         service = hub.registry.service(name)
         shown = _shown(service_document(service))
         return pages.render(request, "service_form.html", **shown, old=name, version=service.version, problem="")
@@ -102,12 +106,13 @@ def make_services(pages: Pages) -> APIRouter:
         form: Form = request.state.form
         current = hub.registry.service(name)
         document = service_document(current)
+        changes: dict[str, Any] = {}
         try:
             changes = _document(form, document)
             service = hub.registry.update_service(name, changes, _version(form))
         except (ConfigError, ConflictError) as e:
             if not isinstance(e, StaleError):
-                document = document | locals().get("changes", {})
+                document = document | changes
             shown = _shown(document)
             return pages.render(
                 request, "service_form.html", 409 if isinstance(e, ConflictError) else 422, **shown, old=name,
@@ -129,7 +134,7 @@ def make_services(pages: Pages) -> APIRouter:
     def delete(request: Request, name: str) -> Response:
         rules = hub.registry.delete_service(name)
         return pages.go(
-            "/services", f"{name} was deleted, with {rules} rule(s). Tasks that were left are orphans in the queue."
+            "/services", f"{name} was deleted, with {of(rules, 'rule')}. Tasks that were left are orphans in the queue."
         )
 
     @router.post("/services/{name}/reset")
@@ -164,7 +169,7 @@ def _document(form: Form, old: dict[str, Any] | None) -> dict[str, Any]:
     """What the form says, in the shape of the apply file. A secret left as it was shown stays."""
     type_ = form.get("type", "rest")
     document: dict[str, Any] = {"name": form.get("name"), "type": type_, "enabled": "enabled" in form}
-    document["base_url"] = _amqp_url(form) if type_ == "amqp" else form.get("base_url")
+    document["base_url"] = _amqp_url(form, old) if type_ == "amqp" else form.get("base_url")
     for name in _NUMBERS:
         text = form.get(name)
         document[name] = text if text else _BLANK.get(name)
@@ -205,7 +210,7 @@ def _headers(text: str, field: str) -> dict[str, str]:
     return found
 
 
-def _amqp_url(form: Form) -> str:
+def _amqp_url(form: Form, old: dict[str, Any] | None) -> str:
     """The URI, put together from its parts; each is percent-encoded here, so people type what they mean."""
     host, port = form.get("amqp_host") or "localhost", form.get("amqp_port")
     if port and not port.isdigit():
@@ -219,6 +224,8 @@ def _amqp_url(form: Form) -> str:
     vhost = form.get("amqp_vhost")
     path = f"/{quote(vhost, safe='')}" if vhost else ""
     query = {name: form.get(f"amqp_{name}") for name in _AMQP if form.get(f"amqp_{name}")}
+    if old and old["type"] == "amqp":  # what the form has no field for stays
+        query |= {key: value for key, value in parse_qsl(urlsplit(old["base_url"]).query) if key not in _AMQP}
     scheme = "amqps" if "amqp_tls" in form else "amqp"
     return f"{scheme}://{login}{host}{f':{port}' if port else ''}{path}{'?' + urlencode(query) if query else ''}"
 

@@ -4,6 +4,7 @@
 const csrf = () => document.body.dataset.csrf || "";
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const minute = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 
 function showTimes(root) {
@@ -13,13 +14,32 @@ function showTimes(root) {
     if (isNaN(at)) continue;
     const today = at.toDateString() === now.toDateString();
     const text = at.getFullYear() === now.getFullYear() ? (today ? clock : day).format(at) : full.format(at);
-    el.textContent = text;
+    el.textContent = "clock" in el.dataset ? minute.format(at) : text;
     el.title = full.format(at);
   }
+  for (const column of root.querySelectorAll("g[data-at]")) {
+    const title = column.querySelector("title");
+    title.textContent = minute.format(new Date(column.dataset.at)) + title.textContent.slice(title.textContent.indexOf(": "));
+  }
+}
+
+// On a narrow screen a table is a list of cards: its cells have to know their heading.
+function nameCells(root) {
+  for (const table of root.querySelectorAll(".scroll > table")) {
+    const heads = [...table.querySelectorAll("thead th")].map((th) => th.querySelector(".sr, input") ? "" : th.textContent);
+    for (const row of table.tBodies[0].rows) [...row.cells].forEach((cell, i) => { cell.dataset.label = heads[i] ?? ""; });
+    table.classList.add("stack");
+  }
+}
+
+function show(root) {
+  showTimes(root);
+  nameCells(root);
 }
 
 // Parts with data-live are fetched again every few seconds, unless the reader is busy in them or elsewhere.
 const EVERY = 5000;
+let seen = new Date();
 const busy = (el) => {
   const selection = document.getSelection();
   return el.contains(document.activeElement) && document.activeElement !== document.body
@@ -31,14 +51,28 @@ async function refresh() {
   if (!parts.length || document.hidden) return;
   try {
     const answer = await fetch(location.href, { headers: { "X-Requested-With": "refresh" }, redirect: "manual" });
-    if (!answer.ok) return;
+    if (answer.type === "opaqueredirect") return stale("You are no longer signed in.", true);
+    if (!answer.ok) throw new Error(answer.statusText);
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    showTimes(page);
+    show(page);
     for (const part of parts) {
       const fresh = page.getElementById(part.id);
-      if (fresh && !busy(part) && fresh.innerHTML !== part.innerHTML) part.innerHTML = fresh.innerHTML;
+      if (!fresh || busy(part) || fresh.innerHTML === part.innerHTML) continue;
+      const places = [...part.querySelectorAll(".scroll")].map((el) => el.scrollLeft);
+      part.innerHTML = fresh.innerHTML;
+      part.querySelectorAll(".scroll").forEach((el, i) => { el.scrollLeft = places[i] ?? 0; });
     }
-  } catch { /* the hub is away: what is shown stays */ }
+    seen = new Date();
+    document.getElementById("stale").hidden = true;
+  } catch {
+    stale(`The hub does not answer. What you see is of ${clock.format(seen)}.`);
+  }
+}
+function stale(text, out = false) {
+  const note = document.getElementById("stale");
+  note.querySelector("span").textContent = text;
+  note.querySelector("a").hidden = !out;
+  note.hidden = false;
 }
 
 // <... data-switch="type"> decides which <... data-when="type=a b"> are shown.
@@ -114,8 +148,8 @@ document.addEventListener("click", async (event) => {
   if (!button) return;
   if (button.dataset.count && !button.dataset.asked) {
     event.preventDefault();
-    const { count } = await (await fetch(button.dataset.count)).json();
-    if (confirm(`${button.dataset.confirm}\n${count} dead letter(s) would be replayed.`)) {
+    const { text } = await (await fetch(button.dataset.count)).json();
+    if (confirm(`${button.dataset.confirm}\n\n${text}`)) {
       button.dataset.asked = "yes";
       button.click();
     }
@@ -132,13 +166,19 @@ document.addEventListener("change", (event) => {
   if ("submit" in el.dataset) el.form.requestSubmit();
   if ("all" in el.dataset) for (const box of el.closest("table").querySelectorAll("input[name=id]")) box.checked = el.checked;
 });
-// Filter forms leave out what is not set, so that addresses stay short.
-document.addEventListener("submit", (event) => {
-  if (event.target.matches(".filters")) for (const el of event.target.elements) if (el.name && !el.value) el.disabled = true;
+// Filter forms leave out what is not set, so that addresses stay short; times of the reader go out in UTC.
+document.addEventListener("formdata", (event) => {
+  if (!event.target.matches(".filters")) return;
+  for (const [name, value] of [...event.formData]) if (!value) event.formData.delete(name);
+  for (const el of event.target.querySelectorAll("input[data-at]")) if (el.value) event.formData.set(el.name, new Date(el.value).toISOString());
 });
+for (const el of document.querySelectorAll("input[data-at]")) {
+  const at = new Date(el.dataset.at);
+  if (!isNaN(at)) el.value = new Date(at - at.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+}
 
 if (localStorage.theme) document.documentElement.dataset.theme = localStorage.theme;
-showTimes(document);
+show(document);
 document.querySelectorAll("[data-switch]").forEach(follow);
 document.querySelectorAll("[data-preview]").forEach(previewRule);
 document.querySelectorAll("[data-cron]").forEach(previewCron);

@@ -1,0 +1,53 @@
+"""Sending an event by hand: to try a rule, without leaving the browser."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from hub.codec import loads
+from hub.errors import PayloadError
+from hub.observer import parse_event
+from hub.web.console.filters import of, pretty
+from hub.web.console.pages import Form, Pages
+from hub.web.console.rules import sample_event
+
+
+def make_events(pages: Pages) -> APIRouter:
+    """`/events/new`."""
+    router = pages.router()
+    hub = pages.hub
+
+    def page(request: Request, name: str, data: str, *, source: str = "", problem: str = "") -> Response:
+        fitting = [rule for rule in hub.registry.rules() if rule.enabled]
+        return pages.render(
+            request, "event_form.html", 422 if problem else 200, name=name, data=data, source=source, problem=problem,
+            names=hub.views.event_names(limit=200), rules=fitting,
+        )  # fmt: skip
+
+    @router.get("/events/new")
+    def new(request: Request, name: str = "") -> Response:
+        pages.needs_manage(request)
+        if not name:
+            rules = [rule.event for rule in hub.registry.rules() if rule.enabled]
+            name = rules[0] if rules else "\\core\\event\\user_created"
+        event, source = sample_event(hub.views, name)
+        return page(request, event.name, pretty(event.data), source=source)
+
+    @router.post("/events/new")
+    def send(request: Request) -> Response:
+        form: Form = request.state.form
+        name, text = form.get("name"), form.raw("data")
+        try:
+            event = parse_event({"name": name, "data": loads(text)}, limit=hub.settings.event_limit)
+            accepted = hub.observer.handle_event(event)
+        except PayloadError as e:
+            return page(request, name, text, problem=str(e))
+        if accepted.duplicate:
+            return page(request, name, text, problem="The same event came within the last minute, so nothing was sent.")
+        if not accepted.tasks:
+            return pages.go("/events/new", "The event was accepted, and no rule wanted it.", bad=True)
+        to = f"/tasks/{accepted.tasks[0]}" if len(accepted.tasks) == 1 else "/deliveries"
+        return pages.go(to, f"The event was accepted and made {of(len(accepted.tasks), 'task')}.")
+
+    return router
