@@ -19,7 +19,7 @@ _W, _H, _TOP = 600, 150, 10
 def outcomes(minutes: Sequence[dict[str, Any]]) -> Markup:
     """Attempts of each minute as stacked bars: those that delivered, and on top those that failed."""
     most = max((row["ok"] + row["failed"] for row in minutes), default=0)
-    scale = _nice(most)
+    scale = _nice(max(most, 2))
     step = _W / max(1, len(minutes))
     bars = []
     for i, row in enumerate(minutes):
@@ -31,7 +31,8 @@ def outcomes(minutes: Sequence[dict[str, Any]]) -> Markup:
         if failed:
             parts.append(_bar("failed", x, _H - ok - failed, width, failed))
         text = f"{number(row['ok'])} delivered, {number(row['failed'])} failed"
-        bars.append(_column(row, x, step, text, Markup("").join(parts)))
+        if most:
+            bars.append(_column(row, x, step, text, Markup("").join(parts)))
     total, bad = sum(r["ok"] + r["failed"] for r in minutes), sum(r["failed"] for r in minutes)
     label = (
         f"Attempts in the last {len(minutes)} minutes: {number(total)}, of which {number(bad)} failed;"
@@ -45,7 +46,7 @@ def latency(minutes: Sequence[dict[str, Any]]) -> Markup:
     worst = max((row["p95"] or 0 for row in minutes), default=0)
     scale = _nice(worst)
     step = _W / max(1, len(minutes))
-    lines = [_line(name, [row[name] for row in minutes], scale) for name in ("p95", "p50")]
+    lines = [_line(name, [row[name] for row in minutes], scale) for name in ("p95", "p50") if worst]
     for i, row in enumerate(minutes):
         if row["p95"] is not None:
             text = f"median {ms(row['p50'])}, 95 % within {ms(row['p95'])}"
@@ -100,6 +101,8 @@ def _line(kind: str, values: Sequence[float | None], scale: float) -> Markup:
 def _frame(
     label: str, scale: float, unit: Callable[[float], str], minutes: Sequence[dict[str, Any]], inside: Markup
 ) -> Markup:
+    if not inside:
+        return Markup('<p class="empty">Nothing was sent in that time.</p>')
     grid = Markup("").join(
         Markup('<path class="grid" d="M0 {:.1f}H{}"/>').format(y, _W) for y in (_TOP, (_H + _TOP) / 2, _H - 0.5)
     )

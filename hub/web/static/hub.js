@@ -25,7 +25,7 @@ function showTimes(root) {
 
 // On a narrow screen a table is a list of cards: its cells have to know their heading.
 function nameCells(root) {
-  for (const table of root.querySelectorAll(".scroll > table")) {
+  for (const table of root.querySelectorAll(".scroll > table:not(.fits)")) {
     const heads = [...table.querySelectorAll("thead th")].map((th) => th.querySelector(".sr, input") ? "" : th.textContent);
     for (const row of table.tBodies[0].rows) [...row.cells].forEach((cell, i) => { cell.dataset.label = heads[i] ?? ""; });
     table.classList.add("stack");
