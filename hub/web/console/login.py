@@ -11,14 +11,15 @@ from hub.web.gate import address
 from hub.web.limits import Limiter
 from hub.web.passwords import hash_password, verify_password
 
-_FAILURES, _RATE = 10, 1 / 30  # wrong passwords at once, and per second after that, by address and by name
+_RATE = 1 / 30  # wrong passwords a second in the long run,
+_BY_NAME, _BY_ADDRESS = 10, 100  # and at once: many people may share an address
 
 
 def make_login(pages: Pages) -> APIRouter:
     """`/login`, `/logout`, `/login/link/...`."""
     router = pages.open_router()
     accounts = pages.hub.accounts
-    failures = Limiter(_RATE, _FAILURES)
+    by_name, by_address = Limiter(_RATE, _BY_NAME), Limiter(_RATE * 10, _BY_ADDRESS)
 
     @router.get("/login")
     def form(request: Request, next: str = "") -> Response:
@@ -30,15 +31,14 @@ def make_login(pages: Pages) -> APIRouter:
     def sign_in(request: Request) -> Response:
         given = request.state.form
         name, password, wanted = given.get("name"), given.raw("password"), given.get("next")
-        keys = (("address", address(request)), ("name", name.lower()))
-        wait = max([failures.take(key) for key in keys])  # before the slow check, so that many at once gain nothing
+        # Taken before the slow check, so that many at once gain nothing.
+        wait = max(by_name.take(name.lower()), by_address.take(address(request)))
         problem = f"Too many wrong passwords. Try again in {round(wait + 0.5)} seconds." if wait else ""
         status = 429
         if not problem:
             found = accounts.password_hash(name)
             if verify_password(found[1] if found else None, password) and found:
-                for key in keys:
-                    failures.forget(key)
+                by_name.forget(name.lower())
                 _end_old(pages, request)
                 return pages.sign_in(request, pages.go(_local(wanted)), accounts.start_session(found[0].id))
             problem, status = "Name or password is wrong.", 401

@@ -1,0 +1,356 @@
+"""The console in a real browser, on a real hub: what people do in it, what they may not, and that all can use it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from hub.app import Hub, build
+from hub.definitions import RuleSpec, ServiceSpec, parse_spec
+from hub.models import Event
+from hub.running import work
+from hub.settings import Settings
+from hub.web.passwords import hash_password
+from hub.web.server import WebServer
+from tests.servers import HttpTarget, Reply
+from tests.support.databases import Template
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="NO BROWSER: apt-get install chromium, or nothing here is proven"),
+]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--no-first-run"]  # fmt: skip
+expect.set_options(timeout=20_000)  # live parts come every five seconds
+EVENT = "\\core\\event\\user_created"
+HOSTILE = "<script>document.title='pwned'</script><img src=x onerror=alert(1)>"
+PASSWORD = "correct horse battery"
+EVERY_PAGE = ("/", "/services", "/services/new", "/services/kept", "/services/kept/edit", "/services/queue/edit",
+              "/rules",
+              "/rules/new", "/rules/kept/edit", "/queue", "/tasks/{task}", "/dead-letters", "/dead-letters/{letter}",
+              "/deliveries", "/deliveries/{delivery}", "/schedules", "/access")  # fmt: skip
+
+
+@dataclass
+class Site:
+    hub: Hub
+    url: str
+    target: HttpTarget
+    ids: dict[str, int]
+
+    def path(self, template: str) -> str:
+        return self.url + template.format(**self.ids)
+
+
+@pytest.fixture(scope="module")
+def site(database_template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A whole hub in one process, with something on every page."""
+    name, url = database_template.clone()
+    settings = Settings(
+        database_url=url, home=tmp_path_factory.mktemp("home"), listen="127.0.0.1:0", retry_delays="0,0,0,0",
+        secret_keys="MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+    )  # fmt: skip
+    with HttpTarget() as target, build(settings, role="up") as hub, work(hub, threads=2), WebServer(hub) as server:
+        ids = _fill(hub, target)
+        yield Site(hub, server.url, target, ids)
+    database_template.drop(name)
+
+
+def _fill(hub: Hub, target: HttpTarget) -> dict[str, int]:
+    target.on("/dead", Reply(500, {"error": HOSTILE}))
+    for spec in (
+        {"name": "kept", "base_url": target.url, "auth": {"type": "bearer", "token": "canary-token"}, "max_retries": 1,
+         "cb_failure_threshold": 0, "max_attempts": 2},
+        {"name": "queue", "type": "amqp", "base_url": "amqp://me:canary-password@127.0.0.1:1/v?queue_declare=q",
+         "enabled": False},
+    ):  # fmt: skip
+        hub.registry.add_service(parse_spec(ServiceSpec, spec))
+    for rule in ({"name": "kept", "event": "dead", "service": "kept", "endpoint": "/dead"},
+                 {"name": "held", "event": "dead", "service": "queue"}):  # fmt: skip
+        hub.registry.add_rule(parse_spec(RuleSpec, rule))
+    for user, role in (("maria", "manage"), ("vic", "view")):
+        hub.accounts.add_user(user, hash_password(PASSWORD), role)  # type: ignore[arg-type]
+    hub.accounts.add_token("moodle", "ingest")
+    accepted = hub.observer.handle_event(Event("dead", {"text": HOSTILE}))
+    _until(lambda: hub.views.dead_letter_count() == 1)
+    (letter,) = hub.views.list_dead_letters()
+    return {"task": accepted.tasks[0], "letter": letter["id"], "delivery": hub.views.list_deliveries()[0]["id"]}
+
+
+def _until(done: object, seconds: float = 20.0) -> None:
+    import time
+
+    end = time.monotonic() + seconds
+    while not done():  # type: ignore[operator]
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser, site: Site) -> Iterator[Page]:
+    """A fresh browser; whatever its console complains of fails the test."""
+    context = browser.new_context(base_url=site.url)
+    context.set_default_timeout(10_000)
+    complaints: list[str] = []
+    page = context.new_page()
+    page.on("pageerror", lambda e: complaints.append(str(e)))
+    page.on("console", lambda m: complaints.append(m.text) if "Content Security" in m.text else None)
+    page.on("dialog", lambda dialog: dialog.accept())
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def sign_in(page: Page, user: str) -> None:
+    page.goto("/login")
+    page.get_by_label("Name").fill(user)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+
+
+def test_from_nothing_to_a_replayed_dead_letter(page: Page, site: Site) -> None:
+    """The way of a newcomer: service, rule, event, delivery; then the target breaks, and is repaired."""
+    sign_in(page, "maria")
+    page.goto("/services/new")
+    page.get_by_label("Name").fill("crm")
+    page.get_by_label("Address Endpoints").fill(site.target.url)
+    page.get_by_label("Tries an attempt").fill("1")
+    page.get_by_label("Circuit opens after").fill("2")
+    page.get_by_text("More").click()
+    page.get_by_label("Attempts", exact=True).fill("2")
+    page.get_by_role("button", name="Add the service").click()
+    expect(page.get_by_role("status")).to_contain_text("Service crm was added")
+    page.get_by_role("button", name="Test connection").click()
+    expect(page.get_by_role("status")).to_contain_text("Reached")
+
+    page.goto("/rules/new")
+    page.get_by_label("Name", exact=True).fill("users")
+    page.locator("input[name=event]").fill(EVENT)
+    page.locator("select[name=service]").select_option("crm")
+    page.locator("input[name=endpoint]").fill("/users")
+    page.locator("textarea[name=payload]").fill('{"id": {{objectid}')
+    expect(page.locator("[data-error]")).to_contain_text("line 1")
+    page.locator("textarea[name=payload]").fill('{"id": {{objectid}}}')
+    expect(page.locator("[data-body]")).to_contain_text('"id": 5')
+    page.get_by_role("button", name="Add the rule").click()
+
+    site.target.on("/users", 201)
+    site.hub.observer.handle_event(Event(EVENT, {"objectid": 41}))
+    page.goto("/deliveries?service=crm")
+    expect(page.locator("#log tbody tr")).to_have_count(1)  # it comes by itself: the list is live
+    expect(page.locator("#log tbody tr")).to_contain_text("201")
+    assert site.target.seen[-1].json() == {"id": 41}
+
+    site.target.on("/users", 503)
+    site.hub.observer.handle_event(Event(EVENT, {"objectid": 42}))
+    page.goto("/services/crm")
+    expect(page.locator("#state")).to_contain_text("open circuit")
+    expect(page.locator("#state")).to_contain_text(re.compile("1 dead letter"))
+    page.goto("/dead-letters?service=crm")
+    page.locator("#letters").get_by_role("link").first.click()
+    expect(page.get_by_role("heading", name="Last answer")).to_contain_text("503")
+
+    site.target.on("/users", 200)
+    page.goto("/services/crm")
+    page.get_by_role("button", name="Close it now").click()
+    page.goto("/dead-letters?service=crm")
+    page.get_by_label("Choose all").check()
+    page.get_by_role("button", name="Replay chosen").click()
+    expect(page.get_by_role("status")).to_contain_text("1 dead letter replayed")
+    _until(
+        lambda: (
+            site.target.seen[-1].json() == {"id": 42} and site.hub.views.list_deliveries(service="crm")[0]["success"]
+        )
+    )
+    page.goto("/deliveries?service=crm&result=ok")
+    expect(page.locator("#log tbody tr")).to_have_count(2)
+
+
+def test_the_schedule_is_changed_with_its_next_runs_in_sight(page: Page, site: Site) -> None:
+    sign_in(page, "maria")
+    page.goto("/schedules")
+    card = page.locator("article", has_text="consume_responses_task")
+    field = card.get_by_label("Cron expression")
+    field.fill("61 * * * *")
+    expect(card.locator("[data-error]")).to_contain_text("minute")
+    card.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert")).to_contain_text("minute")
+    field = page.locator("article", has_text="consume_responses_task").get_by_label("Cron expression")
+    field.fill("*/7 * * * *")
+    expect(card.locator("[data-runs] li")).to_have_count(5)
+    card.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("status")).to_contain_text("*/7")
+    assert site.hub.schedule.show("consume_responses_task").cron == "*/7 * * * *"
+    card.get_by_role("button", name="Reset to").click()
+    assert site.hub.schedule.show("consume_responses_task").cron == "* * * * *"
+
+
+def test_who_may_only_view_changes_nothing_and_sees_no_secret(page: Page, site: Site) -> None:
+    sign_in(page, "vic")
+    for template in EVERY_PAGE:
+        page.goto(site.path(template))
+        html = page.content()
+        assert "canary" not in html, template
+        own = page.locator("main form[method=post]").evaluate_all(
+            "forms => forms.map(f => f.getAttribute('action') || '')"
+        )
+        assert set(own) <= {"/access/password"} or template.endswith(("/new", "/edit")), (template, own)
+    cookies = {c["name"]: c["value"] for c in page.context.cookies()}
+    csrf = page.locator("body").get_attribute("data-csrf") or ""
+    with httpx.Client(base_url=site.url, cookies=cookies) as client:
+        for path, data in (
+            ("/services/kept/disable", {}), ("/services/new", {"name": "x", "base_url": "http://x"}),
+            ("/rules/kept/delete", {}), ("/queue/act", {"act": "purge"}), ("/dead-letters/act", {"act": "replay-all"}),
+            ("/schedules/housekeeping_task/disable", {}), ("/access/tokens", {"name": "x", "scope": "manage"}),
+            ("/access/users/change", {"name": "vic", "act": "manage"}),
+        ):  # fmt: skip
+            assert client.post(path, data={**data, "csrf": csrf}).status_code == 403, path
+    assert site.hub.registry.service("kept").enabled and site.hub.accounts.user("vic").role == "view"
+
+
+def test_forms_need_the_token_of_their_page(page: Page, site: Site) -> None:
+    """A form on another site cannot act for who is signed in here."""
+    sign_in(page, "maria")
+    cookies = {c["name"]: c["value"] for c in page.context.cookies()}
+    (session,) = [c for c in page.context.cookies() if c["name"] == "hub_session"]
+    assert session["httpOnly"] and session["sameSite"] == "Lax"
+    with httpx.Client(base_url=site.url, cookies=cookies) as client:
+        for csrf in ("", "wrong"):
+            assert client.post("/services/kept/disable", data={"csrf": csrf}).status_code == 403
+        evil = {"Sec-Fetch-Site": "cross-site"}
+        assert client.post("/login", data={"name": "maria", "password": PASSWORD}, headers=evil).status_code == 403
+    assert site.hub.registry.service("kept").enabled
+
+
+def test_a_session_is_new_after_sign_in_and_over_after_sign_out(page: Page, site: Site) -> None:
+    """Fixation: a cookie that was there before is worth nothing afterwards, also not the one of before."""
+    page.context.add_cookies([{"name": "hub_session", "value": "planted", "url": site.url}])
+    sign_in(page, "maria")
+    (first,) = [c["value"] for c in page.context.cookies() if c["name"] == "hub_session"]
+    assert first != "planted"
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    with httpx.Client(base_url=site.url, cookies={"hub_session": first}) as client:
+        answer = client.get("/services?x=1")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login?next=%2Fservices%3Fx%3D1")
+
+
+def test_after_sign_in_only_own_pages_are_opened(site: Site) -> None:
+    with httpx.Client(base_url=site.url) as client:
+        for there, where in (("/queue?state=held", "/queue?state=held"), ("//evil.example", "/"),
+                             ("https://evil.example", "/"),
+                             ("/\\evil.example", "/")):  # fmt: skip
+            answer = client.post("/login", data={"name": "maria", "password": PASSWORD, "next": there})
+            assert (answer.status_code, answer.headers["location"]) == (303, where)
+
+
+def test_guessing_passwords_is_slowed_down(site: Site) -> None:
+    with httpx.Client(base_url=site.url) as client:
+        site.hub.accounts.add_user("guessed", hash_password(PASSWORD), "view")
+        tries = [
+            client.post("/login", data={"name": "guessed", "password": f"wrong {i}"}).status_code for i in range(12)
+        ]
+        assert tries[:10] == [401] * 10 and tries[11] == 429
+        answer = client.post("/login", data={"name": "guessed", "password": PASSWORD})
+        assert answer.status_code == 429 and int(answer.headers["retry-after"]) > 0
+
+
+def test_the_link_makes_one_administrator(page: Page, site: Site) -> None:
+    link = f"/login/link/{site.hub.accounts.add_link()}"
+    page.goto(link)
+    page.get_by_label("Name").fill("ada")
+    page.get_by_label("Password", exact=False).first.fill("short")
+    page.get_by_label("Password again").fill("short")
+    page.evaluate("document.querySelectorAll('input').forEach(i => i.removeAttribute('minlength'))")
+    page.get_by_role("button").click()
+    expect(page.get_by_role("alert")).to_contain_text("at least 10 characters")
+    page.get_by_label("Password", exact=False).first.fill(PASSWORD)
+    page.get_by_label("Password again").fill(PASSWORD)
+    page.get_by_role("button").click()
+    expect(page.get_by_role("status")).to_contain_text("Welcome, ada")
+    assert site.hub.accounts.user("ada").role == "manage"
+    assert httpx.get(site.url + link).status_code == 404
+
+
+def test_what_came_from_outside_is_text_and_never_markup(page: Page, site: Site) -> None:
+    sign_in(page, "maria")
+    for template in EVERY_PAGE:
+        page.goto(site.path(template))
+        assert page.title() != "pwned" and page.locator("img[src=x]").count() == 0
+    page.goto(site.path("/dead-letters/{letter}"))
+    expect(page.locator("pre").first).to_contain_text("<script>")
+
+
+def test_nothing_but_own_files_may_run(site: Site) -> None:
+    with httpx.Client(base_url=site.url) as client:
+        answer = client.get("/login")
+        policy = answer.headers["content-security-policy"]
+        assert "unsafe" not in policy and "default-src 'none'" in policy and "script-src 'self'" in policy
+        assert not re.search(r"<(script|style)[^>]*>[^<]", answer.text) and " style=" not in answer.text
+        assert (
+            client.get("/static/hub.css").status_code == 200 and client.get("/static/../server.py").status_code == 404
+        )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_on_any_page(browser: Browser, site: Site, scheme: str) -> None:
+    """Labels, contrast, roles, focus: in both themes."""
+    context = browser.new_context(base_url=site.url, color_scheme=scheme)  # type: ignore[arg-type]
+    page = context.new_page()
+    axe = Axe()
+    found: list[str] = []
+    page.goto("/login")
+    for template in ("/login", *EVERY_PAGE):
+        if template == "/":
+            sign_in(page, "maria")
+        page.goto(site.path(template))
+        for violation in axe.run(page).response["violations"]:
+            if violation["impact"] in ("serious", "critical"):
+                where = [node["target"] for node in violation["nodes"]][:3]
+                found.append(f"{template}: {violation['id']} {where}")
+    context.close()
+    assert found == []
+
+
+def test_the_pages_hold_on_a_phone(browser: Browser, site: Site) -> None:
+    """Nothing but tables may be wider than the screen, and those scroll by themselves."""
+    context = browser.new_context(base_url=site.url, viewport={"width": 380, "height": 780})
+    page = context.new_page()
+    sign_in(page, "maria")
+    for template in EVERY_PAGE:
+        page.goto(site.path(template))
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), template
+    context.close()
+
+
+def test_live_parts_leave_the_reader_s_choice_alone(page: Page, site: Site) -> None:
+    """A refresh must not take away the boxes that somebody has ticked."""
+    sign_in(page, "maria")
+    page.goto("/queue?state=held")
+    box = page.locator("#tasks input[name=id]").first
+    box.check()
+    page.evaluate("refresh()")
+    page.wait_for_load_state("networkidle")
+    expect(box).to_be_checked()
+
+
+def test_the_chromium_that_is_used_is_a_real_one() -> None:
+    assert CHROMIUM and Path(CHROMIUM).exists()
