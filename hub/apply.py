@@ -1,7 +1,8 @@
 """One file says what there should be: services, rules and schedules. Read, compare, write; and back to a file.
 
 `${NAME}` stands for a variable of the environment. It is put in after the YAML was parsed, so no value can
-break the file. The whole file is checked before anything is written; applying it again changes nothing.
+break the file; `$${NAME}` stands for itself. The whole file is checked before anything is written, and written
+in one transaction; applying it again changes nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from hub.models import Service
 from hub.schedule import Schedule, parse_cron
 from hub.store.registry import Registry, check_rule, check_service, rule_document, service_document
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_VARIABLE = re.compile(r"(\$?)\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_SECRET = re.compile("\ue000(\\w+)\ue001")
 _PARTS = ("services", "rules", "schedules")
 _MASK = "***"
 _MOST_NODES = 200_000
@@ -85,13 +87,13 @@ def parse(text: str, variable: Callable[[str], str | None]) -> dict[str, Any]:
     Raises:
         ConfigError: not YAML, a variable that is not set, or an unknown part.
     """
-    marks: dict[str, str] = {}
+    marks: dict[str, tuple[str, bool]] = {}
 
     def mark(match: re.Match[str]) -> str:
-        key = f"HUBVAR{len(marks)}X{match[1]}X"
+        key = f"HUBVAR{len(marks)}X{match[2]}X"
         while key in text:
             key += "X"
-        marks[key] = match[1]
+        marks[key] = match[2], bool(match[1])
         return key
 
     marked = _VARIABLE.sub(mark, text)
@@ -115,9 +117,12 @@ def parse(text: str, variable: Callable[[str], str | None]) -> dict[str, Any]:
     missing: list[str] = []
 
     def value_of(match: re.Match[str]) -> str:
-        value = variable(marks[match[0]])
+        name, literal = marks[match[0]]
+        if literal:
+            return f"${{{name}}}"
+        value = variable(name)
         if value is None:
-            missing.append(marks[match[0]])
+            missing.append(name)
         return value or ""
 
     nodes = 0
@@ -180,7 +185,12 @@ def plan(document: Mapping[str, Any], registry: Registry, schedule: Schedule) ->
 
 
 def execute(what: Plan, registry: Registry, schedule: Schedule) -> None:
-    """Write the changes, services first. Interrupted half-way, applying again does the rest."""
+    """Write the changes, services first: all of them, or none."""
+    with registry.together():
+        _write(what, registry, schedule)
+
+
+def _write(what: Plan, registry: Registry, schedule: Schedule) -> None:
     actions = {(change.kind, change.name): change.action for change in what.changes}
     for spec in what.services:
         action = actions["service", spec.name]
@@ -207,7 +217,7 @@ def export(registry: Registry, schedule: Schedule) -> tuple[str, list[str]]:
     services = [_exported(service, names) for service in registry.services()]
     plain = RuleSpec.model_construct(name="x", event="x", service="x").model_dump()
     rules = [
-        {k: v for k, v in rule_document(rule).items() if k in ("name", "event", "service") or v != plain[k]}
+        {k: _literal(v) for k, v in rule_document(rule).items() if k in ("name", "event", "service") or v != plain[k]}
         for rule in registry.rules()
     ]
     schedules: dict[str, Any] = {
@@ -231,13 +241,24 @@ def _exported(service: Service, names: list[str]) -> dict[str, Any]:
         while name in names:
             name += "_"
         names.append(name)
-        return f"${{{name}}}"
+        return f"\ue000{name}\ue001"
 
     document = service_document(service, mask=variable)
     plain = ServiceSpec.model_construct(name="x", base_url="x").model_dump()
     if document["auth"] == {"type": "none"}:
         del document["auth"]
-    return {k: v for k, v in document.items() if k in ("name", "type", "base_url", "auth") or v != plain.get(k)}
+    return {
+        k: _literal(v) for k, v in document.items() if k in ("name", "type", "base_url", "auth") or v != plain.get(k)
+    }
+
+
+def _literal(value: Any) -> Any:
+    """The same for the file: secrets as variables, and what only looks like a variable marked as none."""
+    if isinstance(value, str):
+        return _SECRET.sub(r"${\1}", _VARIABLE.sub(lambda match: f"{match[1]}$${{{match[2]}}}", value))
+    if isinstance(value, dict):
+        return {_literal(k): _literal(v) for k, v in value.items()}
+    return [_literal(v) for v in value] if isinstance(value, list) else value
 
 
 def _specs(items: Any, part: str, kind: type[Any]) -> list[Any]:

@@ -191,8 +191,8 @@ class RuleSpec(_Spec):
     def _checked(self) -> RuleSpec:
         _no_control(self.event)
         _no_control(self.endpoint)
-        if "\x00" in (self.template() or ""):
-            raise ValueError("payload: NUL is not allowed")
+        if re.search("[\x00\ud800-\udfff]", self.template() or ""):
+            raise ValueError("payload: NUL and half a surrogate pair are not allowed")
         try:
             check_template(self.template())
         except PayloadError as e:
@@ -245,8 +245,9 @@ def parse_spec(kind: type[ServiceSpec] | type[RuleSpec], data: Any, *, where: st
             if error["type"] == "extra_forbidden":
                 known = ", ".join(kind.model_fields)
                 message = f"unknown field; known: {known}" if len(error["loc"]) == 1 else "unknown field"
+            path = ".".join(filter(None, (where, path)))
             problems.append(f"{path}: {message}" if path else message)
-        raise ConfigError("; ".join(problems), field=where or None) from None
+        raise ConfigError("; ".join(problems)) from None
     except RecursionError:
         raise ConfigError("nested too deeply", field=where or None) from None
 

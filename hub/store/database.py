@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -92,6 +93,7 @@ class Database:
             check=_check,
             reconnect_timeout=5,
         )
+        self._mine = threading.local()
 
     def open(self) -> None:
         """Open the pool; the first connection is made when it is needed."""
@@ -114,6 +116,29 @@ class Database:
             raise UnavailableError(f"the database does not answer: {_first_line(e)}") from e
 
     @contextmanager
+    def together(self) -> Iterator[None]:
+        """Whatever this thread does inside is one transaction: all of it, or nothing."""
+        with self.transaction() as conn:
+            self._mine.conn = conn
+            try:
+                yield
+            finally:
+                self._mine.conn = None
+
+    @property
+    def joined(self) -> bool:
+        """Whether this thread is inside `together`."""
+        return getattr(self._mine, "conn", None) is not None
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        if self.joined:
+            yield self._mine.conn
+            return
+        with self.pool.connection() as conn, _writable(conn):
+            yield conn
+
+    @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """One transaction: committed at the end, rolled back when anything is raised.
 
@@ -122,7 +147,7 @@ class Database:
             ConflictError: a unique name is taken.
         """
         try:
-            with self.pool.connection() as conn, _writable(conn), conn.transaction():
+            with self._connection() as conn, conn.transaction():
                 yield conn
         except _UNAVAILABLE as e:
             raise UnavailableError(f"the database does not answer: {_first_line(e)}") from e
@@ -133,7 +158,7 @@ class Database:
     def autocommit(self) -> Iterator[Connection]:
         """A connection for one statement: no BEGIN and COMMIT of their own."""
         try:
-            with self.pool.connection() as conn, _writable(conn):
+            with self._connection() as conn:
                 yield conn
         except _UNAVAILABLE as e:
             raise UnavailableError(f"the database does not answer: {_first_line(e)}") from e

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -86,7 +87,8 @@ class Registry:
 
     def _load(self) -> Snapshot:
         with self._db.transaction() as conn, conn.cursor(row_factory=dict_row) as cur:
-            cur.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            if not self._db.joined:  # a transaction under way has its level already
+                cur.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             services = tuple(self._service(row) for row in cur.execute(_SELECT_SERVICES).fetchall())
             rules = tuple(_rule(row) for row in cur.execute(_SELECT_RULES).fetchall())
         return Snapshot(services, rules, {s.id: s for s in services}, {r.id: r for r in rules})
@@ -153,6 +155,10 @@ class Registry:
             except (psycopg.Error, UnavailableError):
                 self.invalidate()
                 self._stop.wait(_LISTEN_RETRY)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Whatever this thread changes inside is changed as one: all of it, or nothing."""
+        return self._db.together()
 
     def close(self) -> None:
         """Stop listening."""
@@ -226,6 +232,8 @@ class Registry:
                 raise ConflictError(f"there is a service named {spec.name!r} already") from None
             if row is None:
                 raise _stale("service", name)
+            if spec.enabled and not current.enabled:
+                cur.execute(_GRACE["services"].encode(), [current.id])
         self.invalidate()
         return self._service(row)
 
@@ -316,6 +324,8 @@ class Registry:
                 raise ConflictError(f"there is a rule named {spec.name!r} already") from None
             if row is None:
                 raise _stale("rule", name)
+            if spec.enabled and not current.enabled:
+                cur.execute(_GRACE["rules"].encode(), [current.id])
         self.invalidate()
         return _rule(row)
 

@@ -253,6 +253,10 @@ class Views(DeliveryViews):
         sql: LiteralString = "SELECT name, last_seen FROM event_names ORDER BY last_seen DESC LIMIT %s"
         return self._db.all(sql, [bounded(limit)])
 
+    def event(self, uid: str) -> Row:
+        """`name data` (JSON text) of a stored event, by the id it was given; raises `NotFoundError`."""
+        return found(self._db.one("SELECT name, data FROM events WHERE uid = %s LIMIT 1", [uid]), "stored event", uid)
+
     def sample(self, event: str) -> str | None:
         """The latest data (JSON text) of an event of that name, None when none was seen."""
         row = self._db.one("SELECT sample FROM event_names WHERE name = %s", [event])

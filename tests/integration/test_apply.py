@@ -8,7 +8,7 @@ import pytest
 
 from hub import apply
 from hub.app import Hub, build
-from hub.errors import ConfigError
+from hub.errors import ConfigError, ConflictError
 from hub.settings import Settings
 
 CONTRACT = """
@@ -121,6 +121,29 @@ def test_what_left_the_file_is_unset_and_what_the_file_does_not_name_stays(hub: 
     assert hub.registry.service("old").enabled is False
 
 
+def test_what_only_looks_like_a_variable_survives_export(hub: Hub) -> None:
+    """A shell-like template of somebody's own must not ask for a variable when it comes back."""
+    text = CONTRACT.replace('"by": "{{userid}}"', '"by": "$${HOME} $$${X}"').replace("/contacts", "/$${a}/${PART}")
+    put(hub, text, VALUES | {"PART": "p"})
+    rule = hub.registry.rule("new-users-to-crm")
+    assert (rule.endpoint, "${HOME} $${X}" in str(rule.payload)) == ("/${a}/p", True)
+    hub.registry.update_service("crm", {"headers": {"X-Path": "${PATH}"}})
+    exported, names = apply.export(hub.registry, hub.schedule)
+    assert names == ["CRM_TOKEN"]
+    assert set(put(hub, exported)) == {"same"}
+
+
+def test_a_file_is_written_as_a_whole_or_not_at_all(hub: Hub) -> None:
+    """Somebody takes a name between the look and the writing: nothing of the file is there afterwards."""
+    plan = apply.plan(apply.parse(EVERYTHING, VALUES.get), hub.registry, hub.schedule)
+    hub.registry.add_service(plan.services[-1])
+    before = hub.registry.snapshot()
+    with pytest.raises(ConflictError):
+        apply.execute(plan, hub.registry, hub.schedule)
+    assert hub.registry.snapshot() == before
+    assert hub.schedule.show("consume_responses_task").cron == "* * * * *"
+
+
 def test_a_changed_secret_is_shown_as_changed_and_not_shown(hub: Hub) -> None:
     put(hub, CONTRACT)
     plan = apply.plan(apply.parse(CONTRACT, {"CRM_TOKEN": "other-canary"}.get), hub.registry, hub.schedule)
@@ -135,7 +158,7 @@ def test_a_changed_secret_is_shown_as_changed_and_not_shown(hub: Hub) -> None:
         ("- a", "expected an object"),
         ("servces: []", "servces: unknown part"),
         ("services: {}", "services: expected a list"),
-        ("services: [{name: a, base_url: 'http://x', timeot: 1}]", r"services[0]: timeot: unknown field"),
+        ("services: [{name: a, base_url: 'http://x', timeot: 1}]", "services[0].timeot: unknown field"),
         ("services: [{name: a, base_url: 'http://x', base_url: 'http://y'}]", "comes twice"),
         ("services: [{name: a, base_url: 'http://x'}, {name: a, base_url: 'http://x'}]", "services[1].name"),
         ("services: [{name: a, base_url: '${NOT_SET}'}]", "does not set NOT_SET"),
@@ -143,6 +166,12 @@ def test_a_changed_secret_is_shown_as_changed_and_not_shown(hub: Hub) -> None:
         ("rules: [{name: a, event: x, service: nope}]", "rules[0].service: there is no service 'nope'"),
         ("rules: [{name: a, event: x, service: crm, payload: '{\"a\": {{}'}]", "payload"),
         ("rules: [{name: a, event: x, service: crm, conditions: {a: {nope: 1}}}]", "conditions"),
+        ("rules: [{name: a, event: x, service: crm, endpont: /}]", "rules[0].endpont: unknown field"),
+        ('rules: [{name: a, event: x, service: crm, conditions: {a: "\\0"}}]', "rules[0]"),
+        ('rules: [{name: a, event: x, service: crm, payload: {a: "\\ud800"}}]', "rules[0]"),
+        ('rules: [{name: a, event: "\\ud800", service: crm}]', "rules[0]"),
+        ('services: [{name: a, base_url: "http://x/\\ud800"}]', "services[0]"),
+        ('services: [{name: a, base_url: "http://x", mask: ["\\ud800"]}]', "services[0]"),
         ("schedules: {nope: '* * * * *'}", "schedules.nope"),
         ("schedules: {consume_responses_task: '61 * * * *'}", "minute"),
         ("schedules: {consume_responses_task: {enabled: 1}}", "true or false"),
