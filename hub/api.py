@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,17 @@ if TYPE_CHECKING:
 
 _lock = threading.Lock()
 _hub: Hub | None = None
+_forked: list[Hub | None] = []
+
+
+def _after_fork() -> None:
+    """A child has its parent's sockets, and must neither use nor close them."""
+    global _hub, _lock
+    _forked.append(_hub)  # kept: collected, it would be closed
+    _hub, _lock = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _get() -> Hub:

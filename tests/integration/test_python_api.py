@@ -62,3 +62,21 @@ def test_importing_the_package_costs_nothing() -> None:
     code = "import hub, sys; print(sorted({'dramatiq', 'psycopg', 'fastapi', 'pika'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_forked_child_makes_its_own_connections(target: HttpTarget) -> None:
+    """Gunicorn and Celery fork after loading: parent and child must not talk over one socket."""
+    code = """
+import os, hub
+from hub import api
+hub.emit("a", {"who": "parent"})
+child = os.fork()
+if child == 0:
+    hub.emit("a", {"who": "child"})
+    api.close()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print(hub.emit("a", {"who": "parent again"}).duplicate)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
