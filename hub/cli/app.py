@@ -10,7 +10,7 @@ import typer
 
 from hub import __version__
 from hub.cli import accounts, breaker, dlq, events, files, logs, processes, rules, schedules, services, tasks
-from hub.cli.common import err
+from hub.cli.common import cell, err
 from hub.errors import HubError
 
 app = typer.Typer(
@@ -49,7 +49,7 @@ def main() -> None:
     try:
         app()
     except HubError as e:
-        err.print(f"error: {e}", markup=False)
+        err.print(f"error: {cell(str(e), width=None)}", markup=False)
         sys.exit(1)
     except KeyboardInterrupt:
         err.print("interrupted")

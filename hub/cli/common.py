@@ -35,6 +35,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _CELL = 60
+_WIDE = 10_000  # in a pipe a row is one line
 
 
 def get_settings() -> Settings:
@@ -84,13 +85,16 @@ def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_j
     if not rows:
         err.print(empty)
         return
-    out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    screen = sys.stdout.isatty()
+    out = Console(highlight=False, width=None if screen else _WIDE)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         numeric = all(
             isinstance(row.get(column), int | float) and not isinstance(row.get(column), bool) for row in rows
         )
-        table.add_column(column.replace("_", " "), justify="right" if numeric else "left", no_wrap=column == "id")
+        table.add_column(
+            column.replace("_", " "), justify="right" if numeric else "left", no_wrap=column == "id" or not screen
+        )
     for row in rows:
         table.add_row(*(_text(cell(row.get(column))) for column in columns))
     out.print(table)
@@ -142,13 +146,12 @@ def parse_time(text: str | None) -> datetime | None:
     """`2026-01-31T12:00`, or an age such as `2h`."""
     if text is None:
         return None
-    if match := _AGE.fullmatch(text.strip()):
-        return datetime.now(UTC) - timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
     try:
-        at = datetime.fromisoformat(text.strip())
-    except ValueError:
+        if match := _AGE.fullmatch(text.strip()):
+            return datetime.now(UTC) - timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+        return datetime.fromisoformat(text.strip()).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise usage(f"{text!r} is neither an ISO time nor an age like 30m, 2h, 3d") from None
-    return at if at.tzinfo else at.astimezone()
 
 
 def read_text(argument: str) -> str:

@@ -32,6 +32,7 @@ _COLUMNS = ("id", "task_id", "event", "rule", "service", "attempts", "reason", "
 Until = Annotated[str | None, typer.Option("--until", help="ISO time, or an age.")]
 IdOption = Annotated[list[int] | None, typer.Option("--id", help="This dead letter; may be repeated.")]
 IdArgument = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="More ids.")]
+_BATCH = 500
 All = Annotated[bool, typer.Option("--all", help="All of them.")]
 
 
@@ -100,8 +101,10 @@ def replay(
             if count > 1 and sys.stdin.isatty():
                 confirm(f"Replay {count} dead letter(s)?", yes=yes)
             with progress("replayed", count) as (bar, bar_task):
-                while True:
-                    done = hub.dead_letters.replay(service=service, since=start, until=end)
+                while len(tasks) < count:  # what dies again meanwhile is not replayed again
+                    done = hub.dead_letters.replay(
+                        service=service, since=start, until=end, limit=min(_BATCH, count - len(tasks))
+                    )
                     tasks += done.tasks
                     bar.update(bar_task, completed=len(tasks))
                     if not done.tasks:
@@ -145,7 +148,11 @@ def delete(
             confirm(f"Delete {count} dead letter(s)?", yes=yes)
             gone = 0
             with progress("deleted", count) as (bar, task):
-                while rows := hub.views.list_dead_letters(service=service, since=start, until=end, limit=500):
+                before = None  # downwards: what dies meanwhile was not asked about
+                while rows := hub.views.list_dead_letters(
+                    service=service, since=start, until=end, before=before, limit=_BATCH
+                ):
+                    before = rows[-1]["id"]
                     gone += hub.dead_letters.delete([row["id"] for row in rows], who=who())
                     bar.update(task, completed=gone)
     if as_json:

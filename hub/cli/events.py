@@ -38,18 +38,16 @@ def emit(
     if file is not None and (data is not None or id_ is not None):
         raise usage("--data and --id go with --name")
     printed = _Printer(as_json)
-    try:
-        if file is not None:
-            _emit_file(file, printed)
-            return
-        from hub.observer import parse_event
+    if file is not None:
+        _emit_file(file, printed)
+        return
+    from hub.observer import parse_event
 
-        value = {"name": name, "data": parse_json(read_text(data), "--data") if data is not None else {}}
-        with open_hub() as hub:
-            event = parse_event(value, limit=hub.settings.event_limit, key=id_)
-            printed.add(hub.observer.handle_events([event]))
-    finally:
-        printed.end()
+    value = {"name": name, "data": parse_json(read_text(data), "--data") if data is not None else {}}
+    with open_hub() as hub:
+        event = parse_event(value, limit=hub.settings.event_limit, key=id_)
+        printed.add(hub.observer.handle_events([event]))
+    printed.end()
 
 
 def _emit_file(file: str, printed: _Printer) -> None:
@@ -61,9 +59,12 @@ def _emit_file(file: str, printed: _Printer) -> None:
         raise usage(f"{file}: {e.strerror}") from None
     with source, open_hub() as hub, progress("events", total) as (bar, task):
         problem: list[PayloadError] = []
-        for batch in in_batches(_events(source, hub, problem), _BATCH):
-            printed.add(hub.observer.handle_events([event for event, _ in batch]))
-            bar.advance(task, sum(size for _, size in batch))
+        try:
+            for batch in in_batches(_events(source, hub, problem), _BATCH):
+                printed.add(hub.observer.handle_events([event for event, _ in batch]))
+                bar.advance(task, sum(size for _, size in batch))
+        finally:
+            printed.end()  # whatever ends it: these were accepted
         if problem:
             raise problem[0]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hub.cli.common import JsonFlag, err, open_hub, print_json, read_file
+from hub.cli.common import JsonFlag, cell, err, open_hub, plain, print_json, read_file
 
 if TYPE_CHECKING:
     from hub.apply import Change
@@ -60,7 +61,13 @@ def _row(change: Change) -> dict[str, Any]:
 def _print(change: Change) -> None:
     print(f"{_SIGN[change.action]} {change.kind} {change.name}")
     for name, (before, after) in change.fields.items():
-        print(f"    {name}: {after!r}" if change.action == "add" else f"    {name}: {before!r} -> {after!r}")
+        print(f"    {name}: {_value(after)}" if change.action == "add"
+              else f"    {name}: {_value(before)} -> {_value(after)}")  # fmt: skip
+
+
+def _value(value: Any) -> str:
+    shown = value if isinstance(value, str) and value else json.dumps(plain(value), ensure_ascii=False)
+    return cell(shown, width=None).replace("\n", "\\n")
 
 
 def export(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,12 +23,16 @@ from hub.cli.common import (
     usage,
 )
 
+if TYPE_CHECKING:
+    from hub.app import Hub
+
 app = typer.Typer(no_args_is_help=True, help="The delivery log and the run log.", rich_markup_mode=None)
 _COLUMNS = (
     "id", "created_at", "direction", "service", "event", "endpoint", "attempt", "tries", "status", "latency_ms",
     "success", "error",
 )  # fmt: skip
 _FOLLOW = 1.0
+_PAGE = 1000
 
 
 def register(root: typer.Typer) -> None:
@@ -61,14 +67,26 @@ def list_(
         if not follow:
             show_rows(rows, _COLUMNS, as_json=as_json, empty="nothing was delivered or received yet")
             return
-        last = 0
-        rows = rows[::-1]
-        while True:
-            for row in rows:
-                _line(row, as_json)
-                last = max(last, row["id"])
+        for row in _following(hub, filters, rows[::-1]):
+            _line(row, as_json)
+
+
+def _following(hub: Hub, filters: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """`rows`, then what comes, each once. Looks back a little: a lower id may be committed later."""
+    shown: deque[int] = deque(maxlen=_PAGE * 2)
+    if not rows:
+        newest = hub.views.list_deliveries(limit=1)
+        shown.extend(row["id"] for row in newest)
+    while True:
+        for row in rows:
+            shown.append(row["id"])
+            yield row
+        if len(rows) < _PAGE // 2:
             time.sleep(_FOLLOW)
-            rows = hub.views.list_deliveries(**filters, after=last, limit=500)
+        known = set(shown)
+        after = max(max(known, default=0) - _PAGE // 2, min(known, default=0) - 1)
+        found = hub.views.list_deliveries(**filters, after=after, limit=_PAGE)
+        rows = [row for row in found if row["id"] not in known]
 
 
 def _line(row: dict[str, Any], as_json: bool) -> None:

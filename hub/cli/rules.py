@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from hub.cli.common import JsonFlag, Yes, confirm, open_hub, parse_json, print_json, read_text, show_object, show_rows
+from hub.cli.common import (
+    JsonFlag,
+    Yes,
+    confirm,
+    open_hub,
+    parse_json,
+    print_json,
+    read_text,
+    show_object,
+    show_rows,
+    usage,
+)
 from hub.cli.fields import Fields, collect
 
 app = typer.Typer(no_args_is_help=True, help="Rules: event -> service.", rich_markup_mode=None)
@@ -86,6 +97,8 @@ def edit(
     given = _given(
         fields, payload, conditions, name=new_name, event=event, service=service, endpoint=endpoint, method=method
     )
+    if not given:
+        raise usage("nothing to change: name a field, `hub rule edit --help` shows them")
     with open_hub() as hub:
         rule = hub.registry.update_rule(name, given)
     _said(rule.id, rule.name, "changed", as_json)
@@ -134,19 +147,25 @@ def preview(
     name: Name,
     data: Annotated[str | None, typer.Option("--data", help="Event data: JSON or @file.")] = None,
     event: Annotated[str | None, typer.Option("--event", help="Name of the event, where the rule has a *.")] = None,
+    event_id: Annotated[str | None, typer.Option("--event-id", help="This event, as `hub emit` named it.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """What the rule would send for the latest real event of its name, or for --data. Sends nothing."""
+    """What the rule would send for the latest real event of its name, or another. Sends nothing."""
     from hub import rules
     from hub.codec import loads
-    from hub.errors import DeliveryError, NotFoundError
+    from hub.errors import DeliveryError, NotFoundError, PayloadError
     from hub.models import Event
 
+    if event_id is not None and (data is not None or event is not None):
+        raise usage("give either --event-id, or --data and --event")
     with open_hub() as hub:
         rule = hub.registry.rule(name)
         event_name = event or rule.event
         if data is not None:
             value, source = parse_json(read_text(data), "--data"), "--data"
+        elif event_id is not None:
+            stored = hub.views.event(event_id)
+            event_name, value, source = stored["name"], loads(stored["data"]), f"event {event_id}"
         else:
             if "*" in event_name:
                 names = [row["name"] for row in hub.views.event_names()]
@@ -157,10 +176,11 @@ def preview(
             value, source = loads(sample), "the latest event"
         try:
             body, endpoint = rules.render(
-                rule, event_name=event_name, event_data=value, event_id="preview", task_id=0, now=datetime.now(UTC)
-            )
+                rule, event_name=event_name, event_data=value, event_id=event_id or "preview", task_id=0,
+                now=datetime.now(UTC),
+            )  # fmt: skip
         except DeliveryError as e:
-            raise NotFoundError(f"the template gives no request: {e}") from None
+            raise PayloadError(f"the template gives no request: {e}") from None
         fits = rules.matches(rule, Event(event_name, value))
         row = {
             "rule": name, "event": event_name, "source": source, "matches": fits,

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
-from hub.cli.common import err, progress
+from hub.cli.common import cell, err, progress
 
 if TYPE_CHECKING:
     from hub.app import Hub
 
 _PAGE = 200
+_TOLD = 20
 
 
 def dispatch(hub: Hub, ids: list[int] | None, *, failed: bool, parallel: int) -> dict[str, Any]:
@@ -53,6 +54,16 @@ def _attempt(hub: Hub, task_id: int) -> dict[str, Any]:
         hub.retries.settle(failure)
         again = hub.admin.exists(task_id)
         return {"id": task_id, "result": "failed" if again else "dead", "error": str(failure)}
+
+
+def tell(results: list[dict[str, Any]]) -> None:
+    """Why what failed failed, on stderr."""
+    bad = [result for result in results if result["error"]]
+    for result in bad[:_TOLD]:
+        what = f"task {result['id']}" if "id" in result else f"service {result['service']}"
+        err.print(cell(f"{what}: {result['result']}: {result['error']}", width=300), markup=False)
+    if len(bad) > _TOLD:
+        err.print(f"... and {len(bad) - _TOLD} more; `hub tasks fails` and `hub dlq list` show them")
 
 
 def consume(hub: Hub, *, parallel: int) -> dict[str, Any]:

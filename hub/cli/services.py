@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from hub.cli.common import JsonFlag, Yes, confirm, err, open_hub, print_json, show_object, show_rows
-from hub.cli.fields import Fields, collect
+from hub.cli.common import JsonFlag, Yes, cell, confirm, err, open_hub, print_json, show_object, show_rows, usage
+from hub.cli.fields import Fields, collect, keep_others
 
 app = typer.Typer(no_args_is_help=True, help="External systems: REST, AMQP, SOAP.", rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(help="The service's name.")]
@@ -109,16 +109,21 @@ def edit(
     as_json: JsonFlag = False,
 ) -> None:
     """Change a service; what is not named stays."""
+    from hub.store.registry import service_document
+
     given = collect(
         fields, name=new_name, type=type_, base_url=base_url, timeout=timeout, max_retries=max_retries,
         response_queue=response_queue,
     )  # fmt: skip
     with open_hub() as hub:
         current = hub.registry.service(name)
+        keep_others(fields, given, service_document(current))
         token, auth = _secret(token, auth)
         if token is not None and auth is None and current.auth_type != "none":
             auth = current.auth_type
-        service = hub.registry.update_service(name, _changes(given, token, auth))
+        if not (changes := _changes(given, token, auth)):
+            raise usage("nothing to change: name a field, `hub service edit --help` shows them")
+        service = hub.registry.update_service(name, changes)
     _said(service.id, service.name, "changed", as_json)
 
 
@@ -171,7 +176,7 @@ def test(name: Name, as_json: JsonFlag = False) -> None:
     if as_json:
         print_json({"service": name, "ok": ok, "message": found, "latency_ms": took})
     else:
-        print(f"{name}: {found} ({took:.0f} ms)")
+        print(f"{name}: {cell(found, width=None)} ({took:.0f} ms)")
     if not ok:
         raise typer.Exit(1)
 

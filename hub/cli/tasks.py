@@ -111,6 +111,7 @@ def run(
     if as_json:
         print_json(result)
     else:
+        running.tell(result.get("tasks") or result.get("services") or [])
         counts = ", ".join(f"{n} {word}" for word, n in result.items() if isinstance(n, int) and word != "ran" and n)
         print(f"{result['ran']} run" + (f": {counts}" if counts else "; nothing was due" if not result["ran"] else ""))
 
