@@ -158,15 +158,21 @@ def nothing_left(h: History) -> Iterable[str]:
 def nothing_unforeseen(h: History) -> Iterable[str]:
     """No log line tells of the hub's own fault, and none is a bare traceback."""
     for line in h.logs:
-        if line["level"] in ("error", "critical") and not _foreseen(line):
+        if line["level"] in ("error", "critical") and not _foreseen(h, line):
             yield f"logged: {line}"
     raw = [line["message"] for line in h.logs if line.get("level") == "raw"]
     if any("Traceback" in text for text in raw):
         yield f"a traceback that is no log line: {raw[:40]}"
 
 
-def _foreseen(line: dict[str, Any]) -> bool:
-    """Dramatiq says of every lost connection that it was lost; the hub of every dead letter that it died."""
+def _foreseen(h: History, line: dict[str, Any]) -> bool:
+    """Dramatiq says of every lost connection that it was lost; the hub of every dead letter that it died.
+
+    A worker that is started while the database is away says so, and is started again.
+    """
+    if line["logger"] == "hub.worker":
+        at = datetime.fromisoformat(line["timestamp"]).timestamp()
+        return line["message"] == "not started" and _during(h, ("restart_postgres", "disturb_db"), at - 15, at)
     if line["logger"] == "hub.dead_letters":
         return bool(line["message"] == "dead letter")
     return line["logger"].startswith(("dramatiq.worker.ConsumerThread", "dramatiq.broker."))
