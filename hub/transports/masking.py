@@ -1,8 +1,15 @@
-"""Stage 9: the last look at a text before it leaves a transport: no secret of the service may be in it."""
+"""Stage 9: the last look at a text before it leaves a transport: no secret of the service may be in it.
+
+Services repeat what they were sent, and not always as it was sent: a log of headers as JSON holds a password in
+base64, because HTTP's basic authentication does.
+"""
 
 from __future__ import annotations
 
-from urllib.parse import quote
+import json
+from base64 import b64encode
+from collections.abc import Iterator
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from hub.models import Service
 
@@ -10,9 +17,32 @@ _MIN = 4  # masking shorter ones would shred every text and say what they are
 
 
 def without_secrets(text: str, service: Service) -> str:
-    """`text` with each secret of `service`, plain or percent-encoded, replaced by `***`."""
-    for secret in sorted(service.secrets.values(), key=len, reverse=True):
-        for form in (secret, quote(secret, safe="")):
-            if len(form) >= _MIN:
-                text = text.replace(form, "***")
+    """`text` with each secret of `service` replaced by `***`: plain, in JSON, percent-encoded or in base64."""
+    for form in sorted(forms(service), key=len, reverse=True):
+        text = text.replace(form, "***")
     return text
+
+
+def forms(service: Service) -> set[str]:
+    """Each way in which a secret of the service may appear in a text; those of a few characters are left out."""
+    found: set[str] = set()
+    for secret in service.secrets.values():
+        if len(secret) >= _MIN:
+            found |= {secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]}
+            found |= {json.dumps(secret, ensure_ascii=False)[1:-1], _base64(secret)}
+    found |= {_base64(pair) for pair in _pairs(service)}
+    return found
+
+
+def _pairs(service: Service) -> Iterator[str]:
+    """What basic authentication sends."""
+    oauth2 = service.options.get("oauth2") or {}
+    own = service.options.get("username") or unquote(urlsplit(service.base_url).username or "")
+    for user, name in ((own, "password"), (oauth2.get("client_id"), "client_secret")):
+        if secret := service.secrets.get(name):
+            yield f"{user or ''}:{secret}"
+            yield f"{quote(user or '', safe='')}:{quote(secret, safe='')}"
+
+
+def _base64(text: str) -> str:
+    return b64encode(text.encode("utf-8", "surrogatepass")).decode().rstrip("=")

@@ -20,6 +20,7 @@ from hub.transports.base import Deadline, bounded
 from hub.transports.egress import networks
 from hub.transports.http import Answer, HubAdapter
 from hub.transports.http_text import decode, retry_after
+from hub.transports.masking import forms
 from hub.transports.oauth import ClientCredentials
 from hub.transports.per_service import PerService
 from hub.transports.signing import signer
@@ -27,7 +28,6 @@ from hub.transports.urls import parse_base, target
 
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"})
 USER_AGENT = f"integration-hub/{__version__}"
-_LEAST_SECRET = 6  # shorter ones occur by chance
 
 
 class RestTransport:
@@ -94,9 +94,7 @@ class Client:
         own |= {k.removeprefix("header:"): v for k, v in secrets.items() if k.startswith("header:")}
         self._headers = _merged(headers, auth, own)
         self._bodied = _merged(headers, auth, {"Content-Type": "application/json"}, own)
-        hidden = [v for k, v in secrets.items() if not k.startswith("inbound_")]
-        hidden += [v.partition(" ")[2] for k, v in auth.items() if k == "Authorization"]
-        self._secrets = tuple(sorted({v for v in hidden if len(v) >= _LEAST_SECRET}, key=len, reverse=True))
+        self._secrets = tuple(sorted(forms(service), key=len, reverse=True))
         if service.auth_type == "oauth2":
             secret = secrets.get("client_secret", "")
             self._oauth = ClientCredentials(options.get("oauth2") or {}, secret, self._post)

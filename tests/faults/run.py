@@ -95,6 +95,7 @@ def _pause(rig: Rig, say: Say) -> None:
     begin = time.monotonic()
     rig.producer.stop()
     wait_for(rig.drained, _DRAIN, f"the end of all tasks (seed {rig.seed})")
+    wait_for(rig.live_workers_registered, _DRAIN, f"the return of all workers (seed {rig.seed})")
     say(f"{time.strftime('%H:%M:%S')} all tasks over, {time.monotonic() - begin:.1f} s after the last event")
 
 
