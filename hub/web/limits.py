@@ -5,9 +5,40 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 
 _KEYS = 10_000
+
+
+class Busy(Exception):  # noqa: N818 - a state
+    """Every place is taken."""
+
+
+class Places:
+    """So many at once, and no queue: what could only wait in memory is refused.
+
+    Args:
+        count: how many places there are.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Hold a place; raises `Busy`."""
+        with self._lock:
+            if self._taken >= self.count:
+                raise Busy
+            self._taken += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._taken -= 1
 
 
 class Limiter:

@@ -26,6 +26,7 @@ from hub.errors import (
     TooLargeError,
     UnavailableError,
 )
+from hub.web.limits import Busy
 
 log = structlog.get_logger("hub.web")
 MEDIA_TYPE = "application/problem+json"
@@ -121,6 +122,9 @@ def install(app: FastAPI) -> None:
     async def on_nesting(request: Request, e: Exception) -> Response:
         return answer(422, "nested too deeply", errors=[("body", "nested too deeply")])
 
+    async def on_busy(request: Request, e: Exception) -> Response:
+        return answer(503, "the hub is busy; try again", headers={"Retry-After": "1"})
+
     async def on_disconnect(request: Request, e: Exception) -> Response:
         return answer(400, "the body ended before it was complete")
 
@@ -128,6 +132,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HubError, on_hub_error)
     app.add_exception_handler(RecursionError, on_nesting)
+    app.add_exception_handler(Busy, on_busy)
     app.add_exception_handler(ClientDisconnect, on_disconnect)
 
 

@@ -28,12 +28,13 @@ from hub.transports.masking import without_secrets
 from hub.web import bodies
 from hub.web.api import routers, shapes
 from hub.web.gate import address, bearer, too_often
-from hub.web.limits import Limiter
+from hub.web.limits import Limiter, Places
 from hub.web.problems import Problem
 
 log = structlog.get_logger("hub.web")
 WEBHOOK_RECEIVED = "hub.webhook_received"
 _FAILURES, _FAILURE_RATE = 20, 0.5  # wrong proofs from one address at once, and per second
+_AT_ONCE = 100  # calls under way
 _TASK = re.compile(r"[0-9]{1,18}", re.ASCII)
 _SECRET_HEADER = re.compile(r"auth|token|secret|key|cookie|signature|password|credential|session", re.IGNORECASE)
 _KEPT_ANYWAY = frozenset({"idempotency-key"})
@@ -55,6 +56,7 @@ def make_webhooks(hub: Hub) -> APIRouter:
     """The endpoint for services."""
     router = APIRouter(tags=["webhooks"])
     desk = _Desk(hub)
+    callers, strangers = Places(_AT_ONCE), Places(_AT_ONCE)  # a signature is known to be good only with the body
 
     @router.post(
         "/webhook/{service}",
@@ -75,8 +77,9 @@ def make_webhooks(hub: Hub) -> APIRouter:
             bodies.media_type(request),
         )  # fmt: skip
         known = await run_in_threadpool(desk.find, service, call)
-        body = await bodies.read(request, hub.settings.event_limit)
-        return await run_in_threadpool(desk.receive, known, call, body)
+        with (strangers if _signed(known, call) else callers).one():
+            body = await bodies.read(request, hub.settings.event_limit)
+            return await run_in_threadpool(desk.receive, known, call, body)
 
     return router
 

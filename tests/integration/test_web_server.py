@@ -15,7 +15,7 @@ from hub.errors import ConfigError
 from hub.settings import Settings
 from hub.web import bodies
 from hub.web.server import WebServer
-from tests.support.api import Api, eventually
+from tests.support.api import Api, eventually, serving
 from tests.support.hubs import add_rule, add_service, count
 
 
@@ -156,10 +156,14 @@ def test_many_at_once_are_served_and_one_too_many_is_told_to_come_again(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Back-pressure: what would only wait in memory is refused with Retry-After."""
-    from hub.web.api import events
-
     client = api.client("ingest")
-    monkeypatch.setattr(events, "_AT_ONCE", 1)
+    monkeypatch.setattr("hub.web.api.events._AT_ONCE", 1)
+    with serving(api.hub) as narrow:
+        _one_too_many(narrow, client, monkeypatch)
+
+
+def _one_too_many(api: Api, client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = f"{api.url}/api/v1/events"
     begun, go_on = threading.Event(), threading.Event()
     real = api.hub.observer.handle_event
 
@@ -170,9 +174,9 @@ def test_many_at_once_are_served_and_one_too_many_is_told_to_come_again(
 
     monkeypatch.setattr(api.hub.observer, "handle_event", slow)
     with ThreadPoolExecutor(1) as pool:
-        sent = pool.submit(client.post, "/api/v1/events", json={"name": "e"})
+        sent = pool.submit(client.post, place, json={"name": "e"})
         assert begun.wait(20)
-        refused = client.post("/api/v1/events", json={"name": "e"})
+        refused = client.post(place, json={"name": "e"})
         assert refused.status_code == 503 and refused.headers["Retry-After"] == "1"
         go_on.set()
         assert sent.result(20).status_code == 202

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hub.errors import ConfigError
-from hub.web.limits import Limiter
+from hub.web.limits import Busy, Limiter, Places
 from hub.web.passwords import hash_password, verify_password
 
 
@@ -36,6 +36,17 @@ def test_a_limiter_forgets_the_oldest_keys_and_so_stays_small() -> None:
     for n in range(20_000):
         limiter.take(n)
     assert limiter.take(-1) == 0
+
+
+def test_places_are_so_many_and_come_free_also_after_a_failure() -> None:
+    places = Places(2)
+    with places.one():
+        with pytest.raises(ZeroDivisionError), places.one():
+            _ = 1 / 0
+        with places.one(), pytest.raises(Busy), places.one():
+            pass
+    with places.one(), places.one():
+        pass
 
 
 def test_passwords_are_hashed_with_salt_and_checked() -> None:

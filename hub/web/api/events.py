@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from typing import IO, Any
 
 from fastapi import APIRouter, Request, Response
@@ -19,10 +18,12 @@ from hub.observer import parse_event
 from hub.web import bodies, problems
 from hub.web.api import routers, shapes
 from hub.web.gate import Gate, address, bearer
+from hub.web.limits import Places
 from hub.web.problems import Problem
 
 MOST = 1000  # events of one array
 _AT_ONCE = 200  # requests under way; more would only wait for the same database
+_STRANGERS = 50  # of those that tell only in the body who they are: they cannot keep out the others
 _SMALL = 65536  # bytes that may be read before it is known who sends them
 _ARRAY = 4  # times the limit of one event
 _LINES = 500  # of a stream that become one transaction
@@ -62,34 +63,29 @@ class _Ingest:
         self._observer = hub.observer
         self._gate = gate
         self._limit = hub.settings.event_limit
-        self._under_way = 0
+        self._known = Places(_AT_ONCE)
+        self._strangers = Places(_STRANGERS)
 
     async def accept(self, request: Request) -> Response:
-        with self._counted():
-            kind = bodies.media_type(request)
-            secret, sender = bearer(request), address(request)
-            if bodies.is_json(kind) and (secret is None or _is_small(request)):
-                # One thread checks the token and writes: what comes one by one must be cheap.
-                body = await bodies.read(request, self._limit * _ARRAY)
+        kind = bodies.media_type(request)
+        secret, sender = bearer(request), address(request)
+        if bodies.is_json(kind) and secret is None:
+            with self._strangers.one():
+                body = await bodies.read(request, self._limit)
+                return await run_in_threadpool(self._checked, body, request, None, sender)
+        if bodies.is_json(kind) and _is_small(request):
+            # One thread checks the token and writes: what comes one by one must be cheap.
+            body = await bodies.read(request, _SMALL)
+            with self._known.one():
                 return await run_in_threadpool(self._checked, body, request, secret, sender)
-            await run_in_threadpool(self._gate.check, secret, "ingest", sender)
+        await run_in_threadpool(self._gate.check, secret, "ingest", sender)
+        with self._known.one():
             if kind in bodies.NDJSON:
                 return await self._stream(request, _header_key(request))
             if not bodies.is_json(kind):
                 raise Problem(415, "must be application/json or application/x-ndjson", field="Content-Type")
             body = await bodies.read(request, self._limit * _ARRAY)
             return await run_in_threadpool(lambda: self._whole(bodies.parse(body), _header_key(request)))
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Back-pressure: refuse at once what could only queue up in memory."""
-        if self._under_way >= _AT_ONCE:
-            raise Problem(503, "the hub is busy; try again", headers={"Retry-After": "1"})
-        self._under_way += 1
-        try:
-            yield
-        finally:
-            self._under_way -= 1
 
     def _checked(self, body: bytes, request: Request, secret: str | None, sender: str) -> Response:
         """Check the token, of the header or of Moodle's body, and accept."""
