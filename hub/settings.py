@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     )
     max_attempts: int = Field(5, ge=1, le=100, description="Attempts before a task becomes a dead letter.")
     circuit_open: Literal["park", "count"] = Field(
-        "park", description="`park`: an open circuit costs no attempt; `count`: it does, as in MIH."
+        "park", description="`park`: an open circuit costs no attempt; `count`: it does, as in Moodle's plugin."
     )
     task_max_age: Duration = Field(3 * 86400.0, description="A task older than this becomes a dead letter (`expired`).")
     log_retention: Duration = Field(28 * 86400.0, description="How long deliveries, events and run logs are kept.")

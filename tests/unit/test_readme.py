@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer.main
-from pydantic import AliasChoices
+from pydantic import AliasChoices, BaseModel
 
 from hub.cli.app import app
+from hub.definitions import RuleSpec, ServiceSpec
 from hub.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +28,7 @@ def _shown(value: Any, *, duration: bool) -> str:
     if isinstance(value, tuple):
         return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
     if duration:
-        return next((f"{value / n:g}{unit}" for n, unit in _UNITS if value % n == 0 and value > n), f"{value:g}s")
+        return next((f"{value / n:g}{unit}" for n, unit in _UNITS if value % n == 0), f"{value:g}s")
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -87,6 +89,17 @@ def test_every_command_shown_exists() -> None:
         given = {word.partition("=")[0] for word in names if word.startswith("--")}
         assert given <= options, f"hub {' '.join(words)}"
     assert {words[0] for words in commands} == set(root.commands)
+
+
+@pytest.mark.parametrize(("section", "spec"), [("Services", ServiceSpec), ("Rules", RuleSpec)])
+def test_every_field_of_a_definition_is_explained(section: str, spec: type[BaseModel]) -> None:
+    """With its default, where that is a number."""
+    rows = README.split(f"\n## {section}\n")[1].split("\n\n")[0].splitlines()[2:]
+    explained = {name: row for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert set(explained) | {"name"} == set(spec.model_fields)
+    for name, field in spec.model_fields.items():
+        if isinstance(field.default, int | float) and not isinstance(field.default, bool):
+            assert f"| {field.default:g} |" in explained[name], name
 
 
 def test_every_make_target_shown_exists() -> None:
