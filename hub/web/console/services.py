@@ -74,7 +74,7 @@ def make_services(pages: Pages) -> APIRouter:
             document = _document(request.state.form, None)
             service = hub.registry.add_service(parse_spec(ServiceSpec, document))
         except (ConfigError, ConflictError) as e:
-            shown = _shown(_BLANK | document)
+            shown = _shown(_BLANK | document, request.state.form)
             return pages.render(request, "service_form.html", 422, **shown, old=None, version=0, problem=str(e))
         return pages.go(f"/services/{segment(service.name)}", f"Service {service.name} was added.")
 
@@ -108,12 +108,12 @@ def make_services(pages: Pages) -> APIRouter:
         document = service_document(current)
         changes: dict[str, Any] = {}
         try:
-            changes = _document(form, document)
+            changes = _document(form, document, current.secrets.get("password"))
             service = hub.registry.update_service(name, changes, _version(form))
         except (ConfigError, ConflictError) as e:
             if not isinstance(e, StaleError):
                 document = document | changes
-            shown = _shown(document)
+            shown = _shown(document, form)
             return pages.render(
                 request, "service_form.html", 409 if isinstance(e, ConflictError) else 422, **shown, old=name,
                 version=current.version, problem=str(e),
@@ -165,11 +165,11 @@ def _version(form: Form) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def _document(form: Form, old: dict[str, Any] | None) -> dict[str, Any]:
+def _document(form: Form, old: dict[str, Any] | None, known: str | None = None) -> dict[str, Any]:
     """What the form says, in the shape of the apply file. A secret left as it was shown stays."""
     type_ = form.get("type", "rest")
     document: dict[str, Any] = {"name": form.get("name"), "type": type_, "enabled": "enabled" in form}
-    document["base_url"] = _amqp_url(form, old) if type_ == "amqp" else form.get("base_url")
+    document["base_url"] = _amqp_url(form, old, known) if type_ == "amqp" else form.get("base_url")
     for name in _NUMBERS:
         text = form.get(name)
         document[name] = text if text else _BLANK.get(name)
@@ -210,8 +210,12 @@ def _headers(text: str, field: str) -> dict[str, str]:
     return found
 
 
-def _amqp_url(form: Form, old: dict[str, Any] | None) -> str:
-    """The URI, put together from its parts; each is percent-encoded here, so people type what they mean."""
+def _amqp_url(form: Form, old: dict[str, Any] | None, known: str | None) -> str:
+    """The URI, put together from its parts; each is percent-encoded here, so people type what they mean.
+
+    Args:
+        known: the password that is stored. It stays when it is left as shown, and goes to no other host.
+    """
     host, port = form.get("amqp_host") or "localhost", form.get("amqp_port")
     if port and not port.isdigit():
         raise ConfigError("must be a number", field="port")
@@ -219,8 +223,13 @@ def _amqp_url(form: Form, old: dict[str, Any] | None) -> str:
     user, password = form.get("amqp_user"), form.raw("amqp_password")
     login = ""
     if user or password:
-        shown = password if password == _MASK else quote(password, safe="")
-        login = quote(user, safe="") + (f":{shown}" if password else "") + "@"
+        if password == _MASK:
+            if known is None or old is None:
+                raise ConfigError("is masked (***), and there is none to keep; give it", field="password")
+            if form.get("amqp_host") != urlsplit(old["base_url"]).hostname:
+                raise ConfigError("give it again: the host has changed", field="password")
+            password = known
+        login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "") + "@"
     vhost = form.get("amqp_vhost")
     path = f"/{quote(vhost, safe='')}" if vhost else ""
     query = {name: form.get(f"amqp_{name}") for name in _AMQP if form.get(f"amqp_{name}")}
@@ -230,8 +239,8 @@ def _amqp_url(form: Form, old: dict[str, Any] | None) -> str:
     return f"{scheme}://{login}{host}{f':{port}' if port else ''}{path}{'?' + urlencode(query) if query else ''}"
 
 
-def _shown(document: dict[str, Any]) -> dict[str, Any]:
-    """What the form's fields hold."""
+def _shown(document: dict[str, Any], typed: Form | None = None) -> dict[str, Any]:
+    """What the form's fields hold; a password only as it was typed."""
     amqp: dict[str, Any] = dict.fromkeys(("host", "port", "user", "password", "vhost", "tls", *_AMQP), "")
     if document["type"] == "amqp" and document["base_url"]:
         try:
@@ -244,6 +253,8 @@ def _shown(document: dict[str, Any]) -> dict[str, Any]:
             amqp |= {key: value for key, value in parse_qsl(url.query) if key in _AMQP}
         except ValueError:
             pass  # it is shown as far as it can be read
+    if typed is not None:
+        amqp["password"] = typed.raw("amqp_password")
     lines = {
         part: "\n".join(f"{k}: {v}" for k, v in (document.get(part) or {}).items())
         for part in ("headers", "secret_headers")
