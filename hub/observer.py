@@ -16,13 +16,15 @@ from typing import Any, Protocol
 
 from hub import rules
 from hub.codec import canonical, dumps
-from hub.errors import HubError, PayloadError, TooLargeError
+from hub.errors import HubError, PayloadError, TooLargeError, UnavailableError
 from hub.hooks import Hooks
 from hub.models import JSON, Accepted, Event, Rule, TaskState
+from hub.store.batcher import Batcher
 from hub.store.database import Connection
 from hub.store.intake import CONTENT_WINDOW, KEY_WINDOW, Intake, NewEvent, Written
 from hub.store.registry import Registry
 
+_TOGETHER = 50  # most events of different callers in one transaction
 _SEEN_AGAIN = 60.0  # seconds after which a name's sample is refreshed
 _SAMPLE_LIMIT = 65536
 _NESTED = 200  # deeper JSON may be read here, and not where a worker is deeper in its stack
@@ -140,15 +142,30 @@ class Observer:
         self._limit = event_limit
         self._seen: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
+        self._together: Batcher[Event, Accepted | Exception] = Batcher(self._each, limit=_TOGETHER)
 
     def handle_event(self, event: Event) -> Accepted:
         """Accept one event; when this returns, its tasks are in the ledger.
+
+        Threads that call it at the same time share one transaction; none waits for others to come.
 
         Raises:
             PayloadError: the event is not usable; nothing was written.
             UnavailableError: the database is away; nothing was accepted.
         """
-        return self.handle_events([event])[0]
+        result = self._together(event)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def _each(self, events: list[Event]) -> list[Accepted | Exception]:
+        """Accept those that can be; one that cannot does not spoil the others."""
+        try:
+            return [*self.handle_events(events)]
+        except UnavailableError:
+            raise
+        except Exception as e:
+            return [e] if len(events) == 1 else [self._each([event])[0] for event in events]
 
     def handle_events(self, events: Sequence[Event], *, depth: int = 0) -> list[Accepted]:
         """Accept all of them, in one transaction, or none."""

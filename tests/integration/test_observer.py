@@ -280,3 +280,15 @@ def test_without_a_database_nothing_is_accepted(hub: Hub) -> None:
     hub.db.close()
     with pytest.raises(UnavailableError):
         emit(hub)
+
+
+def test_many_callers_share_a_transaction_and_a_bad_event_spoils_only_itself(hub: Hub) -> None:
+    add_service(hub, "http://127.0.0.1:9")
+    add_rule(hub, "all", "*")
+    bad = Event("\\core\\event\\user_loggedin", {"n": -1}, "x" * 300)
+    good = [Event("\\core\\event\\user_loggedin", {"n": n}) for n in range(2)]
+    results = hub.observer._each([good[0], bad, good[1]])
+    assert [isinstance(result, PayloadError) for result in results] == [False, True, False]
+    assert count(hub, "tasks") == 2
+    with pytest.raises(PayloadError, match="id"):
+        hub.observer.handle_event(bad)
