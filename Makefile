@@ -2,9 +2,10 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 ARGS ?=
+UV = $(or $(wildcard .venv/.uv/bin/uv),uv)
 export PYTHON
 
-.PHONY: help demo up test lint format types bench soak clean
+.PHONY: help demo up test lint format types bench soak audit sbom clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +40,12 @@ bench: .venv/.ready ## events per second, beside Dramatiq, Celery and raw loops 
 
 soak: .venv/.ready ## half an hour of load and faults, and is every promise kept? (ARGS="--minutes 5 --seed 7")
 	$(BIN)/python -m tests.faults.soak $(ARGS)
+
+audit: .venv/.ready ## known vulnerabilities of what uv.lock names, by OSV (needs the internet; fails without)
+	$(UV) --preview-features audit-command audit --frozen --no-dev $(ARGS)
+
+sbom: .venv/.ready ## sbom.cdx.json: what a hub is made of, as CycloneDX
+	$(UV) export --quiet --frozen --no-dev --all-extras --format cyclonedx1.5 --output-file sbom.cdx.json
 
 clean: ## remove .venv and caches; the data under .hub stays
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache

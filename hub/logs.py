@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
 from hub.settings import Settings
+
+# What moves a terminal's cursor, begins a line or turns text around.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_QUOTED = re.compile("""[ \t=\r\n"']""")  # the renderer quotes and escapes values with one of these by itself
+
+
+def _on_one_line(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Nothing that came from outside forges a line, or plays with the terminal of who reads it."""
+    for name, value in line.items():
+        if not isinstance(value, str) or name in ("exception", "stack") or not _CONTROL.search(value):
+            continue
+        if name == "message" or not _QUOTED.search(value):
+            line[name] = _CONTROL.sub(lambda found: repr(found[0])[1:-1], value)
+    return line
 
 
 def configure_logging(settings: Settings, *, level: str | None = None) -> None:
@@ -22,10 +38,12 @@ def configure_logging(settings: Settings, *, level: str | None = None) -> None:
         structlog.processors.EventRenamer("message", "_event"),
     ]
     renderer: Any
+    last: list[Any] = []
     if settings.log_format == "json":
         shared.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer()
     else:
+        last.append(_on_one_line)
         renderer = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(),
             event_key="message",
@@ -40,7 +58,7 @@ def configure_logging(settings: Settings, *, level: str | None = None) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last, renderer],
             foreign_pre_chain=shared,
         )
     )

@@ -280,7 +280,9 @@ class Rig:
         return int(next(iter(self.rows(sql)[0].values())))
 
     def live_workers_registered(self) -> bool:
-        return self.number("SELECT count(*) FROM workers WHERE lease_until > now()") >= len(self.workers)
+        """Whether every worker has started, and holds its lease."""
+        alive = {row["pid"] for row in self.rows("SELECT pid FROM workers WHERE lease_until > now()")}
+        return all(worker.pid in alive for worker in self.workers)
 
     def leader(self) -> Process | None:
         """The worker that leads now."""

@@ -1,0 +1,143 @@
+"""What comes from outside forges no log line, no header and no path, and a second DNS answer moves nobody."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import socket
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from hub.errors import DeliveryError, EgressRefusedError
+from hub.logs import configure_logging
+from hub.models import Request, Service, ServiceType
+from hub.settings import Settings
+from hub.transports.base import Deadline
+from hub.transports.rest import RestTransport
+from tests.servers import HttpTarget, Reply
+
+ROOT = Path(__file__).parents[2]
+FORGED = "x\r\n2026-11-24T00:00:00Z [error    ] forged\x1b[2J\x9b2J\u202e"
+
+
+@pytest.fixture
+def logged() -> Iterator[io.StringIO]:
+    root, text = logging.getLogger(), io.StringIO()
+    before = (root.handlers, root.level, structlog.get_config())
+    yield text
+    root.handlers, root.level = before[0], before[1]
+    structlog.configure(**before[2])
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+@pytest.mark.parametrize("text", [FORGED, "x\x1b[2J", "x\x9b2J", "x\ny"])
+def test_a_log_line_stays_one_line(form: Any, text: str, logged: io.StringIO) -> None:
+    """Also when the text is a field, the line's own text, or comes by way of a library."""
+    configure_logging(Settings(log_format=form))
+    handler = logging.getLogger().handlers[0]
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(logged)
+    log = structlog.get_logger("security")
+    log.warning("attempt failed", error=text, _event=text, service=text)
+    log.warning(text)
+    logging.getLogger("library").warning("refused: %s", text)
+    lines = logged.getvalue().split("\n")
+    assert len(lines) == 4 and lines[-1] == ""
+    assert not set(logged.getvalue()) & set("\r\x1b\x9b\u202e\u2028") or form == "json"
+    if form == "json":
+        assert json.loads(lines[0])["error"] == text
+
+
+@pytest.fixture
+def transport() -> Iterator[RestTransport]:
+    made = RestTransport(Settings())
+    yield made
+    made.close()
+
+
+def test_an_event_name_cannot_add_a_header(transport: RestTransport) -> None:
+    with HttpTarget() as target:
+        service = Service(1, "s", ServiceType.REST, target.url)
+        request = Request(endpoint="/x", body="{}", event_name="e\r\nX-Forged: 1", idempotency_key="k")
+        try:
+            transport.send(service, request, Deadline(5))
+        except DeliveryError:
+            pass
+        assert all("x-forged" not in seen.headers for seen in target.seen)
+
+
+def test_a_second_dns_answer_moves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name is asked once, and the address that was judged is the one that is called."""
+    asked: list[str] = []
+    real = socket.getaddrinfo
+
+    def rebinding(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+        if host != "rebind.test":
+            return real(host, port, *args, **kwargs)
+        asked.append(host)
+        address = "127.0.0.1" if len(asked) == 1 else "169.254.169.254"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, int(port or 0)))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    made = RestTransport(Settings())
+    try:
+        with HttpTarget(Reply(200, {"ok": True}, close=True)) as target:
+            service = Service(1, "s", ServiceType.REST, f"http://rebind.test:{target.port}")
+            made.send(service, Request(endpoint="/a", body="{}"), Deadline(5))
+            assert len(target.seen) == 1 and len(asked) == 1
+            with pytest.raises(EgressRefusedError):  # the next connection asks anew, and what it hears is judged anew
+                made.send(service, Request(endpoint="/b", body="{}"), Deadline(5))
+    finally:
+        made.close()
+
+
+@pytest.mark.parametrize(
+    "value", ["../../admin", "..", "a/../../b", "%2e%2e/x", "x?admin=1", "x#y", "\\..\\x", "//evil"]
+)
+def test_a_value_climbs_out_of_no_path(value: str, transport: RestTransport) -> None:
+    from hub.errors import InvalidPayloadError
+    from hub.rules import render
+    from tests.unit.samples import NOW, rule
+
+    with HttpTarget() as target:
+        service = Service(1, "s", ServiceType.REST, f"{target.url}/base")
+        try:
+            _, endpoint = render(rule(endpoint="/users/{{x}}/edit", method="POST"), event_name="e",
+                                 event_data={"x": value}, event_id="i", task_id=1, now=NOW)  # fmt: skip
+        except InvalidPayloadError:
+            return
+        transport.send(service, Request(endpoint=endpoint, body="{}"), Deadline(5))
+        path = target.seen[0].path
+        assert path.startswith("/base/users/") and path.endswith("/edit") and path.count("/") == 4
+        assert not target.seen[0].query
+
+
+def test_secrets_are_compared_in_constant_time() -> None:
+    """No `==` beside a token, a signature or a digest in what faces the network."""
+    unsafe = re.compile(r"(token|secret|signature|csrf|digest)(\.\w+)? [!=]= [^\"'N0]", re.IGNORECASE)
+    for path in [*(ROOT / "hub" / "web").rglob("*.py"), ROOT / "hub" / "exporter.py"]:
+        assert not unsafe.findall(path.read_text()), path
+
+
+def test_the_bill_of_materials_names_what_is_installed(tmp_path: Path) -> None:
+    """`make sbom` needs no network; every dependency of the project is on it, with its version."""
+    uv = ROOT / ".venv" / ".uv" / "bin" / "uv"
+    command = [str(uv) if uv.exists() else "uv", "export", "--quiet", "--frozen", "--no-dev", "--all-extras",
+               "--format", "cyclonedx1.5", "--output-file", str(tmp_path / "sbom.json")]  # fmt: skip
+    try:
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    except FileNotFoundError:
+        pytest.skip("uv is not here")
+    found = {c["name"]: c.get("version") for c in json.loads((tmp_path / "sbom.json").read_text())["components"]}
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    for line in wanted:
+        name = line.split(">")[0].split("=")[0].split("<")[0].split("[")[0].split(";")[0].strip().lower()
+        assert found.get(name), f"{name} is not on the bill"
