@@ -76,12 +76,13 @@ class Hub:
         self.role = role
         self.hooks = hooks or _hooks(settings, role)
         self.instance = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.vault = Vault(_keys(settings))  # what may be wrong in the settings comes before what must be closed
+        self.broker = self._make_broker()
         self._postgres = postgres
         url = settings.database_url.get_secret_value() if settings.database_url else postgres and postgres.start()
         assert url
         self.db = Database(url, size=settings.db_pool)
         self.db.open()
-        self.vault = Vault(_keys(settings))
         self.registry = Registry(self.db, self.vault)
         self.beats = Beats(self.db, self.instance)
         self.ledger = Ledger(self.db, worker=self.instance, body_limit=settings.body_limit)
@@ -112,7 +113,6 @@ class Hub:
         )  # fmt: skip
         self.retries = TaskRetries(settings, self.ledger, self.dead_letters, self.hooks)
         self.bulkhead = Bulkhead(settings.threads)
-        self.broker = self._make_broker()
         self.broker.add_middleware(self.retries)
         self.queues = queue_names(settings.queue_prefix)
         self.handover: HandOver = self._make_handover()

@@ -1,0 +1,174 @@
+"""Services and rules: secrets sealed, changes checked, two editors told apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hub.app import Hub, build
+from hub.definitions import RuleSpec, ServiceSpec, parse_spec
+from hub.errors import ConfigError, ConflictError, NotFoundError
+from hub.settings import Settings
+from hub.store.registry import rule_document, service_document
+from hub.store.vault import Vault
+from tests.servers import HttpTarget
+from tests.support.hubs import add_rule, add_service, attempt, due_now, emit, task
+
+TOKEN = "tok-77e1c0ffee"
+
+
+def with_keys(settings: Settings, *keys: str) -> Settings:
+    return settings.model_copy(update={"secret_keys": type(settings.secret_keys)(",".join(keys))})
+
+
+def sealed(hub: Hub) -> bytes:
+    row = hub.db.one("SELECT secrets FROM services")
+    assert row is not None
+    return bytes(row["secrets"])
+
+
+def test_keys_are_rotated_without_a_moment_in_which_nobody_can_read(alone: Settings) -> None:
+    """New key first, `rotate`, old key away."""
+    old, new = Vault.new_key(), Vault.new_key()
+    with build(with_keys(alone, old), role="cli") as hub:
+        add_service(hub, "http://127.0.0.1:9", auth={"type": "bearer", "token": TOKEN})
+        before = sealed(hub)
+        assert TOKEN.encode() not in before
+    with build(with_keys(alone, new, old), role="cli") as hub:
+        assert hub.registry.service("crm").secrets == {"token": TOKEN}
+        assert hub.registry.rotate_secrets() == 1 and sealed(hub) != before
+    with build(with_keys(alone, new), role="cli") as hub:
+        assert hub.registry.service("crm").secrets == {"token": TOKEN}
+
+
+def test_the_wrong_key_is_an_error_that_names_the_setting_and_costs_no_attempt(
+    alone: Settings, hub: Hub, target: HttpTarget
+) -> None:
+    add_service(hub, target.url, auth={"type": "bearer", "token": TOKEN})
+    add_rule(hub)
+    (task_id,) = emit(hub)
+    with build(with_keys(alone, Vault.new_key()), role="worker") as wrong:
+        wrong.lease.start()
+        with pytest.raises(ConfigError, match="HUB_SECRET_KEYS: none of the keys opens"):
+            wrong.registry.services()
+        assert attempt(wrong, task_id) == "parked" and target.seen == []
+        with pytest.raises(ConfigError, match="HUB_SECRET_KEYS"):
+            wrong.registry.rotate_secrets()
+    assert task(hub, task_id)["attempts"] == 0
+    due_now(hub)
+    assert attempt(hub, task_id) == "delivered"
+
+
+@pytest.mark.parametrize("keys", ["short", "MDEyMzQ1Njc4OWFiY2RlZg==", " , "])
+def test_a_key_that_is_none_is_refused_at_the_start(alone: Settings, keys: str) -> None:
+    with pytest.raises(ConfigError, match=r"HUB_SECRET_KEYS: .*hub keygen"):
+        build(with_keys(alone, keys), role="cli")
+
+
+def test_without_a_setting_the_key_is_a_file_that_only_its_owner_reads(alone: Settings, tmp_path: Path) -> None:
+    settings = alone.model_copy(update={"secret_keys": None, "home": tmp_path / "h"})
+    with build(settings, role="cli") as hub:
+        add_service(hub, "http://127.0.0.1:9", auth={"type": "bearer", "token": TOKEN})
+    files = [path for path in (tmp_path / "h").rglob("*") if path.is_file() and path.stat().st_size < 200]
+    assert any(path.stat().st_mode & 0o777 == 0o600 for path in files)
+    with build(settings, role="cli") as hub:
+        assert hub.registry.service("crm").secrets["token"] == TOKEN
+
+
+def test_a_change_keeps_the_secrets_it_does_not_name(hub: Hub) -> None:
+    add_service(
+        hub, "http://127.0.0.1:9", auth={"type": "bearer", "token": TOKEN}, secret_headers={"X-Key": "s3cr3t-9"}
+    )
+    service = hub.registry.update_service("crm", {"timeout": 9, "headers": {"X-A": "b"}})
+    assert service.timeout == 9 and service.secrets == {"token": TOKEN, "header:X-Key": "s3cr3t-9"}
+    service = hub.registry.update_service("crm", {"auth": {"type": "bearer", "token": "new-token-1"}})
+    assert service.secrets["token"] == "new-token-1" and service.version == 3
+    assert "token" not in hub.registry.update_service("crm", {"auth": {"type": "none"}}).secrets
+
+
+def test_what_people_are_shown_has_no_secret(hub: Hub) -> None:
+    password = "p%40ss-w0rd"
+    add_service(hub, f"amqp://u:{password}@127.0.0.1:9/v?queue_declare=q", type="amqp")
+    add_service(hub, "http://127.0.0.1:9", "b", auth={"type": "basic", "username": "u", "password": TOKEN},
+                signing_secret="whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQ=", inbound={"token": "inbound-1"})  # fmt: skip
+    shown = [service_document(service) for service in hub.registry.services()]
+    text = repr(shown) + repr(hub.registry.services())
+    for secret in (password, "p@ss-w0rd", TOKEN, "c2VjcmV0", "inbound-1"):
+        assert secret not in text
+    assert "***" in text
+    whole = service_document(hub.registry.service("crm"), secrets=True)
+    assert password in whole["base_url"]
+
+
+def test_of_two_editors_the_second_is_told(hub: Hub) -> None:
+    add_service(hub, "http://127.0.0.1:9")
+    add_rule(hub)
+    hub.registry.update_service("crm", {"timeout": 3}, version=1)
+    hub.registry.update_rule("r1", {"endpoint": "/a"}, version=1)
+    with pytest.raises(ConflictError, match="changed"):
+        hub.registry.update_service("crm", {"timeout": 4}, version=1)
+    with pytest.raises(ConflictError, match="changed"):
+        hub.registry.update_rule("r1", {"endpoint": "/b"}, version=1)
+    assert hub.registry.service("crm").timeout == 3 and hub.registry.rule("r1").endpoint == "/a"
+
+
+def test_names_are_taken_once_and_free_again_after_a_deletion(hub: Hub) -> None:
+    add_service(hub, "http://127.0.0.1:9")
+    add_rule(hub)
+    with pytest.raises(ConflictError, match="'crm'"):
+        add_service(hub, "http://127.0.0.1:9")
+    with pytest.raises(ConflictError, match="'r1'"):
+        add_rule(hub)
+    assert hub.registry.delete_service("crm") == 1
+    for missing in (lambda: hub.registry.service("crm"), lambda: hub.registry.rule("r1")):
+        with pytest.raises(NotFoundError):
+            missing()
+    with pytest.raises(NotFoundError):
+        add_rule(hub)
+    add_service(hub, "http://127.0.0.1:9")
+    add_rule(hub)
+    assert hub.db.one("SELECT secrets FROM services WHERE deleted_at IS NOT NULL") == {"secrets": None}
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"nmae": "x"}, "nmae"), ({"timeout": "soon"}, "timeout"), ({"timeout": -1}, "timeout"),
+        ({"type": "ftp"}, "type"), ({"base_url": "ftp://x"}, "base_url"), ({"base_url": "http://"}, "base_url"),
+        ({"max_retries": 99}, "max_retries"), ({"auth": {"type": "bearer"}}, "token"), ({"name": "a\x00b"}, "name"),
+        ({"headers": {"A b": "c"}}, "headers"), ({"headers": {"A": "b\r\nC: d"}}, "headers"),
+        ({"response_queue": "q"}, "response_queue"),
+    ],
+)  # fmt: skip
+def test_a_service_that_is_none_is_refused_by_field(spec: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigError, match=field):
+        parse_spec(ServiceSpec, {"name": "crm", "type": "rest", "base_url": "http://x"} | spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"evnet": "x"}, "evnet"), ({"event": ""}, "event"), ({"method": "TRACE"}, "method"),
+        ({"payload": '{"a": {{b}'}, "payload"), ({"conditions": {"a": {"like": 1}}}, "conditions"),
+        ({"endpoint": "/{{a"}, "endpoint"), ({"event": 7}, "event"), ({"strict": "maybe"}, "strict"),
+    ],
+)  # fmt: skip
+def test_a_rule_that_is_none_is_refused_by_field(spec: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigError, match=field):
+        parse_spec(RuleSpec, {"name": "r", "event": "e", "service": "crm"} | spec)
+
+
+def test_documents_read_back_as_they_were_written(hub: Hub) -> None:
+    add_service(hub, "http://127.0.0.1:9", rate_limit=5, mask=["a.b"], retry_delays=[1, 2])
+    add_rule(hub, payload={"a": "{{n}}"}, conditions={"n": {"gt": 3}})
+    service = service_document(hub.registry.service("crm"), secrets=True)
+    rule = rule_document(hub.registry.rule("r1"))
+    assert parse_spec(ServiceSpec, service).split() == parse_spec(ServiceSpec, {**service}).split()
+    assert rule["payload"] == {"a": "{{n}}"} and rule["conditions"] == {"n": {"gt": 3}}
+    hub.registry.delete_service("crm")
+    hub.registry.add_service(parse_spec(ServiceSpec, service))
+    hub.registry.add_rule(parse_spec(RuleSpec, rule))
+    assert service_document(hub.registry.service("crm"), secrets=True) == service
+    assert rule_document(hub.registry.rule("r1")) == rule

@@ -1,0 +1,79 @@
+"""Group commit: one execution for whoever comes at the same time, and nobody waits for a timer."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from hub.store.batcher import Batcher
+
+
+class Slow:
+    """Runs batches while a gate is open, and remembers them."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = threading.Event()
+        self.entered = threading.Event()
+
+    def __call__(self, items: list[int]) -> list[int]:
+        self.batches.append(items)
+        self.entered.set()
+        assert self.gate.wait(20)
+        if any(item < 0 for item in items):
+            raise ValueError("negative")
+        return [item * 2 for item in items]
+
+
+def test_a_lone_caller_runs_at_once() -> None:
+    assert Batcher(lambda items: [i + 1 for i in items])(1) == 2
+
+
+def test_who_comes_while_a_batch_runs_forms_the_next_one() -> None:
+    slow = Slow()
+    batcher = Batcher(slow)
+    with ThreadPoolExecutor(20) as pool:
+        first = pool.submit(batcher, 0)
+        assert slow.entered.wait(20)
+        others = [pool.submit(batcher, n) for n in range(1, 20)]
+        while len(batcher._waiting) < 19:
+            pass
+        slow.gate.set()
+        assert first.result(20) == 0 and [f.result(20) for f in others] == [n * 2 for n in range(1, 20)]
+    assert [len(batch) for batch in slow.batches] == [1, 19]
+
+
+def test_no_batch_is_larger_than_the_limit() -> None:
+    slow = Slow()
+    batcher = Batcher(slow, limit=7)
+    with ThreadPoolExecutor(21) as pool:
+        futures = [pool.submit(batcher, n) for n in range(21)]
+        assert slow.entered.wait(20)
+        while len(batcher._waiting) < 20:
+            pass
+        slow.gate.set()
+        assert sorted(f.result(20) for f in futures) == [n * 2 for n in range(21)]
+    assert [len(batch) for batch in slow.batches] == [1, 7, 7, 6]
+
+
+def test_a_batch_that_fails_fails_for_each_of_its_callers_and_the_next_one_runs() -> None:
+    slow = Slow()
+    batcher = Batcher(slow)
+    with ThreadPoolExecutor(4) as pool:
+        bad = pool.submit(batcher, -1)
+        assert slow.entered.wait(20)
+        good = [pool.submit(batcher, n) for n in (1, 2)]
+        slow.gate.set()
+        with pytest.raises(ValueError, match="negative"):
+            bad.result(20)
+        assert [f.result(20) for f in good] == [2, 4]
+    assert batcher(5) == 10
+
+
+def test_many_threads_for_a_while() -> None:
+    batcher = Batcher(lambda items: [i * 3 for i in items], limit=5)
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(batcher, range(3000))) == [n * 3 for n in range(3000)]
+    assert not batcher._leading and not batcher._waiting
