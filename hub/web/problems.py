@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
@@ -31,6 +31,12 @@ from hub.web.limits import Busy
 log = structlog.get_logger("hub.web")
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = 2  # seconds to wait when the hub's own database is away or busy
+_CSP = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+_NOTHING_HERE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Not found · Integration Hub</title><link rel="stylesheet" href="/static/hub.css"></head>
+<body><main><h1>Not found</h1><p>There is nothing here. <a href="/">To the overview</a></p></main></body></html>
+"""
 _FIELD = re.compile(r"([A-Za-z_\[][\w.\[\]-]{0,200}): (.+)", re.DOTALL)
 _STATUS: tuple[tuple[type[HubError], int], ...] = (
     (StaleError, 412),
@@ -100,6 +106,8 @@ def install(app: FastAPI) -> None:
             return answer(
                 e.status_code, detail, headers=headers, extra=e.extra, errors=[(e.field, detail)] if e.field else ()
             )
+        if e.status_code == 404 and _is_person(request):
+            return HTMLResponse(_NOTHING_HERE, 404, {"Content-Security-Policy": _CSP})
         if e.status_code == 404:
             detail = "there is nothing here; /api/docs lists what there is"
         if e.status_code == 405:
@@ -134,6 +142,11 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RecursionError, on_nesting)
     app.add_exception_handler(Busy, on_busy)
     app.add_exception_handler(ClientDisconnect, on_disconnect)
+
+
+def _is_person(request: Request) -> bool:
+    """Whether a browser asks for a page."""
+    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith(("/api/", "/webhook/"))
 
 
 def _title(status: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
 import threading
@@ -136,7 +137,7 @@ def _bind(listen: str) -> socket.socket:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listening
     except (OSError, ValueError) as e:
-        why = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
+        why = os.strerror(e.errno) if isinstance(e, OSError) and e.errno and e.errno > 0 else str(e)
         raise ConfigError(
             f"cannot listen on {listen}: {why}; is another hub running, or is the address not of this machine?",
             field="HUB_LISTEN",

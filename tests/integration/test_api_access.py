@@ -109,6 +109,10 @@ def test_every_refusal_is_a_problem(api: Api) -> None:
     client = api.client()
     problem(client.get("/nowhere"), 404)
     problem(client.get("/api/v1/nowhere"), 404)
+    html = {"Accept": "text/html,*/*;q=0.8"}
+    problem(client.get("/api/v1/nowhere", headers=html), 404)
+    person = client.get("/nowhere", headers=html)
+    assert person.status_code == 404 and "<h1>Not found</h1>" in person.text and "<script" not in person.text
     wrong = client.put("/api/v1/services", json={})
     problem(wrong, 405)
     assert wrong.headers["Allow"] == "GET, POST"

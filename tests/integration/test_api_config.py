@@ -198,6 +198,7 @@ def test_schedules_are_read_and_changed(client: httpx.Client) -> None:
     path = "/api/v1/schedules/consume_responses_task"
     names = [s["name"] for s in client.get("/api/v1/schedules").json()["items"]]
     assert names == ["consume_responses_task", "housekeeping_task"]
+    assert client.put(path, json={"cron": "0 3 * * *"}).json()["cron"] == "0 3 * * *"
     changed = client.patch(path, json={"cron": "*/5 * * * *"}).json()
     assert changed["cron"] == "*/5 * * * *" and len(changed["next_runs"]) == 5
     assert all(run[14:16] in {f"{m:02}" for m in range(0, 60, 5)} for run in changed["next_runs"])

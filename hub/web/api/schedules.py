@@ -56,6 +56,11 @@ def make_schedules(hub: Hub, gate: Gate) -> APIRouter:
     def show(name: Name) -> dict[str, Any]:
         return shown(name)
 
+    @r.manage.put("/{name}", summary="Change a scheduled task", response_model=shapes.ScheduleDetail)
+    def put(name: Name, change: SetSchedule) -> dict[str, Any]:
+        """The same as PATCH."""
+        return edit(name, change)
+
     @r.manage.patch("/{name}", summary="Change a scheduled task", response_model=shapes.ScheduleDetail)
     def edit(name: Name, change: SetSchedule) -> dict[str, Any]:
         """Counts from the next minute, in every process."""
