@@ -6,7 +6,9 @@ import argparse
 import logging
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -31,13 +33,18 @@ def main() -> int:
     rows = chosen(known, options.rows)
     scale = Scale.small() if options.quick else Scale()
     begun = time.monotonic()
+    result: dict[str, Any] = {}
+
+    def keep(runs: dict[str, list[Numbers]]) -> None:
+        """After every row, so that a run that is cut off leaves what it had."""
+        result.update(report.document(runs, report.about(time.monotonic() - begun, quick=options.quick)))
+        report.write(options.out, result)
+
     rig = Rig()
     try:
-        runs, failed = measure(rows, rig, scale)
+        failed = measure(rows, rig, scale, keep)
     finally:
         rig.close()
-    result = report.document(runs, report.about(time.monotonic() - begun, quick=options.quick))
-    report.write(options.out, result)
     report.show(result, {row.name: row.what for row in rows})
     print(f"{options.out} written, {result['about']['seconds']} s")
     return 1 if failed else 0
@@ -56,8 +63,12 @@ def chosen(known: list[Row], wanted: str) -> list[Row]:
     return found or known
 
 
-def measure(rows: list[Row], rig: object, scale: Scale) -> tuple[dict[str, list[Numbers]], bool]:
-    """Every row, by turns, so that a busy minute of the machine hits all of them."""
+def measure(rows: list[Row], rig: object, scale: Scale, keep: Callable[[dict[str, list[Numbers]]], None]) -> bool:
+    """Every row, by turns, so that a busy minute of the machine hits all of them; whether one failed.
+
+    Args:
+        keep: is told all runs so far after each of them.
+    """
     runs: dict[str, list[Numbers]] = {row.name: [] for row in rows}
     failed = False
     for turn in range(max(1 if scale.quick else row.rounds for row in rows)):
@@ -74,7 +85,8 @@ def measure(rows: list[Row], rig: object, scale: Scale) -> tuple[dict[str, list[
             runs[row.name].append(numbers)
             said = "  ".join(f"{key} {value:,.4g}" for key, value in numbers.items())
             print(f"[{turn + 1}] {row.name:22} {said}  ({time.monotonic() - begun:.0f} s)", flush=True)
-    return runs, failed
+            keep(runs)
+    return failed
 
 
 if __name__ == "__main__":

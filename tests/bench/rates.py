@@ -20,7 +20,7 @@ def rows() -> Iterator[Row]:
         (BareSystem, "Session.post and one pooled INSERT, prefetch 100, 2 x 8 threads"),
         (CelerySystem, "the same task, acks_late, 2 x 8 threads, prefetch 16 each"),
     ):
-        yield Row(kind.name, what, lambda rig, scale, kind=kind: fast(kind, rig, scale), rounds=5)
+        yield Row(kind.name, what, lambda rig, scale, kind=kind: fast(kind, rig, scale), rounds=3)
     for library in ("requests", "urllib3"):
         yield Row(
             f"raw_{library}", f"only {library}, best threads", lambda rig, scale, lib=library: raw(lib, rig, scale),
