@@ -8,6 +8,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
+from tests.faults.answers import body_of
 from tests.faults.history import History, expected
 from tests.faults.nemesis import LOSES_WORK
 from tests.faults.plan import BY_NAME, MAX_ATTEMPTS, PROFILES
@@ -15,6 +16,7 @@ from tests.faults.rig import LEASE
 from tests.faults.targets import Sighting
 
 _SLACK = 1.5  # seconds between what a clock here and a clock there say happened together
+_LOSES_ACKS = ("restart_rabbit", "disturb_broker", "stop_worker", "memory_alarm")
 _NOTICED = 1.0  # seconds until a target on a busy machine notices that its caller has hung up
 _HTTP = tuple(p.name for p in PROFILES if p.name not in ("queue", "gone"))
 Check = Callable[[History], Iterable[str]]
@@ -93,6 +95,18 @@ def duplicates_have_a_cause(h: History) -> Iterable[str]:
                 yield f"{one.service} {one.key}: succeeded at {one.end:.3f} and again at {two.end:.3f}, without cause"
 
 
+def nothing_inbound_dropped(h: History) -> Iterable[str]:
+    """Every answer that RabbitMQ took is in the log; what is no JSON with its bytes; twice only after a loss."""
+    for n in sorted(h.confirmed - set(h.answers)):
+        yield f"answer {n} was taken by RabbitMQ and is not in the log"
+    for n, rows in h.answers.items():
+        if n % 7 == 0 and any(row["success"] or row["raw"] != body_of(n) or not row["error"] for row in rows):
+            yield f"answer {n} is no JSON, and not kept as it came: {rows}"
+        for one, two in pairwise(rows):
+            if not _during(h, (*LOSES_WORK, *_LOSES_ACKS), one["at"] - _SLACK, two["at"]):
+                yield f"answer {n} was stored at {one['at']:.3f} and again at {two['at']:.3f}, without cause"
+
+
 def one_probe(h: History) -> Iterable[str]:
     """While `tide` is down and its circuit open for longer than a cooldown, requests come one at a time."""
     opened = sorted(
@@ -129,6 +143,11 @@ def counters_agree(h: History) -> Iterable[str]:
     finished = h.counters.get("hub_tasks_finished", {})
     tries = _sum(h, "hub_network_tries", 1)
     seen = Counter(s.service for s in h.sightings)
+    stored = sum(len(rows) for rows in h.answers.values())
+    consumed = sum(h.counters.get("hub_consumer_messages", {}).values())
+    unsure = sum(500 for f in h.faults if f["kind"] in LOSES_WORK)  # a batch whose commit was not heard of
+    if not stored - unsure <= consumed <= stored:
+        yield f"{consumed:g} answers counted, {stored} are in the log"
     for service in BY_NAME:
         counted = attempts.get(service, 0)
         if not rows[service] <= counted <= rows[service] + lost[service]:
@@ -182,7 +201,7 @@ def _foreseen(h: History, line: dict[str, Any]) -> bool:
 
 CHECKS: tuple[Check, ...] = (
     every_accepted_event_ended, delivered_means_seen, five_attempts, never_two_at_once, duplicates_have_a_cause,
-    one_probe, counters_agree, nothing_left, nothing_unforeseen,
+    nothing_inbound_dropped, one_probe, counters_agree, nothing_left, nothing_unforeseen,
 )  # fmt: skip
 
 
@@ -203,6 +222,7 @@ def summary(h: History) -> str:
     lost = sum(row["outcome"] == "worker_lost" for task in h.tasks.values() for row in task["rows"])
     return (
         f"seed {h.seed}: {len(h.events)} events, {len(h.tasks)} tasks, {len(h.sightings)} requests seen, "
+        f"{len(h.answers)} answers of {len(h.confirmed)} confirmed, "
         f"{sum(1 for t in h.tasks.values() if t['dead'])} dead, {lost} attempts lost with their worker, "
         f"{repeated + len(h.queue) - len(set(h.queue))} duplicates, {len(h.faults)} faults, "
         f"{len(h.falls)} falls of tide"

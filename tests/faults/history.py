@@ -29,6 +29,8 @@ class History:
     events: dict[int, int]  # number -> event id in the ledger
     repeated: list[int]  # numbers that the ledger has more than once
     tasks: dict[int, dict[str, Any]]  # task id -> event, service, key, delivered, dead, deliveries
+    answers: dict[int, list[dict[str, Any]]]  # number of an answer -> its rows in the log
+    confirmed: set[int]  # answers that RabbitMQ took for certain
     queue: list[tuple[str, int]]  # (idempotency key, number) of what arrived in the AMQP service's queue
     counters: Counts
     logs: list[dict[str, Any]]
@@ -39,7 +41,8 @@ class History:
         """Everything as JSON, for whoever has to find out."""
         data = {
             "seed": self.seed, "faults": self.faults, "sightings": [s.row() for s in self.sightings],
-            "falls": self.falls, "unsure": sorted(self.unsure), "tasks": self.tasks, "queue": self.queue,
+            "falls": self.falls, "unsure": sorted(self.unsure), "tasks": self.tasks, "answers": self.answers,
+            "unanswered": sorted(self.confirmed - set(self.answers)), "queue": self.queue,
             "counters": {name: {"/".join(k): v for k, v in values.items()} for name, values in self.counters.items()},
             "ends": self.ends, "rest": self.rest, "logs": self.logs,
         }  # fmt: skip
@@ -65,7 +68,8 @@ def collect(rig: Rig, faults: list[dict[str, Any]]) -> History:
     return History(
         seed=rig.seed, faults=faults, sightings=[s for t in rig.targets.values() for s in t.seen],
         falls=rig.tide.falls, answered=answered, unsure=(tried | set(events)) - answered, events=events,
-        repeated=repeated, tasks=_tasks(rig, events), queue=_queue(rig), counters=_counters(rig), logs=_logs(rig),
+        repeated=repeated, tasks=_tasks(rig, events), answers=_answers(rig),
+        confirmed=rig.answers.confirmed, queue=_queue(rig), counters=_counters(rig), logs=_logs(rig),
         ends=rig.ends, rest=_rest(rig),
     )  # fmt: skip
 
@@ -90,6 +94,18 @@ def _tasks(rig: Rig, events: dict[int, int]) -> dict[int, dict[str, Any]]:
     ):
         task(row)["dead"] = {k: row[k] for k in ("attempts", "reason", "error", "at")}
     return tasks
+
+
+def _answers(rig: Rig) -> dict[int, list[dict[str, Any]]]:
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row in rig.rows(
+        "SELECT success, response_body, raw, error, extract(epoch FROM created_at)::float8 AS at"
+        " FROM deliveries WHERE direction = 'inbound' ORDER BY id"
+    ):
+        n = json.loads(row["response_body"])["answer"] if row["success"] else int(bytes(row["raw"]).split()[-1])
+        raw = bytes(row["raw"]) if row["raw"] is not None else None
+        found[n].append({"success": row["success"], "raw": raw, "error": row["error"], "at": row["at"]})
+    return found
 
 
 def _queue(rig: Rig) -> list[tuple[str, int]]:

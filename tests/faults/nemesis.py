@@ -38,7 +38,9 @@ class Nemesis:
         return chosen
 
     def victim(self) -> Process:
-        return self.dice.choice(self.rig.victims())
+        """One that runs; there is no glory in killing the dead."""
+        wait_for(lambda: any(v.pid for v in self.rig.victims()), 60, "a living worker")
+        return self.dice.choice([v for v in self.rig.victims() if v.pid] or self.rig.victims())
 
 
 def kill_worker(nemesis: Nemesis) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.faults import targets
+from tests.faults.answers import QUEUE
 
 THREADS = 4
 MAX_ATTEMPTS = 5
@@ -38,7 +39,7 @@ PROFILES = (
     Profile("never", 1.5, targets.never, _NO_BREAKER | {"timeout": 0.5}),
     Profile("gone", 1, None, _NO_BREAKER),
     Profile("void", 1, targets.well, rule={"payload": '{"n": "{{missing}}"}', "strict": True}),
-    Profile("queue", 8, None, {"type": "amqp", "timeout": 3}),
+    Profile("queue", 8, None, {"type": "amqp", "timeout": 3, "response_queue": QUEUE}),
 )
 BY_NAME = {profile.name: profile for profile in PROFILES}
 FAN_OUT = ("good", "slow", "bad", "tide")

@@ -22,6 +22,7 @@ from psycopg.rows import dict_row
 
 from hub.app import Hub, build
 from hub.settings import Settings
+from tests.faults.answers import QUEUE, Answers
 from tests.faults.links import Link, Links
 from tests.faults.plan import ALL, FAN_OUT, PROFILES, THREADS
 from tests.faults.targets import Target, Tide
@@ -188,6 +189,9 @@ class Rig:
         watch = threading.Thread(target=self._watch, daemon=True)
         self._stack.callback(watch.join, 10)
         self._stack.callback(self._stopping.set)
+        service = self.number("SELECT id FROM services WHERE name = 'queue'")
+        self.answers = Answers(self.rabbit.url + "%2F", self.settings, service)
+        self._stack.callback(self.answers.stop_publishing)
         for process in self.workers:
             process.start()
         if self.scheduler:
@@ -314,6 +318,18 @@ class Rig:
             return self.left() == 0
         except psycopg.Error:
             return False
+
+    def answers_read(self) -> bool:
+        """Whether the response queue is empty; asks for a run over it if not."""
+        with self.channel() as channel:
+            left = channel.queue_declare(QUEUE, passive=True).method.message_count
+        if left or self.number(
+            "SELECT count(*) FROM task_runs WHERE ended_at IS NULL AND started_at > now() - interval '5 s'"
+        ):
+            self.answers.ask_once()
+            time.sleep(0.5)
+            return False
+        return True
 
     def footprint(self) -> dict[str, dict[str, int]]:
         """Open files and threads of each worker, now."""

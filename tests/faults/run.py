@@ -53,6 +53,7 @@ def run(folder: Path, seed: int, *, rate: float, gentle: float | None, harsh: fl
         time.sleep(_WARM_UP)
         _pause(rig, say)
         first = rig.footprint()
+        rig.answers.start()
         for number in range(rounds):
             before = rig.footprint()
             rig.producer.start()
@@ -63,7 +64,9 @@ def run(folder: Path, seed: int, *, rate: float, gentle: float | None, harsh: fl
             harsh_kinds = kinds if harsh is not None else tuple(k for k in kinds if k not in GENTLE)
             _strike(nemesis, schedule(seed * 1000 + number + 500, harsh_kinds, harsh), harsh, say)
         rig.tide.still()
+        rig.answers.stop_publishing()
         _pause(rig, say)
+        wait_for(rig.answers_read, _DRAIN, f"the reading of all answers (seed {seed})")
         if soak:
             wrong += _leaks(first, rig.footprint(), "the whole soak")
         wrong += [f"{p.name} had to be killed at the end" for p in [rig.producer, *rig.workers] if not p.stop()]
