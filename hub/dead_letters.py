@@ -42,8 +42,14 @@ class DeadLetters:
                       attempts=claim.attempt, error=delivery.error)  # fmt: skip
 
     def count(self, *, service: str | None = None, since: datetime | None = None, until: datetime | None = None) -> int:
-        """How many dead letters a replay with these filters would take."""
+        """How many dead letters match, orphans too."""
         return self._graves.count(service=service, since=since, until=until)
+
+    def orphans(
+        self, *, service: str | None = None, since: datetime | None = None, until: datetime | None = None
+    ) -> int:
+        """How many of those that match cannot be replayed: their rule or service is gone."""
+        return self._graves.orphans(service=service, since=since, until=until)
 
     def replay(
         self,

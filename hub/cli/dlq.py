@@ -89,10 +89,15 @@ def replay(
     with open_hub() as hub:
         count = len(wanted) if wanted else hub.dead_letters.count(service=service, since=start, until=end)
         if dry_run:
-            if as_json:
-                print_json({"replayed": 0, "would_replay": count, "tasks": [], "orphans": 0})
+            if wanted:
+                rows = [hub.views.dead_letter(id_) for id_ in wanted]
+                orphans = sum(row["orphan"] for row in rows)
             else:
-                print(f"{count} dead letter(s) would be replayed")
+                orphans = hub.dead_letters.orphans(service=service, since=start, until=end)
+            if as_json:
+                print_json({"replayed": 0, "would_replay": count - orphans, "tasks": [], "orphans": orphans})
+            else:
+                print(f"{count - orphans} dead letter(s) would be replayed")
             return
         if wanted:
             done = hub.dead_letters.replay(wanted, limit=len(wanted))

@@ -132,6 +132,9 @@ def stats(as_json: JsonFlag = False) -> None:
     """One look: queue depth, running, delayed, dead, breakers, last runs."""
     with open_hub() as hub:
         now = hub.views.stats()
+        planned = {task.name: task.next_run_at for task in hub.schedule.list()}
+        for row in now["schedules"]:
+            row["next_run_at"] = planned.get(row["name"])
         runs = hub.views.list_runs(limit=5)
     if as_json:
         tasks = now["tasks"]
@@ -150,6 +153,7 @@ def stats(as_json: JsonFlag = False) -> None:
     _table(
         "scheduled tasks", now["schedules"], ("name", "cron", "enabled", "last_run_at", "last_result", "next_run_at")
     )
+    _table("last runs", runs, ("name", "service", "started_at", "result", "summary", "error"))
     _table("processes", now["heartbeats"], ("component", "alive", "at"))
 
 

@@ -80,6 +80,11 @@ class Graves:
         row = self._db.one(_COUNT, self._params(None, service, since, until))
         return int(row["n"]) if row else 0
 
+    def orphans(self, *, service: str | None, since: datetime | None, until: datetime | None) -> int:
+        """How many match whose rule or service is gone."""
+        row = self._db.one(_ORPHANS, self._params(None, service, since, until))
+        return int(row["n"]) if row else 0
+
     def revive(
         self,
         ids: Sequence[int] | None,

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import pika
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -375,6 +377,8 @@ def test_dead_letters_go_by_service_time_and_number(hub: Hub, crm: str, target: 
     hub("dlq", "delete", "--all", code=2)  # nobody there to ask
     assert read(hub, "dlq", "delete", read(hub, "dlq", "list")[0]["id"], "--yes") == {"deleted": 1}
     hub("rule", "delete", "users", "--yes")
+    dry = {"replayed": 0, "tasks": [], "orphans": 2, "would_replay": 0}
+    assert read(hub, "dlq", "replay", "--all", "--dry-run") == dry
     assert read(hub, "dlq", "replay", "--all") == {"replayed": 0, "tasks": [], "orphans": 2}
     assert read(hub, "dlq", "delete", "--all", "--yes") == {"deleted": 2} and read(hub, "dlq", "list") == []
 
@@ -423,3 +427,53 @@ def test_events_come_through_a_pipe_too(hub: Hub, crm: str, hub_env: dict[str, s
     process = run(hub_env, "emit", "-", stdin=subprocess.PIPE)
     out, err = process.communicate('{"name": "a"}\n{"name": "b"}\n', timeout=90)
     assert (process.returncode, len(out.split())) == (0, 2), err
+
+
+def test_response_queues_are_read_by_a_command(hub: Hub, broker_url: str, queue_prefix: str) -> None:
+    """`--execute` of the scheduled task, on a real RabbitMQ: all that waits, JSON or not, is in the log."""
+    queue = f"{queue_prefix}.answers"
+    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
+    channel = connection.channel()
+    channel.queue_declare(queue, durable=True)
+    for body in (b'{"ok": 1}', b"42", b"no json"):
+        channel.basic_publish("", queue, body)
+    hub("service", "add", "mq", "--type", "amqp", "--base-url", f"{broker_url}?queue_declare={queue_prefix}.out",
+        "--response-queue", queue)  # fmt: skip
+    result = read(hub, "tasks", "run", "--task", "consume_responses_task", "--parallel", 2)
+    assert (result["ran"], result["ok"], result["messages"]) == (1, 1, 3)
+    rows = read(hub, "log", "list", "--direction", "inbound", "--service", "mq")
+    assert [row["success"] for row in rows] == [False, True, True] and "JSON" in rows[0]["error"]
+    (seen,) = read(hub, "log", "runs", "--task", "consume_responses_task")
+    assert (seen["service"], seen["result"]) == ("mq", "ok")
+    assert "mq" in hub("stats").stdout
+    channel.queue_delete(queue)
+    connection.close()
+
+
+def test_without_any_server_each_command_has_its_own_and_leaves_none(tmp_path: Path) -> None:
+    """Embedded: the first command makes the database, the second finds what the first did."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("HUB_")} | {"HUB_HOME": str(tmp_path / "home")}
+    for args in (
+        ["service", "add", "crm", "--base-url", "http://127.0.0.1:9"],
+        ["rule", "add", "r", "--event", "a", "--service", "crm"],
+        ["emit", "--name", "a", "--data", "{}"],
+    ):
+        process = run(env, *args)
+        _, err = process.communicate(timeout=90)
+        assert process.returncode == 0, err
+    process = run(env, "tasks", "list", "--json")
+    out, err = process.communicate(timeout=90)
+    assert [(row["rule"], row["state"]) for row in json.loads(out)] == [("r", "pending")], err
+    assert not [p for p in command_lines() if str(tmp_path) in p]
+
+
+def command_lines() -> list[str]:
+    """Command lines of the processes that live."""
+    lines = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                lines.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+            except OSError:
+                continue
+    return lines
