@@ -11,6 +11,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import structlog
@@ -183,14 +184,15 @@ class Hub:
             },
         )
 
+    def beat(self, component: str) -> None:
+        """One sign of life of this process as `component`; says how busy its database pool is, too."""
+        self.hooks.pool(self.role, *self.db.usage())
+        self.beats.beat(component)
+
     def start_pulse(self, component: str) -> None:
         """Report signs of life of this process as `component` (worker, scheduler, web)."""
 
-        def beat() -> None:
-            self.hooks.pool(component, *self.db.usage())
-            self.beats.beat(component)
-
-        pulse = Pulse(beat)
+        pulse = Pulse(partial(self.beat, component))
         pulse.start()
         self._pulses.append(pulse)
 

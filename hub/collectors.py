@@ -7,6 +7,7 @@ that could be shown in place of the truth, so the gauges are right even when eve
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -47,6 +48,7 @@ LEDGER_METRICS = (BREAKER_STATE, TASKS, DEAD_LETTERS, OLDEST_DUE, OLDEST_DEAD, L
 QUEUE_METRICS = (DEPTH, CONSUMERS)
 _TASK_STATES = ("pending", "running", "delayed", "held")
 _SOCKET_TIMEOUT = 2.0
+_SELDOM = 300.0  # seconds
 
 
 class Source(Protocol):
@@ -119,13 +121,17 @@ class RabbitSource:
     """Depth and consumers of the hub's queues, by passive declare: fresh, and no plugin is needed.
 
     Args:
-        queues: names; their `.XQ` (dead) follow by themselves.
+        queues: names; their `.XQ` (dead) and `.DQ` (delayed) follow by themselves. The hub makes no `.DQ`, but
+            another Dramatiq may have: one that is missing is asked for seldom, for RabbitMQ logs an error each time.
+        clock: seconds.
     """
 
     name = "rabbitmq"
 
-    def __init__(self, url: str, queues: Iterable[str]) -> None:
-        self._queues = [queue + suffix for queue in queues for suffix in ("", ".XQ")]
+    def __init__(self, url: str, queues: Iterable[str], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._queues = [queue + suffix for queue in queues for suffix in ("", ".DQ", ".XQ")]
+        self._clock = clock
+        self._ask_again: dict[str, float] = {}
         self._parameters = pika.URLParameters(url)
         p = self._parameters
         p.socket_timeout = p.stack_timeout = p.blocked_connection_timeout = _SOCKET_TIMEOUT
@@ -161,12 +167,16 @@ class RabbitSource:
         channel = self._connection.channel()
         found = []
         for queue in self._queues:
+            if self._ask_again.get(queue, 0.0) > self._clock():
+                continue
             try:
                 ok = channel.queue_declare(queue, passive=True).method
             except pika.exceptions.ChannelClosedByBroker as e:
                 if e.reply_code != 404:
                     raise
                 channel = self._connection.channel()
+                if queue.endswith(".DQ"):
+                    self._ask_again[queue] = self._clock() + _SELDOM
                 continue
             found.append((queue, float(ok.message_count), float(ok.consumer_count)))
         channel.close()

@@ -50,7 +50,7 @@ def up(settings: Settings, *, announce: Callable[[str], None] = print, stop: thr
 
         def tick() -> None:
             hub.tick()
-            hub.beats.beat("scheduler")
+            hub.beat("scheduler")
 
         ticker = Ticker(tick)
         web.start()

@@ -23,7 +23,7 @@ class Heart(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
 
     def after_enqueue(self, broker: dramatiq.Broker, message: Any, delay: Any) -> None:
         """A tick was sent."""
-        self._hub.beats.beat("scheduler")
+        self._hub.beat("scheduler")
 
 
 def make_broker() -> dramatiq.Broker:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from hub.settings import Settings
 from hub.store.database import Database
+from tests.conftest import GIVEN_BROKER
+from tests.support.databases import Template
+from tests.support.rabbit import RabbitNode
 
+if TYPE_CHECKING:
+    from tests.monitoring.story import Deployment
+
+KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 SERVICES = """
@@ -50,3 +60,23 @@ def db(database_url: str) -> Iterator[Database]:
         conn.execute(SERVICES)
     yield database
     database.close()
+
+
+@pytest.fixture(scope="package")
+def lived(
+    database_template: Template, broker_node: RabbitNode | None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Deployment, str]]:
+    """A deployed hub that has been through `Deployment.live`, and what `/metrics` showed right after."""
+    from tests.monitoring.story import deployment
+
+    name, url = database_template.clone()
+    settings = Settings(
+        database_url=url, broker_url=broker_node.new_vhost() if broker_node else GIVEN_BROKER, secret_keys=KEY,
+        queue_prefix=f"t{uuid.uuid4().hex[:10]}", home=tmp_path_factory.mktemp("home"), worker_lease="3s",
+        retry_delays="0.1,0.1,0.1,0.1", stray_grace="1s",
+    )  # fmt: skip
+    with deployment(settings, tmp_path_factory.mktemp("site"), "worker", "web", "exporter") as it:
+        it.services()
+        it.live()
+        yield it, it.site.metrics()
+    database_template.drop(name)

@@ -15,18 +15,15 @@ from typing import Any
 import pytest
 import yaml
 
-from hub.errors import CircuitOpenError, DeliveryError
-from hub.exporter import Exporter
-from hub.gateway import Gateway
-from hub.metrics import PrometheusHooks
-from hub.models import Request, Service, ServiceType
-from hub.scrape import make_scraper
+from hub.app import build
+from hub.running import work
 from hub.settings import Settings
-from hub.store.breakers import Breakers
-from hub.store.database import Database
-from hub.store.flow import Flow
-from hub.transports.rest import RestTransport
+from tests.monitoring.conftest import KEY, Samples, of, parse
 from tests.monitoring.test_alerts import DEPLOY, ROUTES, RULES
+from tests.monitoring.test_exporter import sources
+from tests.servers import HttpTarget
+from tests.support.api import serving
+from tests.support.hubs import add_rule, add_service, count, emit, emit_many
 from tests.support.processes import wait_for
 from tests.support.prometheus import Alertmanager, Prometheus, program
 from tests.support.rabbit import free_ports
@@ -105,61 +102,50 @@ def prometheus_config(exporter: str, alertmanager: int) -> tuple[str, dict[str, 
 
 
 def test_a_dead_target_rings_a_bell(
-    db: Database, tmp_path: Path, receiver: Receiver, alertmanager: Alertmanager
+    database_url: str, tmp_path: Path, receiver: Receiver, alertmanager: Alertmanager
 ) -> None:
-    """Target, gateway, circuit, ledger, exporter, Prometheus, Alertmanager, receiver: every link is the real one."""
+    """Event, worker, circuit, ledger, `/metrics` of `hub up`, Prometheus, Alertmanager, receiver: all real."""
+    settings = Settings(database_url=database_url, home=tmp_path, secret_keys=KEY, listen="127.0.0.1:0", db_pool=6,
+                        retry_delays="0.2", max_attempts=100, threads=4)  # fmt: skip
     (port,) = free_ports(1)
-    target = Receiver(port)
-    settings = Settings(database_url="postgresql://", metrics_dir=tmp_path)
-    hooks = PrometheusHooks(tmp_path)
-    row = db.one("UPDATE services SET base_url = %s WHERE name = 'crm' RETURNING id", [f"http://127.0.0.1:{port}"])
-    assert row
-    crm = Service(row["id"], "crm", ServiceType.REST, f"http://127.0.0.1:{port}", max_retries=1, cb_failure_threshold=2,
-                  cb_cooldown=1.0)  # fmt: skip
-    gateway = Gateway({ServiceType.REST: RestTransport(settings)}, Breakers(db, hooks), Flow(db), hooks)
-    scraper = make_scraper(settings, db, [], lambda queue: 0)
-    exporter = Exporter(scraper, "127.0.0.1:0")
-    exporter.start()
-    config, rules = prometheus_config(exporter.address, alertmanager.port)
-    prometheus = Prometheus(config, rules)
-    try:
-        gateway.execute_request(crm, Request(body="{}"))
-        wait_for(lambda: prometheus.query('hub_breaker_state{service="crm", state="closed"} == 1'), what="a scrape")
-        target.close()
-        for _ in range(2):
-            with pytest.raises(DeliveryError):
-                gateway.execute_request(crm, Request(body="{}"))
-        with pytest.raises(CircuitOpenError):
-            gateway.execute_request(crm, Request(body="{}"))
-        wait_for(lambda: receiver.alerts("/chat", "HubBreakerOpen", "firing"), 60, "the alert")
-        alert = receiver.alerts("/chat", "HubBreakerOpen", "firing")[0]
-        assert alert["labels"] == {"alertname": "HubBreakerOpen", "service": "crm", "severity": "warning"}
-        assert alert["annotations"]["summary"] == "crm is down, by its circuit"
-        assert alert["annotations"]["runbook_url"] == "deploy/runbooks/HubBreakerOpen.md"
-        assert alert["annotations"]["dashboard_url"].endswith("/d/hub-service?var-service=crm")
-        wait_for(lambda: receiver.alerts("/watchdog", "HubWatchdog", "firing"), what="the proof of life")
-        assert not receiver.alerts("/pager", "HubBreakerOpen", "firing"), "nobody is woken for another's outage"
+    target = HttpTarget(port=port)
+    with build(settings, role="up") as hub, serving(hub) as api, work(hub, threads=4):
+        add_service(hub, target.url, cb_failure_threshold=2, cb_cooldown=1.0)
+        add_rule(hub)
+        config, rules = prometheus_config(api.url.removeprefix("http://"), alertmanager.port)
+        prometheus = Prometheus(config, rules)
+        try:
+            emit(hub)
+            wait_for(lambda: prometheus.query('hub_breaker_state{service="crm", state="closed"} == 1'), 60, "a scrape")
+            wait_for(lambda: count(hub, "tasks") == 0, what="a delivery")
+            target.close()
+            emit_many(hub, 20, start=10)
+            wait_for(lambda: receiver.alerts("/chat", "HubBreakerOpen", "firing"), 90, "the alert")
+            alert = receiver.alerts("/chat", "HubBreakerOpen", "firing")[0]
+            assert alert["labels"] == {"alertname": "HubBreakerOpen", "service": "crm", "severity": "warning"}
+            assert alert["annotations"]["summary"] == "crm is down, by its circuit"
+            assert alert["annotations"]["runbook_url"] == "deploy/runbooks/HubBreakerOpen.md"
+            assert alert["annotations"]["dashboard_url"].endswith("/d/hub-service?var-service=crm")
+            wait_for(lambda: receiver.alerts("/watchdog", "HubWatchdog", "firing"), what="the proof of life")
+            assert not receiver.alerts("/pager", "HubBreakerOpen", "firing"), "nobody is woken for another's outage"
+            target = HttpTarget(port=port)
+            wait_for(lambda: count(hub, "tasks") == 0, 60, "every delivery")
+            wait_for(lambda: receiver.alerts("/chat", "HubBreakerOpen", "resolved"), 90, "the all-clear")
+            moved = prometheus.query('hub_breaker_transitions_total{service="crm"} > 0')
+            ways = {(s["metric"]["from_state"], s["metric"]["to_state"]) for s in moved}
+            assert ways >= {("closed", "open"), ("open", "half_open"), ("half_open", "closed")}
+            hub_up_shows_itself(parse(api.client(None).get("/metrics").text))
+        finally:
+            target.close()
+            prometheus.close()
 
-        target = Receiver(port)
 
-        def answered() -> bool:
-            try:
-                return gateway.execute_request(crm, Request(body="{}")).success
-            except CircuitOpenError:
-                return False
-
-        wait_for(answered, what="the probe")
-        wait_for(lambda: receiver.alerts("/chat", "HubBreakerOpen", "resolved"), 60, "the all-clear")
-        moved = prometheus.query('hub_breaker_transitions_total{service="crm"} > 0')
-        ways = {(s["metric"]["from_state"], s["metric"]["to_state"]) for s in moved}
-        assert ways == {("closed", "open"), ("open", "half_open"), ("half_open", "closed")}
-    finally:
-        target.close()
-        prometheus.close()
-        exporter.stop()
-        scraper.close()
-        gateway.close()
-        hooks.close()
+def hub_up_shows_itself(shown: Samples) -> None:
+    """One process serves what the exporter serves, of itself."""
+    assert sources(shown) == {"ledger": 1, "processes": 1, "in_process": 1}
+    assert of(shown, "hub_tasks_finished_total", service="crm", outcome="delivered") == 21
+    assert of(shown, "hub_db_pool_max_connections", process="up") == 6
+    assert of(shown, "hub_queue_depth", queue="hub.dispatch") == 0
 
 
 def tell(alertmanager: Alertmanager, *alerts: dict[str, str]) -> None:

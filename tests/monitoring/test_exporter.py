@@ -15,16 +15,11 @@ import pytest
 
 from hub.collectors import InProcessSource, LedgerSource, RabbitSource, family
 from hub.exporter import Exporter
-from hub.metrics import PrometheusHooks
-from hub.scrape import UP, Scraper, make_scraper
-from hub.settings import Settings
+from hub.scrape import UP, Scraper
 from hub.store.database import Database
-from hub.store.migrate import migrate
 from hub.store.state import State
-from tests.monitoring.conftest import SERVICES, Samples, names, of, parse
-from tests.support.databases import PostgresServer
+from tests.monitoring.conftest import Samples, names, of, parse
 from tests.support.processes import wait_for
-from tests.support.rabbit import RabbitNode
 
 TASKS = """
 INSERT INTO tasks (event_id, rule_id, service_id, state, next_run_at, expires_at)
@@ -140,46 +135,6 @@ def sources(shown: Samples) -> dict[str, float]:
     return {dict(labels)["collector"]: value for (name, labels), value in shown.items() if name == UP.name}
 
 
-LEDGER, QUEUES, COUNTERS = "hub_tasks", "hub_queue_depth", "hub_retries_scheduled_total"
-
-
-@pytest.mark.fault
-def test_each_source_fails_alone(postgres: PostgresServer, rabbitmq: RabbitNode, tmp_path: Path) -> None:
-    """What is unknown is absent, what is known is right; and each comes back by itself."""
-    db = Database(postgres.url, size=2, timeout=3)
-    db.open()
-    migrate(db)
-    with db.transaction() as conn:
-        conn.execute(SERVICES)
-    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq.url))
-    connection.channel().queue_declare("hub.dispatch", durable=True)
-    connection.close()
-    settings = Settings(database_url=postgres.url, broker_url=rabbitmq.url, metrics_dir=tmp_path)
-    hooks = PrometheusHooks(tmp_path)
-    hooks.retry_scheduled("crm")
-    scraper = make_scraper(settings, db, ["hub.dispatch"])
-
-    def look() -> tuple[dict[str, float], set[str]]:
-        shown = parse(scraper.render())
-        assert of(shown, COUNTERS, service="crm") == 1, "the counters depend on no server"
-        assert of(shown, COUNTERS, service="lms") == 0, "and the services that were known stay known"
-        return sources(shown), names(shown) & {LEDGER, QUEUES}
-
-    all_up = {"ledger": 1.0, "processes": 1.0, "rabbitmq": 1.0}
-    assert look() == (all_up, {LEDGER, QUEUES})
-    rabbitmq.stop()
-    assert look() == (all_up | {"rabbitmq": 0.0}, {LEDGER})
-    postgres.stop()
-    assert look() == (all_up | {"rabbitmq": 0.0, "ledger": 0.0}, set())
-    rabbitmq.start()
-    assert look() == (all_up | {"ledger": 0.0}, {QUEUES})
-    postgres.start()
-    wait_for(lambda: look() == (all_up, {LEDGER, QUEUES}), what="the ledger's return")
-    hooks.close()
-    scraper.close()
-    db.close()
-
-
 class Stuck:
     """A source that hangs until it is let go."""
 
@@ -269,3 +224,26 @@ def test_the_process_starts_without_its_servers(hub_env: dict[str, str], tmp_pat
         rest = process.stdout.read()
         assert process.wait() == 0
     assert "dbpass" not in line + rest + body and "mqpass" not in line + rest + body
+
+
+def test_a_delay_queue_is_seen_if_somebody_made_one(broker_url: str, queue_prefix: str) -> None:
+    """The hub makes none; asking for it at every scrape would fill RabbitMQ's log with errors."""
+    queue, now = f"{queue_prefix}.one", [0.0]
+    source = RabbitSource(broker_url, [queue], clock=lambda: now[0])
+
+    def depths() -> set[str]:
+        shown = parse(Scraper([source]).render())
+        return {dict(labels)["queue"] for name, labels in shown if name == "hub_queue_depth"}
+
+    assert depths() == set()
+    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
+    channel = connection.channel()
+    for name in (queue, f"{queue}.DQ"):
+        channel.queue_declare(name)
+    assert depths() == {queue}, "not asked again so soon"
+    now[0] = 301.0
+    assert depths() == {queue, f"{queue}.DQ"}
+    for name in (queue, f"{queue}.DQ"):
+        channel.queue_delete(name)
+    connection.close()
+    source.close()

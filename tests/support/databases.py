@@ -19,6 +19,7 @@ from hub.store.database import Database
 from hub.store.migrate import migrate
 
 _PREFIX = "hub-test-pg-"
+_CLAIM = "claim.lock"
 _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
 
 
@@ -33,6 +34,8 @@ class PostgresServer:
     def __init__(self, *, durable: bool = False, options: dict[str, str] | None = None) -> None:
         _sweep()
         self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._claim = (self.folder / _CLAIM).open("ab")  # a stopped server is still somebody's
+        fcntl.flock(self._claim, fcntl.LOCK_EX)
         self._server = PrivatePostgres(self.folder, options=({} if durable else _FAST) | (options or {}))
         self.url = ""
 
@@ -58,6 +61,7 @@ class PostgresServer:
         """Stop for good and remove the folder."""
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._claim.close()
 
 
 class Template:
@@ -107,8 +111,9 @@ def _sweep() -> None:
     """Remove the folders of earlier runs that were killed; their servers have ended by themselves."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         try:
-            with (folder / "postgres" / "users.lock").open("ab") as users:
-                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with (folder / _CLAIM).open("rb") as claim, (folder / "postgres" / "users.lock").open("ab") as users:
+                for lock in (claim, users):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
         except OSError:
             continue
