@@ -31,7 +31,7 @@ COLORS = {
     "green": "#56A64B", "yellow": "#E0B400", "red": "#E02F44", "blue": "#3274D9", "orange": "#FF780A",
     "purple": "#A352CC", "dark-red": "#8F1D2C", "dark-yellow": "#997A00", "dark-purple": "#6C2A8F", "transparent": CARD,
 }  # fmt: skip
-PALETTE = ["#73BF69", "#5794F2", "#FADE2A", "#FF9830", "#F2495C", "#B877D9", "#37872D", "#8AB8FF", "#C4162A"]
+PALETTE = ["#73BF69", "#F2CC0C", "#8AB8FF", "#FF780A", "#F2495C", "#5794F2", "#B877D9", "#FADE2A", "#37872D"]
 Series = list[dict[str, Any]]
 
 
@@ -91,7 +91,7 @@ def shown(value: float, unit: str, decimals: int | None = None, now: float = 0) 
     if unit == "s":
         for size, name in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
             if abs(value) >= size:
-                return f"{value / size:.{1 if value % size and size > 1 else 0}f} {name}"
+                return f"{value / size:.{1 if value % size and value / size < 10 else 0}f} {name}"
         return f"{1000 * value:.0f} ms" if value else "0 s"
     text = f"{value:.{decimals}f}" if decimals is not None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     return text + unit.removeprefix("suffix:") if unit.startswith("suffix:") else text
@@ -155,7 +155,7 @@ def draw_lines(ax: Axes, panel: dict[str, Any], source: Source) -> None:
     base = np.zeros(HOUR // STEP + 1)
     for i, (name, times, values, _) in enumerate(series):
         when = mdates.date2num(times.astype("datetime64[s]"))
-        ink = color(fixed.get(name, PALETTE[sum(name.encode()) % len(PALETTE)] if len(series) > 1 else PALETTE[i]))
+        ink = color(fixed.get(name, PALETTE[i % len(PALETTE)]))  # as Grafana's classic palette: by position
         known = values[~np.isnan(values)]
         last = shown(values[-1] if len(values) else math.nan, config.get("unit", "short"))
         label = f"{name}   last {last}   max {shown(known.max(), config.get('unit', 'short')) if len(known) else '-'}"
@@ -242,10 +242,12 @@ def draw_table(ax: Axes, panel: dict[str, Any], source: Source) -> None:
     drawn = ax.table(texts, cellColours=backs, colLabels=heads, bbox=(0, 1 - height, 1, height), cellLoc="left")
     drawn.auto_set_font_size(False)
     drawn.auto_set_column_width(list(range(len(heads))))
-    for (line, _), cell in drawn.get_celld().items():
+    for (line, column), cell in drawn.get_celld().items():
         cell.set_edgecolor("#2c2f36")
         cell.set_fontsize(7.5)
-        cell.get_text().set_color(FAINT if line == 0 else TEXT)
+        colored = line > 0 and backs[line - 1][column] != CARD
+        cell.get_text().set_color(FAINT if line == 0 else "white" if colored else TEXT)
+        cell.get_text().set_weight("bold" if colored else "normal")
         if line == 0:
             cell.set_facecolor(DARK)
 
@@ -256,7 +258,10 @@ def draw_heat(ax: Axes, panel: dict[str, Any], source: Source) -> None:
     if not found:
         return
     counts = np.diff(np.vstack([np.zeros(len(found[0][2])), *(np.nan_to_num(s[2]) for s in found)]), axis=0)
-    ax.imshow(counts, aspect="auto", origin="lower", cmap="Oranges_r", interpolation="nearest")
+    begin, end = mdates.date2num(np.array([source.start, source.end]).astype("datetime64[s]"))
+    ax.imshow(counts, aspect="auto", origin="lower", cmap="inferno", interpolation="nearest",
+              extent=(begin, end, -0.5, len(found) - 0.5))  # fmt: skip
+    ax.xaxis.set_major_formatter(mdates.DateFormatter("%H:%M"))
     ax.set_yticks(range(len(found)), [s[0] for s in found])
     ax.tick_params(colors=FAINT, labelsize=6)
 

@@ -156,13 +156,15 @@ class Load:
 
     def _run(self) -> None:
         hub = self._it.hub
-        lms = hub.registry.service("lms").id
+        lms, erp = (hub.registry.service(name) for name in ("lms", "erp"))
         while not self._stop.is_set():
             self._it.answer('{"a": 1}')
-            hub.broker.publish(hub.actors.consume.message(lms))
+            hub.broker.publish(hub.actors.consume.message(lms.id))
             for event in ("ok", "refused", "away", "course", "nobody listens"):
                 emit_many(hub, 3, event, start=self._events)
             self._events += 3
+            if self._events % 24 == 1000 % 24:
+                hub.breakers.reset(erp)  # so that its circuit moves now and then
             self._stop.wait(0.5)
 
 
