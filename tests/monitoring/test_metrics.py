@@ -11,12 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import Metric as Family
+from prometheus_client.registry import Collector
 
-from hub.collectors import LedgerSource, ProcessSource
+from hub.collectors import LedgerSource, ProcessSource, family
 from hub.hooks import Hooks
 from hub.metric_files import empty, read
 from hub.metrics import CATALOGUE, PrometheusHooks
-from hub.scrape import Scraper
+from hub.scrape import BUILD, Scraper, exposition
 from hub.store.database import Database
 from hub.store.state import State
 from tests.monitoring.conftest import Samples, names, of, parse
@@ -221,3 +224,23 @@ def test_a_folder_that_cannot_be_written_stops_no_delivery(tmp_path: Path) -> No
     """Hooks must not raise: the event path would take it for a failure."""
     (tmp_path / "file").write_text("")
     everything(PrometheusHooks(tmp_path / "file" / "metrics"))
+
+
+def test_it_is_written_as_the_library_writes_it(tmp_path: Path, db: Database) -> None:
+    """To the byte, whatever a service is called; only sooner."""
+    odd = 'say "hi"\\\n\tü'
+    hooks = PrometheusHooks(tmp_path)
+    everything(hooks)
+    for seconds in (0.1, 1e-9, 1e17, 12345678.9):
+        hooks.attempt_finished(odd, "success", seconds)
+    source = ProcessSource(tmp_path, lambda: (["crm", odd], [odd]))
+    families = [*source.collect(), *LedgerSource(State(db)).collect(), family(BUILD, [(("1.2",), 1.0)])]
+    registry = CollectorRegistry()
+
+    class Same(Collector):
+        def collect(self) -> list[Family]:
+            return families
+
+    registry.register(Same())
+    assert exposition(families) == generate_latest(registry)
+    hooks.close()
