@@ -70,8 +70,7 @@ class Gateway:
 
         def send(number: int) -> Response:
             nonlocal tried
-            if number > 1:
-                self._lease()
+            self._lease()  # before the first, too: the circuit's row may have been waited for
             tried = number
             return transport.send(service, request, Deadline(service.timeout))
 
