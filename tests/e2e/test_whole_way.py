@@ -60,6 +60,7 @@ def everything(hub: Hub, target: HttpTarget) -> None:
 
 
 def test_two_dramatiq_processes_on_rabbitmq_and_postgresql(settings: Settings, target: HttpTarget) -> None:
+    settings = settings.model_copy(update={"worker_lease": 30.0})  # a busy machine must not cost duplicates
     with build(settings, role="web") as hub, workers(settings, processes=2) as group:
         everything(hub, target)
         assert group.stop() == 0
@@ -69,7 +70,7 @@ def test_two_dramatiq_processes_on_rabbitmq_and_postgresql(settings: Settings, t
 
 
 def test_one_process_on_its_own_postgresql(tmp_path: Path, target: HttpTarget) -> None:
-    settings = Settings(home=tmp_path / "hub", retry_delays="0.1,0.1,0.1,0.1", worker_lease="3s", threads=4)
+    settings = Settings(home=tmp_path / "hub", retry_delays="0.1,0.1,0.1,0.1", worker_lease="30s", threads=4)
     with build(settings, role="up") as hub:
         with work(hub, threads=4):
             everything(hub, target)

@@ -20,7 +20,7 @@ def alone(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settin
         home=tmp_path_factory.mktemp("home"),
         secret_keys="MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
         retry_delays="0.2,0.3,0.4,0.5",
-        worker_lease="3s",
+        worker_lease="30s",
         stray_grace="1s",
         threads=4,
     )

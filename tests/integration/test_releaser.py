@@ -196,6 +196,7 @@ def test_what_a_dead_process_had_in_memory_is_handed_out_again(hub: Hub, target:
 @pytest.fixture
 def apart(settings: Settings) -> Iterator[Hub]:
     """A hub on RabbitMQ, of which nothing runs."""
+    settings = settings.model_copy(update={"worker_lease": 30.0, "stray_grace": 30.0})
     with build(settings, role="worker") as hub:
         hub.lease.start()
         hub.broker.declare_queue(hub.queues["dispatch"], ensure=True)  # type: ignore[call-arg]
@@ -217,10 +218,10 @@ def test_what_the_queue_lost_is_handed_over_again(apart: Hub, target: HttpTarget
     age(apart, 0)
     releaser(apart).tick()
     assert waiting(apart) == 0, "too young: they may be on their way"
-    age(apart, 2)
+    age(apart, 60)
     releaser(apart).tick()
     wait_for(lambda: waiting(apart) == 2)
-    age(apart, 2)
+    age(apart, 60)
     releaser(apart).tick()
     assert waiting(apart) == 2, "the queue holds them"
 
@@ -232,7 +233,7 @@ def test_a_deleted_queue_is_made_again(apart: Hub, target: HttpTarget) -> None:
     with apart.broker._borrowed():  # type: ignore[union-attr]
         apart.broker.channel.queue_delete(apart.queues["dispatch"])
     assert apart.broker.ready(apart.queues["dispatch"]) is None
-    age(apart, 2)
+    age(apart, 60)
     releaser(apart).tick()
     wait_for(lambda: waiting(apart) == 2)
 
@@ -244,7 +245,7 @@ def test_a_backlog_is_not_published_again_and_again(apart: Hub, target: HttpTarg
     emit_many(apart, 200)
     wait_for(lambda: waiting(apart) == 7)
     for _ in range(5):
-        age(apart, 5)
+        age(apart, 60)
         releaser(apart).tick()
     assert waiting(apart) == 7 and count(apart, "queued") == 200
 

@@ -54,9 +54,12 @@ def attempt(hub: Hub, task_id: int) -> str:
 
 
 def task(hub: Hub, task_id: int) -> Row:
-    """The row of a task; it must be there."""
-    row = hub.db.one("SELECT *, extract(epoch FROM next_run_at - now())::float8 AS due_in FROM tasks WHERE id = %s",
-                     [task_id])  # fmt: skip
+    """The row of a task, which must be there; `due_in` seconds after its last attempt, or from now."""
+    row = hub.db.one(
+        "SELECT *, extract(epoch FROM next_run_at - coalesce((SELECT max(created_at) FROM deliveries d"
+        " WHERE d.task_id = t.id), now()))::float8 AS due_in FROM tasks t WHERE id = %s",
+        [task_id],
+    )
     assert row is not None, f"no task {task_id}"
     return row
 
