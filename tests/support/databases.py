@@ -43,6 +43,12 @@ class PostgresServer:
         """Start, and wait until it answers."""
         self.url = self._server.start()
 
+    @property
+    def pid(self) -> int:
+        """The server's main process, while it runs."""
+        assert self._server.pid is not None
+        return self._server.pid
+
     def stop(self) -> None:
         """A fast shutdown: every session is cut off, what was committed stays."""
         self._server.stop()
