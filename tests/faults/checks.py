@@ -253,4 +253,6 @@ def _sum(h: History, metric: str, position: int) -> Counter[str]:
 
 def _doubted(h: History) -> int:
     """Events that were taken in by a call whose answer never came."""
-    return len(h.unsure) + sum(12 for f in h.faults if f["kind"] in ("kill_producer", "restart_postgres", "disturb_db"))
+    return len(h.unsure) + sum(
+        12 for f in h.faults if f["kind"] in ("kill_producer", "kill_web", "restart_postgres", "disturb_db")
+    )

@@ -55,6 +55,7 @@ def collect(rig: Rig, faults: list[dict[str, Any]]) -> History:
     tried: set[int] = set()
     for line in rig.journal_lines():
         tried.update(line["n"])
+        assert line["result"] != "refused", f"the API refused good events: {line}"
         if line["result"] == "accepted":
             answered.update(line["n"])
     events: dict[int, int] = {}
@@ -131,7 +132,7 @@ def _counters(rig: Rig) -> Counts:
 def _logs(rig: Rig) -> list[dict[str, Any]]:
     """Lines of workers that say something is wrong, or that a circuit moved."""
     found = []
-    for process in [*rig.workers, rig.producer]:
+    for process in [*rig.workers, rig.producer, rig.web]:
         for line in process.log.read_text(errors="replace").splitlines():
             try:
                 entry = json.loads(line)

@@ -59,6 +59,10 @@ def kill_producer(nemesis: Nemesis) -> str:
     return str(nemesis.rig.producer.signal(signal.SIGKILL))
 
 
+def kill_web(nemesis: Nemesis) -> str:
+    return str(nemesis.rig.web.signal(signal.SIGKILL))
+
+
 def kill_scheduler(nemesis: Nemesis) -> str:
     return str(nemesis.rig.scheduler.signal(signal.SIGKILL)) if nemesis.rig.scheduler else "none"
 
@@ -161,12 +165,11 @@ def memory_alarm(nemesis: Nemesis) -> str:
 
 FAULTS: dict[str, Fault] = {
     "kill_worker": kill_worker, "kill_leader": kill_leader, "kill_producer": kill_producer,
-    "kill_scheduler": kill_scheduler, "stop_worker": stop_worker, "pause_worker": pause_worker,
+    "kill_web": kill_web, "kill_scheduler": kill_scheduler, "stop_worker": stop_worker, "pause_worker": pause_worker,
     "restart_rabbit": restart_rabbit, "restart_postgres": restart_postgres, "lose_queue": lose_queue,
     "disturb_db": disturb_db, "disturb_broker": disturb_broker, "memory_alarm": memory_alarm,
 }  # fmt: skip
 # Who lives through these has no excuse for a leak.
 GENTLE = ("restart_rabbit", "restart_postgres", "lose_queue", "disturb_db", "disturb_broker", "memory_alarm")
-HARSH = ("kill_worker", "kill_leader", "kill_producer", "stop_worker", "pause_worker")
 # After these a worker may have sent what the ledger does not know; after the others it may not.
 LOSES_WORK = ("kill_worker", "kill_leader", "pause_worker", "restart_postgres", "disturb_db")

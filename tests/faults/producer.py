@@ -1,10 +1,11 @@
 """An event source in a process of its own: emits numbered events, and writes down what it was told about each.
 
-    python -m tests.faults.producer RUN SEED FROM RATE FILE
+    python -m tests.faults.producer RUN SEED FROM RATE FILE WEB TOKEN
 
-Numbers go up by one; each event's number is its sender's id, so a source that was killed and begins again
-with the first unanswered number repeats, and must not be taken twice. Lines of FILE are JSON:
-`{"t", "n": [...], "result": "accepted" | "failed" | "given_up"}`. Ends on SIGTERM after the call under way.
+Half of the calls go to the observer in this process, half over HTTP to the web server at WEB. Numbers go up by
+one; each event's number is its sender's id, so a source that was killed and begins again with the first
+unanswered number repeats, and must not be taken twice. Lines of FILE are JSON:
+`{"t", "n": [...], "result": "accepted" | "failed" | "given_up" | "refused"}`. Ends on SIGTERM after the call under way.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import json
 import random
 import sys
 import time
+from collections.abc import Callable
+
+import httpx
 
 from hub.app import build
-from hub.errors import HubError
+from hub.errors import HubError, UnavailableError
 from hub.logs import configure_logging
 from hub.models import Event
 from hub.processes import die_with_parent, stop_signals
@@ -23,13 +27,31 @@ from hub.settings import load_settings
 from tests.faults.plan import event_name
 
 
-def main(run: str, seed: int, begin: int, rate: float, path: str) -> None:
+def over_http(client: httpx.Client, events: list[Event]) -> None:
+    """As `handle_events`, over the API; raises `UnavailableError` for what is worth a second try."""
+    body = [{"name": event.name, "data": event.data, "id": event.key} for event in events]
+    try:
+        status = client.post("/api/v1/events", json=body).status_code
+    except httpx.HTTPError as e:
+        raise UnavailableError(type(e).__name__) from None
+    if status == 429 or status >= 500:
+        raise UnavailableError(str(status))
+    if status != 202:
+        raise ValueError(f"the API refuses good events: {status}")
+
+
+def main(run: str, seed: int, begin: int, rate: float, path: str, web: str, token: str) -> None:
     die_with_parent()
     settings = load_settings()
     configure_logging(settings)
     dice = random.Random(f"{seed}/producer/{begin}")
     n = begin
-    with stop_signals() as stop, build(settings, role="web") as hub, open(path, "a", buffering=1) as file:
+    headers = {"Authorization": f"Bearer {token}"}
+    with (
+        stop_signals() as stop, build(settings, role="web") as hub, open(path, "a", buffering=1) as file,
+        httpx.Client(base_url=web, headers=headers, timeout=15, trust_env=False) as client,
+    ):  # fmt: skip
+        ways: list[Callable[[list[Event]], object]] = [hub.observer.handle_events, lambda e: over_http(client, e)]
 
         def note(numbers: list[int], result: str) -> None:
             file.write(json.dumps({"t": time.time(), "n": numbers, "result": result}) + "\n")
@@ -39,8 +61,11 @@ def main(run: str, seed: int, begin: int, rate: float, path: str) -> None:
             numbers = list(range(n, n + (1 if dice.random() < 0.7 else dice.randint(2, 12))))
             events = [Event(event_name(seed, i), {"n": i}, f"{run}-{i}") for i in numbers]
             try:
-                hub.observer.handle_events(events)
+                dice.choice(ways)(events)
                 note(numbers, "accepted")
+            except ValueError:
+                note(numbers, "refused")
+                raise
             except HubError:
                 if dice.random() < 0.8:
                     note(numbers, "failed")
@@ -52,4 +77,4 @@ def main(run: str, seed: int, begin: int, rate: float, path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), sys.argv[5])
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), *sys.argv[5:8])

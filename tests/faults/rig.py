@@ -38,6 +38,7 @@ _WORKER = [
     sys.executable, "-m", "dramatiq", "--processes", "1", "--threads", str(THREADS),
     "--worker-shutdown-timeout", "20000", "--skip-logging", "hub.worker:broker",
 ]  # fmt: skip
+_WEB = [sys.executable, "-c", "from hub.cli import main; main()", "web"]
 _SCHEDULER = [sys.executable, "-c", "import periodiq; periodiq.entrypoint()", "hub.scheduler:broker"]
 
 
@@ -180,11 +181,14 @@ class Rig:
             secret_keys="MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", retry_delays="0.2,0.3,0.4,0.5",
             worker_lease=f"{LEASE}s", stray_grace="1s", threads=THREADS, log_format="json",
         )  # fmt: skip
+        with socket.create_server(("127.0.0.1", 0)) as s:
+            self._web_port = s.getsockname()[1]
         self._make_services()
         names = ["a", "b", *(["witness"] if self._witness else [])]
         for name in names:
             self.workers.append(self._process(f"worker-{name}", lambda: _WORKER))
         self.producer = self._process("producer", self._producer)
+        self.web = self._process("web", lambda: _WEB)
         self.scheduler = self._process("scheduler", lambda: _SCHEDULER) if self._with_scheduler else None
         watch = threading.Thread(target=self._watch, daemon=True)
         self._stack.callback(watch.join, 10)
@@ -192,7 +196,7 @@ class Rig:
         service = self.number("SELECT id FROM services WHERE name = 'queue'")
         self.answers = Answers(self.rabbit.url + "%2F", self.settings, service)
         self._stack.callback(self.answers.stop_publishing)
-        for process in self.workers:
+        for process in [*self.workers, self.web]:
             process.start()
         if self.scheduler:
             self.scheduler.start()
@@ -213,6 +217,7 @@ class Rig:
                 add_rule(hub, f"to-{profile.name}", f"e.{profile.name}", profile.name, **rule)
             for name in FAN_OUT:
                 add_rule(hub, f"all-to-{name}", ALL, name)
+            self._token = hub.accounts.add_token("source", "ingest")[1]
 
     def _url(self, name: str, hub: Hub) -> str:
         if name == "queue":
@@ -239,6 +244,7 @@ class Rig:
         env["HUB_DATABASE_URL"] = (
             f"postgresql://{self._user}@127.0.0.1:{db.port}/{self._name}?sslmode=disable&gssencmode=disable"
         )
+        env["HUB_LISTEN"] = f"127.0.0.1:{self._web_port}"
         env["HUB_BROKER_URL"] = f"amqp://guest:guest@127.0.0.1:{broker.port}/"
         process = Process(name, make, env, self.folder / f"{name}.log", self._ended)
         self._stack.callback(process.stop)
@@ -248,7 +254,7 @@ class Rig:
         begin = max((n for line in self.journal_lines() if line["result"] != "failed" for n in line["n"]), default=-1)
         return [
             sys.executable, "-m", "tests.faults.producer", self.run, str(self.seed), str(begin + 1), str(self._rate),
-            str(self.journal),
+            str(self.journal), f"http://127.0.0.1:{self._web_port}", self._token,
         ]  # fmt: skip
 
     # While it runs
@@ -258,7 +264,7 @@ class Rig:
 
     def _watch(self) -> None:
         while not self._stopping.wait(_LOOK):
-            for process in [*self.workers, self.producer, *([self.scheduler] if self.scheduler else [])]:
+            for process in [*self.workers, self.producer, self.web, *([self.scheduler] if self.scheduler else [])]:
                 process.look()
 
     def journal_lines(self) -> list[dict[str, Any]]:

@@ -69,7 +69,9 @@ def run(folder: Path, seed: int, *, rate: float, gentle: float | None, harsh: fl
         wait_for(rig.answers_read, _DRAIN, f"the reading of all answers (seed {seed})")
         if soak:
             wrong += _leaks(first, rig.footprint(), "the whole soak")
-        wrong += [f"{p.name} had to be killed at the end" for p in [rig.producer, *rig.workers] if not p.stop()]
+        wrong += [
+            f"{p.name} had to be killed at the end" for p in [rig.producer, rig.web, *rig.workers] if not p.stop()
+        ]
         if rig.scheduler:
             rig.scheduler.stop()
         history = collect(rig, nemesis.done)
