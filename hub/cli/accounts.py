@@ -114,7 +114,7 @@ def add_token(
     name: Name,
     scope: Annotated[str, typer.Option("--scope", help="ingest, view or manage.")] = "ingest",
     expires: Annotated[
-        int | None, typer.Option("--expires", min=1, help="Days it is good for; default: for ever.")
+        int | None, typer.Option("--expires", min=1, max=36500, help="Days it is good for; default: for ever.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Most rows.")]
-Before = Annotated[int | None, typer.Option("--before", help="Only ids below this one: the next page.")]
+Before = Annotated[int | None, typer.Option("--before", max=2**63 - 1, help="Only ids below this one: the next page.")]
 ServiceFilter = Annotated[str | None, typer.Option("--service", "-s", help="Only of this service.")]
 Since = Annotated[str | None, typer.Option("--since", help="ISO time, or an age: 30m, 2h, 3d.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -54,7 +54,10 @@ def open_hub() -> Iterator[Hub]:
     from hub.app import build
 
     with build(get_settings(), role="cli") as hub:
-        yield hub
+        try:
+            yield hub
+        except UnicodeEncodeError:
+            raise usage("a word on the command line is not UTF-8") from None
 
 
 def plain(value: Any) -> Any:
@@ -170,6 +173,19 @@ def read_file(name: str) -> str:
         raise usage(f"{name}: {e.strerror}") from None
     except UnicodeDecodeError as e:
         raise usage(f"{name}: not UTF-8 at byte {e.start}") from None
+
+
+@contextmanager
+def writing(name: str) -> Iterator[TextIO]:
+    """A file to write, or stdout for `-`."""
+    if name == "-":
+        yield sys.stdout
+        return
+    try:
+        with Path(name).open("w", encoding="utf-8") as out:
+            yield out
+    except OSError as e:
+        raise usage(f"{name}: {e.strerror}") from None
 
 
 def parse_json(text: str, what: str) -> Any:

@@ -25,6 +25,7 @@ from hub.cli.common import (
     show_object,
     show_rows,
     usage,
+    writing,
 )
 
 app = typer.Typer(no_args_is_help=True, help="The dead-letter queue.", rich_markup_mode=None)
@@ -174,33 +175,24 @@ def export(
     output: Annotated[str, typer.Option("--output", "-o", help="A file; - is stdout.")] = "-",
 ) -> None:
     """Dead letters as NDJSON, one a line, with event data and payload."""
-    from pathlib import Path
-
     from hub.codec import loads
     from hub.errors import NotFoundError
 
     start, end = parse_time(since), parse_time(until)
     count = 0
-    with open_hub() as hub, progress("exported") as (bar, task):
-        out = sys.stdout if output == "-" else Path(output).open("w", encoding="utf-8")  # noqa: SIM115
-        try:
-            before = None
-            while rows := hub.views.list_dead_letters(
-                service=service, since=start, until=end, before=before, limit=200
-            ):
-                before = rows[-1]["id"]
-                for brief in rows:
-                    try:
-                        row = hub.views.dead_letter(brief["id"])
-                    except NotFoundError:
-                        continue  # replayed meanwhile
-                    row["event_data"] = loads(row["event_data"])
-                    out.write(json.dumps(plain(row), ensure_ascii=False) + "\n")
-                    count += 1
-                bar.update(task, completed=count)
-        finally:
-            if out is not sys.stdout:
-                out.close()
+    with open_hub() as hub, writing(output) as out, progress("exported") as (bar, task):
+        before = None
+        while rows := hub.views.list_dead_letters(service=service, since=start, until=end, before=before, limit=200):
+            before = rows[-1]["id"]
+            for brief in rows:
+                try:
+                    row = hub.views.dead_letter(brief["id"])
+                except NotFoundError:
+                    continue  # replayed meanwhile
+                row["event_data"] = loads(row["event_data"])
+                out.write(json.dumps(plain(row), ensure_ascii=False) + "\n")
+                count += 1
+            bar.update(task, completed=count)
     err.print(f"{count} dead letter(s) exported")
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hub.cli.common import JsonFlag, cell, err, open_hub, plain, print_json, read_file
+from hub.cli.common import JsonFlag, cell, err, open_hub, plain, print_json, read_file, writing
 
 if TYPE_CHECKING:
     from hub.apply import Change
@@ -74,15 +73,11 @@ def export(
     output: Annotated[str, typer.Option("--output", "-o", help="A file; - is stdout.")] = "-",
 ) -> None:
     """Write the file that `hub apply` reads. Secrets stand in it as ${NAME}."""
-    from pathlib import Path
-
     from hub import apply as files
 
     with open_hub() as hub:
         text, names = files.export(hub.registry, hub.schedule)
-    if output == "-":
-        sys.stdout.write(text)
-    else:
-        Path(output).write_text(text, encoding="utf-8")
+    with writing(output) as out:
+        out.write(text)
     if names:
         err.print(f"secrets are left out; applying the file needs {', '.join(names)}", markup=False)

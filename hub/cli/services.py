@@ -49,7 +49,10 @@ def show(name: Name, as_json: JsonFlag = False) -> None:
 
 def _changes(given: dict[str, Any], token: str | None, auth: str | None) -> dict[str, Any]:
     if token is not None or auth is not None:
-        merged = dict(given.get("auth") or {})
+        known = given.get("auth") or {}
+        if not isinstance(known, dict):
+            raise usage("--set auth: give an object, or single fields as auth.KEY=VALUE")
+        merged = dict(known)
         if auth is not None:
             merged["type"] = auth
         elif token is not None and "type" not in merged:

@@ -477,3 +477,24 @@ def command_lines() -> list[str]:
             except OSError:
                 continue
     return lines
+
+
+def test_odd_words_end_in_one_line_not_in_a_traceback(hub: Hub, tmp_path: Path) -> None:
+    """Numbers beyond bigint, bytes that are no UTF-8, files that cannot be written."""
+    for args, code in (
+        (["log", "runs", "--before", 10**20], 2),
+        (["tasks", "show", 10**20], 1),
+        (["service", "add", "a", "--base-url", "http://x", "--set", "auth=1", "--token", "x"], 2),
+        (["service", "add", "\udcff", "--base-url", "http://x"], 1),
+        (["dlq", "list", "--service", "\udcff"], 2),
+        (["log", "list", "--event", "\udcff*"], 2),
+        (["schedule", "show", "\udcff"], 2),
+        (["emit", "--name", "\udcff"], 1),
+        (["export", "-o", tmp_path / "no" / "file"], 2),
+        (["dlq", "export", "-o", tmp_path], 2),
+        (["apply", tmp_path], 2),
+        (["token", "add", "t", "--expires", 10**9], 2),
+    ):
+        assert not hub(*args, code=code).stdout, args
+    hub("export", "-o", tmp_path / "hub.yaml")
+    assert "nothing to do" in hub("apply", tmp_path / "hub.yaml").stdout
