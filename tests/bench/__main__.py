@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -33,7 +32,7 @@ def main() -> int:
     rows = chosen(known, options.rows)
     scale = Scale.small() if options.quick else Scale()
     begun = time.monotonic()
-    result: dict[str, Any] = {}
+    result = report.document({}, report.about(0.0, quick=options.quick))
 
     def keep(runs: dict[str, list[Numbers]]) -> None:
         """After every row, so that a run that is cut off leaves what it had."""
