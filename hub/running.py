@@ -12,6 +12,7 @@ import structlog
 
 from hub.app import Hub, build
 from hub.errors import ConfigError
+from hub.metric_files import empty
 from hub.processes import stop_signals, supervise
 from hub.settings import Settings
 from hub.tasks.ticker import Ticker
@@ -45,6 +46,7 @@ def up(settings: Settings, *, announce: Callable[[str], None] = print, stop: thr
     Args:
         announce: is told, line by line, where the hub is reached and how to log in the first time.
     """
+    empty(settings.metrics_folder)  # this process is the deployment, and it starts now
     with _stop(stop) as stop, build(settings, role="up") as hub:
         web = WebServer(hub)
 

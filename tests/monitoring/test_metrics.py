@@ -19,10 +19,12 @@ from hub.collectors import LedgerSource, ProcessSource, family
 from hub.hooks import Hooks
 from hub.metric_files import empty, read
 from hub.metrics import CATALOGUE, PrometheusHooks
+from hub.running import up
 from hub.scrape import BUILD, Scraper, exposition
+from hub.settings import Settings
 from hub.store.database import Database
 from hub.store.state import State
-from tests.monitoring.conftest import Samples, names, of, parse
+from tests.monitoring.conftest import KEY, Samples, names, of, parse
 from tests.support.prometheus import run
 
 
@@ -244,3 +246,15 @@ def test_it_is_written_as_the_library_writes_it(tmp_path: Path, db: Database) ->
     registry.register(Same())
     assert exposition(families) == generate_latest(registry)
     hooks.close()
+
+
+def test_hub_up_starts_its_counters_afresh(database_url: str, tmp_path: Path) -> None:
+    """It is its own deployment. Counters of a month ago are nobody's."""
+    settings = Settings(database_url=database_url, home=tmp_path, secret_keys=KEY, listen="127.0.0.1:0", threads=2)
+    before = PrometheusHooks(settings.metrics_folder)
+    before.retry_scheduled("gone")
+    before.close()
+    stop = threading.Event()
+    stop.set()
+    assert up(settings, announce=lambda _: None, stop=stop) == 0
+    assert of(scrape(settings.metrics_folder), "hub_retries_scheduled_total", service="gone") is None
