@@ -16,12 +16,11 @@ from hub.errors import HubError, PayloadError, TooLargeError
 from hub.models import JSON, Accepted, Event
 from hub.observer import parse_event
 from hub.web import bodies, problems
-from hub.web.api import routers, shapes
+from hub.web.api import event_schema, routers, shapes
 from hub.web.gate import Gate, address, bearer
 from hub.web.limits import Places
 from hub.web.problems import Problem
 
-MOST = 1000  # events of one array
 _AT_ONCE = 200  # requests under way; more would only wait for the same database
 _STRANGERS = 50  # of those that tell only in the body who they are: they cannot keep out the others
 _SMALL = 65536  # bytes that may be read before it is known who sends them
@@ -43,7 +42,11 @@ def make_events(hub: Hub, gate: Gate) -> APIRouter:
         summary="Accept events",
         response_model=shapes.Accepted | list[shapes.Accepted],
         responses=routers.problems(408, 413, 415) | {202: {"description": "Every event is in the ledger."}},
-        openapi_extra={"security": [{"token": ["ingest"]}], "parameters": [_KEY], "requestBody": _BODY},
+        openapi_extra={
+            "security": [{"token": ["ingest"]}],
+            "parameters": [event_schema.KEY],
+            "requestBody": event_schema.BODY,
+        },
     )
     async def accept(request: Request) -> Response:
         """Takes one event (an object, answered by an object), an array of at most 1,000, or NDJSON of any length.
@@ -104,8 +107,12 @@ class _Ingest:
         """One object or an array."""
         if not isinstance(value, list):
             return JSONResponse(_shown(self._observer.handle_event(self._event(value, key))), 202)
-        if len(value) > MOST:
-            raise Problem(413, f"an array holds at most {MOST} events; send more as application/x-ndjson", field="body")
+        if len(value) > event_schema.MOST:
+            raise Problem(
+                413,
+                f"an array holds at most {event_schema.MOST} events; send more as application/x-ndjson",
+                field="body",
+            )
         events = []
         for i, item in enumerate(value):
             try:
@@ -217,47 +224,3 @@ def _header_key(request: Request) -> str | None:
 
 def _shown(accepted: Accepted) -> dict[str, Any]:
     return {"id": accepted.id, "duplicate": accepted.duplicate, "tasks": list(accepted.tasks)}
-
-
-_KEY = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": False,
-    "description": "The sender's id of the event: accepted once per 24 h. Of an array or a stream, the item's place"
-    " is added. An event's own `id` wins.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
-}
-_NAME = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
-_EVENT = {
-    "title": "Event",
-    "oneOf": [
-        {
-            "type": "object",
-            "properties": {
-                "name": _NAME,
-                "data": {},
-                "id": {"type": ["string", "null"], "minLength": 1, "maxLength": 255},
-            },
-            "required": ["name"],
-            "additionalProperties": False,
-        },
-        {
-            "description": "A Moodle event; its data is the whole object but `token`.",
-            "type": "object",
-            "properties": {"eventname": _NAME},
-            "required": ["eventname"],
-            "not": {"anyOf": [{"required": ["name"]}, {"required": ["data"]}]},
-        },
-    ],
-    "examples": [
-        {"name": "order.paid", "data": {"order": 7}, "id": "order-7-paid"},
-        {"eventname": "\\core\\event\\user_loggedin", "userid": 5, "other": {"username": "student1"}},
-    ],
-}
-_BODY = {
-    "required": True,
-    "content": {
-        "application/json": {"schema": {"anyOf": [_EVENT, {"type": "array", "items": _EVENT, "maxItems": MOST}]}},
-        "application/x-ndjson": {"schema": {"type": "string", "description": "One event a line."}},
-    },
-}
