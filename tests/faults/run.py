@@ -63,9 +63,9 @@ def run(folder: Path, seed: int, *, rate: float, gentle: float | None, harsh: fl
             rig.producer.start()
             harsh_kinds = kinds if harsh is not None else tuple(k for k in kinds if k not in GENTLE)
             _strike(nemesis, schedule(seed * 1000 + number + 500, harsh_kinds, harsh), harsh, say)
+            _pause(rig, say)
         rig.tide.still()
         rig.answers.stop_publishing()
-        _pause(rig, say)
         wait_for(rig.answers_read, _DRAIN, f"the reading of all answers (seed {seed})")
         if soak:
             wrong += _leaks(first, rig.footprint(), "the whole soak")
