@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -23,8 +22,9 @@ from hub.web.server import WebServer
 from tests.servers import HttpTarget, Reply
 from tests.support.api import eventually
 from tests.support.databases import Template
+from tests.support.provision import browser as browser_path
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = browser_path()
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="NO BROWSER: apt-get install chromium, or nothing here is proven"),

@@ -1,4 +1,4 @@
-"""Run before the tests by `make test`: sees to it that there are RabbitMQ and Prometheus to start from.
+"""Run before the tests by `make test`: sees to it that there are RabbitMQ, Prometheus and Chromium to start from.
 
 `python -m tests.support.provision` installs the distribution's packages when it may; the services that
 come with them are neither started nor enabled, for the tests only want the programs.
@@ -28,6 +28,7 @@ if command -v systemctl > /dev/null; then
     systemctl --quiet disable "$@" || true
 fi
 """
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _EYES = ["prometheus", "prometheus-alertmanager"]
 
 
@@ -35,10 +36,17 @@ def main() -> int:
     """0: the tests can run. 1: there is no RabbitMQ, and what to do was printed."""
     if not prometheus.installed() and not (install(_EYES) and prometheus.installed()):
         print(prometheus.MISSING, file=sys.stderr)  # those tests are skipped, and say so
+    if not browser() and not (install(["chromium"]) and browser()):
+        print("no Chromium: the console's tests are skipped; install one: apt-get install chromium", file=sys.stderr)
     if os.environ.get("HUB_TEST_BROKER_URL") or binaries() or (install(["rabbitmq-server"]) and binaries()):
         return 0
     print(MISSING, file=sys.stderr)
     return 1
+
+
+def browser() -> str | None:
+    """A Chromium of the system; Playwright brings its own only where it may download it."""
+    return next((path for name in _BROWSERS if (path := shutil.which(name))), None)
 
 
 def install(packages: list[str]) -> bool:
