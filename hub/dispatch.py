@@ -15,10 +15,18 @@ import structlog
 
 from hub import rules
 from hub.codec import loads
-from hub.errors import CircuitOpenError, DeliveryError, HubError, RateLimitedError, UnavailableError
+from hub.errors import (
+    CircuitOpenError,
+    DeliveryError,
+    HubError,
+    InvalidPayloadError,
+    PayloadError,
+    RateLimitedError,
+    UnavailableError,
+)
 from hub.gateway import Gateway, record
 from hub.hooks import Hooks
-from hub.models import Claim, Delivery, Request, Rule, Service
+from hub.models import JSON, Claim, Delivery, Request, Rule, Service
 from hub.store.ledger import Ledger
 from hub.store.registry import Registry
 
@@ -124,7 +132,7 @@ class Dispatcher:
         request = Request(method=rule.method, endpoint=rule.endpoint, task_id=claim.id, event_name=claim.event_name)
         try:
             body, endpoint = rules.render(
-                rule, event_name=claim.event_name, event_data=loads(claim.event_data), event_id=claim.event_uid,
+                rule, event_name=claim.event_name, event_data=_data(claim), event_id=claim.event_uid,
                 task_id=claim.id, now=self._now(),
             )  # fmt: skip
         except DeliveryError as e:
@@ -147,3 +155,11 @@ class Dispatcher:
         if delivery is None:
             delivery = record(service, Request(task_id=claim.id), claim, tries=0, seconds=0.0, error=error)
         return AttemptFailed(claim, service, error, delivery)
+
+
+def _data(claim: Claim) -> JSON:
+    """The event's data. What cannot be read now never will be: it counts, or the task would live for ever."""
+    try:
+        return loads(claim.event_data)
+    except PayloadError as e:
+        raise InvalidPayloadError(f"the event's data cannot be read: {e}") from e

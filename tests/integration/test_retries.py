@@ -166,6 +166,19 @@ def test_a_template_that_gives_no_payload_counts_moves_no_breaker_and_keeps_the_
     assert letter["attempts"] == 5 and "not.there" in letter["error"] and target.seen == []
 
 
+def test_event_data_that_cannot_be_read_counts_and_does_not_come_back_for_ever(hub: Hub, target: HttpTarget) -> None:
+    """Whatever got into the ledger once (another version, a person with SQL): five attempts, and its reason."""
+    add_service(hub, target.url)
+    add_rule(hub)
+    (task_id,) = emit(hub)
+    hub.db.run("UPDATE events SET data = '{'")
+    while count(hub, "tasks"):
+        assert attempt(hub, task_id) == "failed"
+        due_now(hub)
+    (letter,) = hub.views.list_dead_letters()
+    assert letter["attempts"] == 5 and "data cannot be read" in letter["error"] and target.seen == []
+
+
 def trip(hub: Hub) -> None:
     hub.db.run("UPDATE breakers SET state = 'open', failures = 5, epoch = 1, retry_at = now() + interval '20 s'")
 
