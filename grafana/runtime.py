@@ -18,7 +18,7 @@ def beat(title: str, component: str, what: str, bad: float) -> tuple[int, Any]:
     return (
         4,
         one(
-            title,
+            f"{title}, last seen",
             f"Time since any {component} last gave a sign of life. {what}",
             f'time() - max(hub_heartbeat_timestamp_seconds{{component="{component}"}})',
             "s",

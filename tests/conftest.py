@@ -78,10 +78,15 @@ def queue_prefix() -> Iterator[str]:
     """A prefix for queue names that no other test has; the hub's queues of it are removed from a given broker."""
     prefix = f"t{uuid.uuid4().hex[:10]}"
     yield prefix
+    remove_queues(prefix)
+
+
+def remove_queues(prefix: str) -> None:
+    """Take the queues of a prefix off a given broker; a private one ends with the session."""
     if GIVEN_BROKER:
         connection = pika.BlockingConnection(pika.URLParameters(GIVEN_BROKER))
         channel = connection.channel()
-        for kind in ("", ".dispatch", ".consume", ".tick"):
+        for kind in ("", ".dispatch", ".consume", ".tick", ".answers", ".courses"):
             for suffix in ("", ".DQ", ".XQ"):
                 channel.queue_delete(prefix + kind + suffix)
         connection.close()

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hub.settings import Settings
 from hub.store.database import Database
-from tests.conftest import GIVEN_BROKER
+from tests.conftest import GIVEN_BROKER, remove_queues
 from tests.support.databases import Template
 from tests.support.rabbit import RabbitNode
 
@@ -79,4 +79,5 @@ def lived(
         it.services()
         it.live()
         yield it, it.site.metrics()
+    remove_queues(settings.queue_prefix)
     database_template.drop(name)
