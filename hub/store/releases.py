@@ -10,10 +10,12 @@ from hub.store.database import Database
 
 BATCH = 2000
 
+# `= ANY(ARRAY(...))`, not `IN`: of a LIMIT that is a parameter the planner expects a tenth of the table, and would then
+# read a million tasks to find a thousand.
 _PROMOTE = """
-UPDATE tasks SET state = 'pending' WHERE id IN (
+UPDATE tasks SET state = 'pending' WHERE id = ANY(ARRAY(
     SELECT id FROM tasks WHERE state = 'delayed' AND next_run_at <= now()
-    ORDER BY next_run_at, id LIMIT %s FOR UPDATE SKIP LOCKED)
+    ORDER BY next_run_at, id LIMIT %s FOR UPDATE SKIP LOCKED))
 """
 # Pending tasks by live service, from the exact counts: a million tasks cost what one costs.
 _DEMAND = """
@@ -42,19 +44,19 @@ FROM task_counts c LEFT JOIN breakers b ON b.service_id = c.service_id
 WHERE c.state IN ('pending', 'queued') GROUP BY 1
 """
 _TAKE = """
-UPDATE tasks SET state = 'queued', handed_at = now() WHERE id IN (
+UPDATE tasks SET state = 'queued', handed_at = now() WHERE id = ANY(ARRAY(
     SELECT picked.id FROM unnest(%(rules)s::bigint[], %(limits)s::integer[]) AS x(rule_id, lim)
     CROSS JOIN LATERAL (
         SELECT t.id FROM tasks t WHERE t.state = 'pending' AND t.rule_id = x.rule_id AND t.expires_at > now()
         ORDER BY t.next_run_at, t.id LIMIT x.lim FOR UPDATE SKIP LOCKED
-    ) picked)
+    ) picked))
 RETURNING service_id, id
 """
 # The oldest first: a queue is first in, first out, so what is missing from it was handed over earliest.
 _STRAYS = """
-UPDATE tasks SET handed_at = now() WHERE id IN (
+UPDATE tasks SET handed_at = now() WHERE id = ANY(ARRAY(
     SELECT id FROM tasks WHERE state = 'queued' AND handed_at < now() - make_interval(secs => %(grace)s)
-    ORDER BY handed_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+    ORDER BY handed_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
 RETURNING service_id, id
 """
 # A worker whose lease is over begins no further try, but one may be under way for as long as the timeout.
