@@ -77,4 +77,7 @@ def main(run: str, seed: int, begin: int, rate: float, path: str, web: str, toke
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), *sys.argv[5:8])
+    try:
+        main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), *sys.argv[5:8])
+    except UnavailableError as e:
+        sys.exit(f"not started: {e}")  # it is started again
