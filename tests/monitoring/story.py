@@ -32,6 +32,7 @@ class Deployment:
     def __init__(self, site: Site, hub: Hub, target: HttpTarget) -> None:
         self.site, self.hub, self.target = site, hub, target
         self.answers = f"{site.settings.queue_prefix}.answers"
+        self.away = 0  # attempts at `erp` in the log at the end of `live`; other tests make more later
 
     def shown(self) -> Samples:
         """`/metrics` now."""
@@ -88,6 +89,7 @@ class Deployment:
         self.site.run("tasks", "delete", str(task["id"]), "--yes")
         wait_for(lambda: count(hub, "tasks") == 29, 90, what="all that can be delivered")
         wait_for(lambda: of(self.shown(), "hub_consumer_runs_total", service="lms", outcome="ok"), 90, what="a run")
+        self.away = len(hub.views.list_deliveries(service="erp"))
 
 
 @contextmanager
