@@ -12,7 +12,9 @@ Read the package in the order in which an event travels:
  8. `retry_policy`   the network tries within one attempt
  9. `transports`     REST, AMQP, SOAP: send once
 10. `dead_letters`   after the fifth failure: keep, replay
-11. `responses`      answers that services publish to response queues
+11. `responses`      answers that services publish to response queues: read, stored, acknowledged
+    `response_messages`  one answer: what it says, which task it is for
+    `response_events`    the events that answers become
 12. `schedule`       the minute tick and what it runs
 
 From any Python program: `hub.emit(name, data)` and `hub.request(service, endpoint, payload)`.

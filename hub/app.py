@@ -26,7 +26,8 @@ from hub.housekeeping import Housekeeper
 from hub.metrics import PrometheusHooks
 from hub.models import Service, ServiceType
 from hub.observer import HandOver, Observer
-from hub.responses import ResponseConsumer, RunResult, fan_out, response_services, through, wanted_by
+from hub.response_events import through, wanted_by
+from hub.responses import ResponseConsumer, RunResult, fan_out, response_services
 from hub.schedule import CONSUME as CONSUME_TASK
 from hub.schedule import HOUSEKEEPING, Due, Schedule, run_due
 from hub.settings import Settings

@@ -7,56 +7,29 @@ it is known by its `message_id` if it has one, else it is stored twice.
 
 from __future__ import annotations
 
-import hashlib
 import time
-import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from dataclasses import dataclass
 
 import structlog
 
-from hub import rules
-from hub.codec import loads
-from hub.errors import HubError, PayloadError, UnavailableError
+from hub.errors import HubError, UnavailableError
 from hub.hooks import Hooks
-from hub.models import JSON, Event, Rule, Service, ServiceType
-from hub.observer import Observer
-from hub.paths import mask_body
+from hub.models import Service, ServiceType
+from hub.response_events import Emit, ResponseEvents
+from hub.response_messages import mark, parse
 from hub.settings import Settings
-from hub.store.database import Connection
-from hub.store.log import clean
-from hub.store.responses import MARK, Inbound, Responses, Session
+from hub.store.responses import Responses, Session
 from hub.store.runs import RunLog
 from hub.store.schedules import CONSUME, Schedules
 from hub.transports.amqp_connection import connect
-from hub.transports.base import Deadline, bounded
+from hub.transports.base import Deadline
 from hub.transports.response_queue import Message, ResponseQueue
 
 log = structlog.get_logger("hub.responses")
 
-RESPONSE_RECEIVED = "hub.response_received"
 _BATCH_BYTES = 16 * 1024 * 1024  # a batch is stored when it holds so much, however few messages that is
-
-# Writes events (with their depths) in a transaction; what it returns is called after the commit.
-Emit: TypeAlias = Callable[[Connection, Sequence[Event], Sequence[int]], Callable[[], None]]
-
-
-def through(observer: Observer) -> Emit:
-    """Responses become events by way of the observer."""
-
-    def emit(conn: Connection, events: Sequence[Event], depths: Sequence[int]) -> Callable[[], None]:
-        _, queued = observer.write(events, depths, conn)
-        return lambda: observer.hand_over(queued)
-
-    return emit
-
-
-def wanted_by(all_rules: Iterable[Rule]) -> bool:
-    """Whether any of the rules is for responses, its conditions aside."""
-    event = Event(RESPONSE_RECEIVED, {})
-    return any(rules.matches(replace(rule, conditions=None), event) for rule in all_rules)
 
 
 def response_services(services: Iterable[Service]) -> list[Service]:
@@ -105,13 +78,6 @@ class RunResult:
         return ", ".join(parts)
 
 
-@dataclass(slots=True)
-class _Parsed:
-    row: Inbound
-    correlation: int | None
-    value: JSON = None
-
-
 class ResponseConsumer:
     """Reads response queues. One instance per process, used from many threads.
 
@@ -138,8 +104,7 @@ class ResponseConsumer:
         self._schedules = schedules
         self._settings = settings
         self._hooks = hooks
-        self._emit = emit
-        self._wanted = wanted
+        self._events = ResponseEvents(emit, wanted, hooks, max_depth=settings.max_depth)
         self._stopping = stopping
 
     def consume(self, service: Service) -> RunResult:
@@ -225,21 +190,18 @@ class ResponseConsumer:
         self, session: Session, service: Service, batch: list[Message], known: set[bytes], result: RunResult
     ) -> Callable[[], None]:
         """Store a batch and its events in one transaction; returns what to do once it is acknowledged."""
-        marks = [_mark(m) for m in batch]
+        marks = [mark(m) for m in batch]
         new = [
-            self._parse(service, m)
-            for m, mark in zip(batch, marks, strict=True)
-            if not (m.redelivered and mark is not None and mark in known)
+            parse(m, service, self._settings)
+            for m, known_by in zip(batch, marks, strict=True)
+            if not (m.redelivered and known_by is not None and known_by in known)
         ]
-        after: Callable[[], None] = _nothing
-        cut = 0
         with session.transaction() as conn:
             depths = session.depths(sorted({p.correlation for p in new if p.correlation is not None}))
             for p in new:
                 if p.correlation in depths:
                     p.row.task_id = p.correlation
-            if self._emit is not None:
-                cut, after = self._make_events(conn, service, new, depths)
+            cut, after = self._events.write(conn, service, new, depths)
             session.add([p.row for p in new])
             if any(marks):
                 session.remember([m for m in marks if m is not None])
@@ -255,128 +217,3 @@ class ResponseConsumer:
             self._hooks.event_accepted("cut", cut)
             log.warning("chains of events cut", service=service.name, count=cut, depth=self._settings.max_depth)
         return after
-
-    def _parse(self, service: Service, message: Message) -> _Parsed:
-        correlation, properties = _properties(message, service.response_queue)
-        row = Inbound(properties, event=RESPONSE_RECEIVED)
-        parsed = _Parsed(row, correlation)
-        body = message.body
-        if body is None:
-            properties["size"], properties["sha256"] = message.size, message.sha256
-            row.success, row.outcome = False, "malformed"
-            row.error = (
-                f"{message.size} bytes are more than the limit of {self._settings.message_limit}"
-                " (HUB_MESSAGE_LIMIT): kept by hash and size only"
-            )
-            return parsed
-        try:
-            parsed.value = loads(body)
-            row.body = body.decode().removeprefix("\ufeff")
-            if mask := service.options.get("mask"):
-                row.body = mask_body(row.body, mask)
-        except PayloadError as e:
-            row.success, row.outcome, row.error, row.raw = False, "malformed", str(e), body
-            row.body = bounded(clean(body.decode("utf-8", "replace")), self._settings.body_limit)
-        return parsed
-
-    def _make_events(
-        self, conn: Connection, service: Service, new: list[_Parsed], depths: dict[int, int]
-    ) -> tuple[int, Callable[[], None]]:
-        """Write the events of a batch; returns (how many chains were cut, what to do after the commit)."""
-        assert self._emit is not None
-        cut = 0
-        chosen: list[tuple[_Parsed, int]] = []
-        for p in new:
-            if not p.row.success:
-                continue
-            # Without a task of ours to tell the depth, an answer is taken for the first of its chain.
-            depth = depths.get(p.correlation, 0) + 1 if p.correlation is not None else 1
-            if depth > self._settings.max_depth:
-                cut += 1
-                p.row.properties["chain_cut_at"] = depth
-                continue
-            chosen.append((p, depth))
-        if len(chosen) > 1 and not self._wanted():
-            self._hooks.event_accepted("unmatched", len(chosen) - 1)
-            del chosen[:-1]  # one of them shows what such events look like
-        if not chosen:
-            return cut, _nothing
-        events, levels = [_event(service, p) for p, _ in chosen], [depth for _, depth in chosen]
-        try:
-            with conn.transaction():
-                return cut, self._emit(conn, events, levels)
-        except PayloadError:  # one of them is too much for an event: find it, keep it, let the others through
-            calls = []
-            for (p, depth), event in zip(chosen, events, strict=True):
-                try:
-                    with conn.transaction():
-                        calls.append(self._emit(conn, [event], [depth]))
-                except PayloadError as e:
-                    p.row.error = f"stored, but became no event: {e}"
-            return cut, lambda: _all(calls)
-
-
-def _nothing() -> None:
-    """Nothing is to be done after the commit."""
-
-
-def _all(calls: list[Callable[[], None]]) -> None:
-    for call in calls:
-        call()
-
-
-def _event(service: Service, p: _Parsed) -> Event:
-    """The event of a response. Its own id, because two equal answers are two answers."""
-    properties = p.row.properties
-    data = {
-        "service": service.name,
-        "queue": service.response_queue,
-        "correlation_id": properties.get("correlation_id"),
-        "task_id": p.row.task_id,
-        "message_id": properties.get("message_id"),
-        "headers": properties.get("headers", {}),
-        "payload": p.value,
-    }
-    return Event(RESPONSE_RECEIVED, data, str(uuid.uuid4()))
-
-
-def _mark(message: Message) -> bytes | None:
-    """What a message is known by when it comes again; None when it has no id."""
-    message_id = message.properties.message_id
-    if not message_id:
-        return None
-    body = message.body if message.body is not None else (message.sha256 or "").encode()
-    known_by = b"%s\0%s" % (str(message_id).encode("utf-8", "replace"), body)
-    return hashlib.blake2b(known_by, digest_size=MARK).digest()
-
-
-def _properties(message: Message, queue: str | None) -> tuple[int | None, dict[str, JSON]]:
-    """(the task id that the correlation names, if any; everything about a message but its body)."""
-    found: dict[str, JSON] = {
-        name: value if type(value) is int else _plain(value)
-        for name, value in vars(message.properties).items()
-        if value is not None
-    }
-    if message.redelivered:
-        found["redelivered"] = True
-    if message.exchange or message.routing_key != queue:  # else it was sent to the queue itself
-        found["exchange"], found["routing_key"] = _plain(message.exchange), _plain(message.routing_key)
-    correlation = found.get("correlation_id")
-    if isinstance(correlation, str) and correlation.isascii() and correlation.isdigit() and len(correlation) < 19:
-        return int(correlation), found
-    return None, found
-
-
-def _plain(value: Any) -> JSON:
-    """An AMQP value as JSON that PostgreSQL takes."""
-    if isinstance(value, str):
-        return value if value.isascii() and "\0" not in value else clean(value)
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, bytes):
-        return clean(value.decode("utf-8", "backslashreplace"))
-    if isinstance(value, dict):
-        return {str(_plain(k)): _plain(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)

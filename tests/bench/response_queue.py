@@ -20,7 +20,8 @@ from cryptography.fernet import Fernet
 
 from hub.definitions import ServiceSpec, parse_spec
 from hub.hooks import Hooks
-from hub.responses import ResponseConsumer, wanted_by
+from hub.response_events import wanted_by
+from hub.responses import ResponseConsumer
 from hub.settings import Settings
 from hub.store.database import Database
 from hub.store.registry import Registry

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from types import SimpleNamespace
 from typing import Any
 
 import pika
@@ -22,7 +21,7 @@ from hub.definitions import RuleSpec, ServiceSpec, parse_spec
 from hub.errors import ConfigError, HubError, InvalidPayloadError, PayloadError
 from hub.models import Event, Rule, Service, ServiceType
 from hub.observer import parse_event
-from hub.responses import ResponseConsumer
+from hub.response_messages import parse as parse_message
 from hub.rules import check_conditions, check_endpoint, check_template, matches, render
 from hub.schedule import next_runs, parse_cron
 from hub.settings import Settings
@@ -155,11 +154,10 @@ def test_tokens_are_compared_whatever_they_hold(given_token: str, wanted: str) -
     st.dictionaries(st.text(max_size=5), st.integers() | st.binary(max_size=5)),
 )
 def test_response_queue_bytes(body: bytes, correlation: str | None, headers: dict[str, Any]) -> None:
-    consumer: Any = SimpleNamespace(_settings=Settings(message_limit=2000, body_limit=100))
     service = Service(1, "s", ServiceType.AMQP, "amqp://h", response_queue="q", options={"mask": ["a.b"]})
     properties = pika.BasicProperties(correlation_id=correlation, headers=headers, message_id=correlation)
     message = Message(1, body, len(body), None, False, "", "q", properties)
-    parsed = ResponseConsumer._parse(consumer, service, message)
+    parsed = parse_message(message, service, Settings(message_limit=2000, body_limit=100))
     assert parsed.row.success or (parsed.row.raw == body and parsed.row.error)
     assert "\0" not in (parsed.row.body or "") or parsed.row.success
     dumps(parsed.row.properties).encode()

@@ -21,7 +21,9 @@ from hub.errors import UnavailableError
 from hub.hooks import Hooks
 from hub.models import Event, Service
 from hub.observer import Observer
-from hub.responses import RESPONSE_RECEIVED, ResponseConsumer, RunResult, response_services, through, wanted_by
+from hub.response_events import through, wanted_by
+from hub.response_messages import RESPONSE_RECEIVED
+from hub.responses import ResponseConsumer, RunResult, response_services
 from hub.schedule import CONSUME
 from hub.settings import Settings
 from hub.store.database import Connection, Database, Row
