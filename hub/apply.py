@@ -1,18 +1,14 @@
-"""One file says what there should be: services, rules and schedules. Read, compare, write; and back to a file.
+"""One file says what there should be: services, rules and schedules. Compare with what there is, and write.
 
-`${NAME}` stands for a variable of the environment. It is put in after the YAML was parsed, so no value can
-break the file; `$${NAME}` stands for itself. The whole file is checked before anything is written, and written
-in one transaction; applying it again changes nothing.
+The whole file is checked before anything is written, and written in one transaction; applying it again changes
+nothing. `config_file` reads the file, `export` makes one.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-import yaml
 
 from hub.definitions import RuleSpec, ServiceSpec, parse_spec
 from hub.errors import ConfigError, HubError
@@ -20,42 +16,7 @@ from hub.models import Service
 from hub.schedule import Schedule, parse_cron
 from hub.store.registry import Registry, check_rule, check_service, rule_document, service_document
 
-_VARIABLE = re.compile(r"(\$?)\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_SECRET = re.compile("\ue000(\\w+)\ue001")
-_PARTS = ("services", "rules", "schedules")
 _MASK = "***"
-_MOST_NODES = 200_000
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML that says what JSON can say: no dates, sets or bytes, and no key twice."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    found: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str | int | float | bool):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be a text", key_node.start_mark)
-        if key in found:
-            raise yaml.constructor.ConstructorError(None, None, f"{key!r} comes twice", key_node.start_mark)
-        found[key] = loader.construct_object(value_node, deep=True)
-    return found
-
-
-def _refuse(loader: _Loader, node: yaml.Node) -> None:
-    raise yaml.constructor.ConstructorError(None, None, f"{node.tag} is nothing that JSON can say", node.start_mark)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-for _tag in ("timestamp", "binary", "set", "omap", "pairs"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _refuse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,73 +37,6 @@ class Plan:
     rules: list[RuleSpec]
     schedules: dict[str, tuple[str | None, bool | None]]
     changes: list[Change]
-
-
-def parse(text: str, variable: Callable[[str], str | None]) -> dict[str, Any]:
-    """The file as data, with its variables put in.
-
-    Args:
-        variable: gives a variable's value, None when it is not set.
-
-    Raises:
-        ConfigError: not YAML, a variable that is not set, or an unknown part.
-    """
-    marks: dict[str, tuple[str, bool]] = {}
-
-    def mark(match: re.Match[str]) -> str:
-        key = f"HUBVAR{len(marks)}X{match[2]}X"
-        while key in text:
-            key += "X"
-        marks[key] = match[2], bool(match[1])
-        return key
-
-    marked = _VARIABLE.sub(mark, text)
-    try:
-        document = yaml.load(marked, _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as e:
-        at = getattr(e, "problem_mark", None)
-        where = f" at line {at.line + 1} column {at.column + 1}" if at else ""
-        raise ConfigError(f"not YAML{where}: {getattr(e, 'problem', None) or 'cannot be read'}") from None
-    except RecursionError:
-        raise ConfigError("nested too deeply") from None
-    except (ValueError, LookupError):  # `!!int a`
-        raise ConfigError("not YAML: a value is not what its tag says") from None
-    if document is None:
-        document = {}
-    if not isinstance(document, dict):
-        raise ConfigError(f"expected an object with {', '.join(_PARTS)}")
-    if unknown := sorted(str(key) for key in document if key not in _PARTS):
-        raise ConfigError(f"unknown part; known: {', '.join(_PARTS)}", field=unknown[0])
-    pattern = re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True)))) if marks else None
-    missing: list[str] = []
-
-    def value_of(match: re.Match[str]) -> str:
-        name, literal = marks[match[0]]
-        if literal:
-            return f"${{{name}}}"
-        value = variable(name)
-        if value is None:
-            missing.append(name)
-        return value or ""
-
-    nodes = 0
-
-    def fill(node: Any) -> Any:
-        nonlocal nodes
-        nodes += 1
-        if nodes > _MOST_NODES:
-            raise ConfigError(f"has more than {_MOST_NODES} values, aliases counted")
-        if isinstance(node, str):
-            return pattern.sub(value_of, node) if pattern else node
-        if isinstance(node, dict):
-            return {fill(key): fill(value) for key, value in node.items()}
-        return [fill(value) for value in node] if isinstance(node, list) else node
-
-    filled: dict[str, Any] = fill(document)
-    if missing:
-        names = ", ".join(dict.fromkeys(missing))
-        raise ConfigError(f"the environment does not set {names}, which the file asks for as ${{{missing[0]}}}")
-    return filled
 
 
 def plan(document: Mapping[str, Any], registry: Registry, schedule: Schedule) -> Plan:
@@ -209,56 +103,6 @@ def _write(what: Plan, registry: Registry, schedule: Schedule) -> None:
             schedule.set(name, cron)
         if enabled is not None:
             schedule.enable(name, enabled)
-
-
-def export(registry: Registry, schedule: Schedule) -> tuple[str, list[str]]:
-    """(the file that `apply` takes, the variables it needs). Secrets stand in it as `${NAME}`."""
-    names: list[str] = []
-    services = [_exported(service, names) for service in registry.services()]
-    plain = RuleSpec.model_construct(name="x", event="x", service="x").model_dump()
-    rules = [
-        {k: _literal(v) for k, v in rule_document(rule).items() if k in ("name", "event", "service") or v != plain[k]}
-        for rule in registry.rules()
-    ]
-    schedules: dict[str, Any] = {
-        task.name: task.cron if task.enabled else {"cron": task.cron, "enabled": False} for task in schedule.list()
-    }
-    text = yaml.dump(
-        {"services": services, "rules": rules, "schedules": schedules},
-        Dumper=yaml.SafeDumper, sort_keys=False, allow_unicode=True, width=100,
-    )  # fmt: skip
-    needs = "".join(f"#   {name}\n" for name in names)
-    head = (
-        f"# Written by `hub export`; `hub apply` reads it.\n{'# It needs these variables:' + chr(10) if needs else ''}"
-    )
-    return head + needs + text, names
-
-
-def _exported(service: Service, names: list[str]) -> dict[str, Any]:
-    def variable(key: str) -> str:
-        name = re.sub(r"[^A-Z0-9]+", "_", f"{service.name}_{key}".upper()).strip("_")
-        name = f"_{name}" if name[0].isdigit() else name
-        while name in names:
-            name += "_"
-        names.append(name)
-        return f"\ue000{name}\ue001"
-
-    document = service_document(service, mask=variable)
-    plain = ServiceSpec.model_construct(name="x", base_url="x").model_dump()
-    if document["auth"] == {"type": "none"}:
-        del document["auth"]
-    return {
-        k: _literal(v) for k, v in document.items() if k in ("name", "type", "base_url", "auth") or v != plain.get(k)
-    }
-
-
-def _literal(value: Any) -> Any:
-    """The same for the file: secrets as variables, and what only looks like a variable marked as none."""
-    if isinstance(value, str):
-        return _SECRET.sub(r"${\1}", _VARIABLE.sub(lambda match: f"{match[1]}$${{{match[2]}}}", value))
-    if isinstance(value, dict):
-        return {_literal(k): _literal(v) for k, v in value.items()}
-    return [_literal(v) for v in value] if isinstance(value, list) else value
 
 
 def _specs(items: Any, part: str, kind: type[Any]) -> list[Any]:

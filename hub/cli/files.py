@@ -28,13 +28,14 @@ def apply(
 ) -> None:
     """Make services, rules and schedules what the file says. What it does not name stays."""
     from hub import apply as files
+    from hub.config_file import parse
     from hub.errors import ConfigError
     from hub.settings import from_environment
 
     text = read_file(file)
     with open_hub() as hub:
         try:
-            document = files.parse(text, from_environment)
+            document = parse(text, from_environment)
             plan = files.plan(document, hub.registry, hub.schedule)
         except ConfigError as e:
             raise ConfigError(f"{'standard input' if file == '-' else file}: {e}") from None
@@ -73,7 +74,7 @@ def export(
     output: Annotated[str, typer.Option("--output", "-o", help="A file; - is stdout.")] = "-",
 ) -> None:
     """Write the file that `hub apply` reads. Secrets stand in it as ${NAME}."""
-    from hub import apply as files
+    from hub import export as files
 
     with open_hub() as hub:
         text, names = files.export(hub.registry, hub.schedule)

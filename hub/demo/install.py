@@ -6,6 +6,7 @@ from importlib.resources import files
 
 from hub import apply
 from hub.app import Hub
+from hub.config_file import parse
 
 
 def install(hub: Hub, variables: dict[str, str]) -> tuple[int, int]:
@@ -15,6 +16,6 @@ def install(hub: Hub, variables: dict[str, str]) -> tuple[int, int]:
         variables: what `${NAME}` stands for.
     """
     text = files("hub.demo").joinpath("example.yaml").read_text("utf-8")
-    plan = apply.plan(apply.parse(text, variables.get), hub.registry, hub.schedule)
+    plan = apply.plan(parse(text, variables.get), hub.registry, hub.schedule)
     apply.execute(plan, hub.registry, hub.schedule)
     return len(plan.services), len(plan.rules)

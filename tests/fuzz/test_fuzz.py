@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from hub import apply
 from hub.codec import dumps, loads
+from hub.config_file import parse
 from hub.definitions import RuleSpec, ServiceSpec, parse_spec
 from hub.errors import ConfigError, HubError, InvalidPayloadError, PayloadError
 from hub.models import Event, Rule, Service, ServiceType
@@ -186,7 +186,7 @@ _YAML = pieces(
 @example("services: \ud800")
 def test_apply_files(text: str) -> None:
     try:
-        document = apply.parse(text, lambda name: "v")
+        document = parse(text, lambda name: "v")
     except ConfigError:
         return
     assert set(document) <= {"services", "rules", "schedules"}

@@ -8,7 +8,9 @@ import pytest
 
 from hub import apply
 from hub.app import Hub, build
+from hub.config_file import parse
 from hub.errors import ConfigError, ConflictError
+from hub.export import export
 from hub.settings import Settings
 
 CONTRACT = """
@@ -82,7 +84,7 @@ def hub(settings: Settings) -> Iterator[Hub]:
 
 
 def put(hub: Hub, text: str, values: dict[str, str] = VALUES) -> list[str]:
-    plan = apply.plan(apply.parse(text, values.get), hub.registry, hub.schedule)
+    plan = apply.plan(parse(text, values.get), hub.registry, hub.schedule)
     apply.execute(plan, hub.registry, hub.schedule)
     return [change.action for change in plan.changes]
 
@@ -99,7 +101,7 @@ def test_applying_twice_changes_nothing_and_export_applies_to_nothing(hub: Hub) 
     assert set(put(hub, EVERYTHING)) == {"add", "change"}
     versions = {s.name: s.version for s in hub.registry.services()} | {r.name: r.version for r in hub.registry.rules()}
     assert set(put(hub, EVERYTHING)) == {"same"}
-    text, names = apply.export(hub.registry, hub.schedule)
+    text, names = export(hub.registry, hub.schedule)
     assert "canary" not in text
     secrets = {
         "CRM_TOKEN": "k-canary", "CRM_X_SECRET": "h-canary", "CRM_SIGNING_SECRET": VALUES["SIGN"],
@@ -128,14 +130,14 @@ def test_what_only_looks_like_a_variable_survives_export(hub: Hub) -> None:
     rule = hub.registry.rule("new-users-to-crm")
     assert (rule.endpoint, "${HOME} $${X}" in str(rule.payload)) == ("/${a}/p", True)
     hub.registry.update_service("crm", {"headers": {"X-Path": "${PATH}"}})
-    exported, names = apply.export(hub.registry, hub.schedule)
+    exported, names = export(hub.registry, hub.schedule)
     assert names == ["CRM_TOKEN"]
     assert set(put(hub, exported)) == {"same"}
 
 
 def test_a_file_is_written_as_a_whole_or_not_at_all(hub: Hub) -> None:
     """Somebody takes a name between the look and the writing: nothing of the file is there afterwards."""
-    plan = apply.plan(apply.parse(EVERYTHING, VALUES.get), hub.registry, hub.schedule)
+    plan = apply.plan(parse(EVERYTHING, VALUES.get), hub.registry, hub.schedule)
     hub.registry.add_service(plan.services[-1])
     before = hub.registry.snapshot()
     with pytest.raises(ConflictError):
@@ -146,7 +148,7 @@ def test_a_file_is_written_as_a_whole_or_not_at_all(hub: Hub) -> None:
 
 def test_a_changed_secret_is_shown_as_changed_and_not_shown(hub: Hub) -> None:
     put(hub, CONTRACT)
-    plan = apply.plan(apply.parse(CONTRACT, {"CRM_TOKEN": "other-canary"}.get), hub.registry, hub.schedule)
+    plan = apply.plan(parse(CONTRACT, {"CRM_TOKEN": "other-canary"}.get), hub.registry, hub.schedule)
     assert plan.changes[0].action == "change" and list(plan.changes[0].fields) == ["token"]
     assert "canary" not in repr(plan.changes)
 
