@@ -14,7 +14,8 @@ from hub.definitions import RuleSpec, ServiceSpec, parse_spec
 from hub.errors import ConfigError, HubError
 from hub.models import Service
 from hub.schedule import Schedule, parse_cron
-from hub.store.registry import Registry, check_rule, check_service, rule_document, service_document
+from hub.store.documents import check_rule, check_service, rule_document, service_document
+from hub.store.registry import Registry
 
 _MASK = "***"
 

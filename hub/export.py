@@ -9,7 +9,8 @@ from hub.config_file import dump, reference
 from hub.definitions import RuleSpec, ServiceSpec
 from hub.models import Service
 from hub.schedule import Schedule
-from hub.store.registry import Registry, rule_document, service_document
+from hub.store.documents import rule_document, service_document
+from hub.store.registry import Registry
 
 
 def export(registry: Registry, schedule: Schedule) -> tuple[str, list[str]]:

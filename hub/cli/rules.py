@@ -35,7 +35,7 @@ _COLUMNS = ("id", "name", "event", "service", "method", "endpoint", "enabled")
 @app.command("list")
 def list_(service: ServiceName = None, as_json: JsonFlag = False) -> None:
     """All rules."""
-    from hub.store.registry import rule_document
+    from hub.store.documents import rule_document
 
     with open_hub() as hub:
         rows = [
@@ -49,7 +49,7 @@ def list_(service: ServiceName = None, as_json: JsonFlag = False) -> None:
 @app.command()
 def show(name: Name, as_json: JsonFlag = False) -> None:
     """One rule."""
-    from hub.store.registry import rule_document
+    from hub.store.documents import rule_document
 
     with open_hub() as hub:
         r = hub.registry.rule(name)

@@ -17,7 +17,7 @@ _COLUMNS = ("id", "name", "type", "base_url", "enabled", "breaker", "pending", "
 @app.command("list")
 def list_(as_json: JsonFlag = False) -> None:
     """All services."""
-    from hub.store.registry import service_document
+    from hub.store.documents import service_document
 
     with open_hub() as hub:
         circuits = {row["service"]: row["state"] for row in hub.views.breakers()}
@@ -38,7 +38,7 @@ def list_(as_json: JsonFlag = False) -> None:
 @app.command()
 def show(name: Name, as_json: JsonFlag = False) -> None:
     """One service; secrets are masked."""
-    from hub.store.registry import service_document
+    from hub.store.documents import service_document
 
     with open_hub() as hub:
         s = hub.registry.service(name)
@@ -112,7 +112,7 @@ def edit(
     as_json: JsonFlag = False,
 ) -> None:
     """Change a service; what is not named stays."""
-    from hub.store.registry import service_document
+    from hub.store.documents import service_document
 
     given = collect(
         fields, name=new_name, type=type_, base_url=base_url, timeout=timeout, max_retries=max_retries,

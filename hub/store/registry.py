@@ -1,40 +1,25 @@
-"""Services and rules: the configuration, in memory in every process and the same in all of them.
+"""Services and rules as people change them: checked, one version after the other, secrets sealed.
 
-A change is announced by a trigger (`NOTIFY hub_config`) when it commits; a listener thread drops the
-snapshot. A process without a listener (a CLI command) reads it once.
+`Configuration` is what the way of an event reads of them.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
-import structlog
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from hub.definitions import RuleSpec, ServiceSpec, parse_spec
-from hub.errors import ConflictError, HubError, NotFoundError, StaleError, UnavailableError
-from hub.models import Rule, Service, ServiceType
-from hub.store.database import Connection, Database, Row
+from hub.errors import ConflictError, StaleError
+from hub.models import Rule, Service
+from hub.store.configuration import Configuration, to_rule
+from hub.store.database import Connection, Row
 from hub.store.documents import check_rule, check_service, merge, rule_document, service_document
-from hub.store.vault import Vault
 
-log = structlog.get_logger("hub.registry")
-
-_SERVICE_COLUMNS = (
-    "name", "type", "base_url", "enabled", "auth_type", "timeout", "max_retries", "retry_backoff",
-    "cb_failure_threshold", "cb_cooldown", "response_queue", "options", "secrets",
-)  # fmt: skip
-_SELECT_SERVICES = "SELECT * FROM services WHERE deleted_at IS NULL ORDER BY name"
-_SELECT_RULES = """
-SELECT r.*, s.name AS service, s.enabled AS service_enabled
-FROM rules r JOIN services s ON s.id = r.service_id AND s.deleted_at IS NULL
-WHERE r.deleted_at IS NULL ORDER BY r.name"""
 # What was held must not die of age the moment it may run again.
 _GRACE = {
     "services": "UPDATE tasks SET expires_at = now() + interval '1 hour'"
@@ -42,129 +27,15 @@ _GRACE = {
     "rules": "UPDATE tasks SET expires_at = now() + interval '1 hour'"
     " WHERE rule_id = %s AND expires_at < now() + interval '1 hour'",
 }
-_LISTEN_RETRY = 1.0
 Found = TypeVar("Found", Service, Rule)
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All services and rules at one moment."""
-
-    services: tuple[Service, ...]
-    rules: tuple[Rule, ...]
-    by_service_id: dict[int, Service]
-    by_rule_id: dict[int, Rule]
-
-
-class Registry:
+class Registry(Configuration):
     """Reads and writes services and rules."""
-
-    def __init__(self, db: Database, vault: Vault) -> None:
-        self._db = db
-        self._vault = vault
-        self._snapshot: Snapshot | None = None
-        self._generation = 0
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._listener: threading.Thread | None = None
-        self._listening: Connection | None = None
-
-    # Reading
-
-    def snapshot(self) -> Snapshot:
-        """The current configuration; a query only after a change."""
-        snapshot = self._snapshot
-        if snapshot is not None:
-            return snapshot
-        with self._lock:
-            if self._snapshot is None:
-                generation = self._generation
-                loaded = self._load()
-                if generation == self._generation and self._listener is not None:
-                    self._snapshot = loaded  # without a listener nobody would tell us of a change
-                return loaded
-            return self._snapshot
-
-    def _load(self) -> Snapshot:
-        with self._db.transaction() as conn, conn.cursor(row_factory=dict_row) as cur:
-            if not self._db.joined:  # a transaction under way has its level already
-                cur.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            services = tuple(self._service(row) for row in cur.execute(_SELECT_SERVICES).fetchall())
-            rules = tuple(_rule(row) for row in cur.execute(_SELECT_RULES).fetchall())
-        return Snapshot(services, rules, {s.id: s for s in services}, {r.id: r for r in rules})
-
-    def _service(self, row: Row) -> Service:
-        secrets = self._vault.open(row["secrets"])
-        fields = {k: row[k] for k in (*_SERVICE_COLUMNS[2:-1], "id", "name", "version", "created_at", "updated_at")}
-        return Service(type=ServiceType(row["type"]), secrets=secrets, **fields)
-
-    def services(self) -> list[Service]:
-        """Every service, by name."""
-        return list(self.snapshot().services)
-
-    def rules(self) -> list[Rule]:
-        """Every rule, by name."""
-        return list(self.snapshot().rules)
-
-    def service_by_id(self, service_id: int) -> Service | None:
-        return self.snapshot().by_service_id.get(service_id)
-
-    def rule_by_id(self, rule_id: int) -> Rule | None:
-        return self.snapshot().by_rule_id.get(rule_id)
-
-    def service(self, name: str) -> Service:
-        """The service of that name; raises `NotFoundError`."""
-        for service in self.snapshot().services:
-            if service.name == name:
-                return service
-        raise NotFoundError(f"no service named {name!r}; `hub service list` shows what there is")
-
-    def rule(self, name: str) -> Rule:
-        """The rule of that name; raises `NotFoundError`."""
-        for rule in self.snapshot().rules:
-            if rule.name == name:
-                return rule
-        raise NotFoundError(f"no rule named {name!r}; `hub rule list` shows what there is")
-
-    # Hearing of changes
-
-    def listen(self) -> None:
-        """Start the thread that hears of changes; until then every read asks the database."""
-        if self._listener is None:
-            self._listener = threading.Thread(target=self._listen, name="hub-config", daemon=True)
-            self._listener.start()
-
-    def invalidate(self) -> None:
-        """Forget the snapshot: the next read loads it again."""
-        with self._lock:
-            self._generation += 1
-            self._snapshot = None
-
-    def _listen(self) -> None:
-        while not self._stop.is_set():
-            try:
-                conn = self._listening = self._db.connect()
-                try:
-                    conn.execute("LISTEN hub_config")
-                    self.invalidate()  # whatever changed while nobody listened
-                    while not self._stop.is_set():
-                        for _ in conn.notifies(timeout=1.0, stop_after=1):
-                            self.invalidate()
-                finally:
-                    conn.close()
-            except (psycopg.Error, UnavailableError):
-                self.invalidate()
-                self._stop.wait(_LISTEN_RETRY)
 
     def together(self) -> AbstractContextManager[None]:
         """Whatever this thread changes inside is changed as one: all of it, or nothing."""
         return self._db.together()
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._stop.set()
-        if self._listener is not None:
-            self._listener.join(timeout=3)
 
     # Services
 
@@ -174,7 +45,7 @@ class Registry:
         columns, secrets = spec.split()
         with self._db.transaction() as conn:
             row = self._insert_service(conn, columns, secrets, spec.name)
-        return self._service(row)
+        return self._to_service(row)
 
     def _insert_service(self, conn: Connection, columns: Row, secrets: dict[str, str], name: str) -> Row:
         values = {**columns, "options": Jsonb(columns["options"]), "secrets": self._vault.seal(secrets)}
@@ -235,7 +106,7 @@ class Registry:
             if spec.enabled and not current.enabled:
                 cur.execute(_GRACE["services"].encode(), [current.id])
         self.invalidate()
-        return self._service(row)
+        return self._to_service(row)
 
     def enable_service(self, name: str, enabled: bool) -> None:
         """Enable or disable; tasks of a disabled service are held, not lost."""
@@ -302,7 +173,7 @@ class Registry:
                 raise ConflictError(f"there is a rule named {spec.name!r} already") from None
         assert row is not None
         self.invalidate()
-        return _rule(row)
+        return to_rule(row)
 
     def update_rule(self, name: str, changes: dict[str, Any], version: int | None = None) -> Rule:
         """Change fields of a rule (those of `RuleSpec`); raises as `update_service` does."""
@@ -327,7 +198,7 @@ class Registry:
             if spec.enabled and not current.enabled:
                 cur.execute(_GRACE["rules"].encode(), [current.id])
         self.invalidate()
-        return _rule(row)
+        return to_rule(row)
 
     def enable_rule(self, name: str, enabled: bool) -> None:
         """Enable or disable; tasks of a disabled rule are held, not lost."""
@@ -359,16 +230,9 @@ def _stale(kind: str, name: str) -> StaleError:
     return StaleError(f"{kind} {name!r} was changed by somebody else; read it again")
 
 
-def _rule(row: Row) -> Rule:
-    return Rule(**{k: row[k] for k in Rule.__dataclass_fields__})
-
-
 def _rule_values(spec: RuleSpec, service: Service) -> list[Any]:
     conditions = None if spec.conditions is None else Jsonb(spec.conditions)
     return [
         spec.name, spec.event, service.id, spec.endpoint, spec.method, spec.template(), conditions, spec.strict,
         spec.enabled,
     ]  # fmt: skip
-
-
-__all__ = ["HubError", "Registry", "Snapshot", "check_rule", "check_service", "rule_document", "service_document"]

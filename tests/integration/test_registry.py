@@ -11,7 +11,7 @@ from hub.app import Hub, build
 from hub.definitions import RuleSpec, ServiceSpec, parse_spec
 from hub.errors import ConfigError, ConflictError, NotFoundError
 from hub.settings import Settings
-from hub.store.registry import rule_document, service_document
+from hub.store.documents import rule_document, service_document
 from hub.store.vault import Vault
 from tests.servers import HttpTarget
 from tests.support.hubs import add_rule, add_service, attempt, due_now, emit, task

@@ -14,7 +14,7 @@ from hub.codec import loads
 from hub.definitions import RuleSpec
 from hub.errors import InvalidPayloadError
 from hub.models import Event, Rule
-from hub.store.registry import rule_document
+from hub.store.documents import rule_document
 from hub.web.api import shapes
 from hub.web.api.partial import partial
 from hub.web.api.routers import problems, routers

@@ -12,7 +12,7 @@ from hub.app import Hub
 from hub.definitions import ServiceSpec
 from hub.errors import DeliveryError
 from hub.models import Service
-from hub.store.registry import service_document
+from hub.store.documents import service_document
 from hub.transports.masking import without_secrets
 from hub.web.api import shapes
 from hub.web.api.partial import partial

@@ -14,7 +14,7 @@ from hub.codec import loads
 from hub.definitions import METHODS, RuleSpec, parse_spec
 from hub.errors import ConfigError, ConflictError, DeliveryError, HubError, PayloadError, StaleError
 from hub.models import JSON, Event, Rule
-from hub.store.registry import rule_document
+from hub.store.documents import rule_document
 from hub.store.views import Views
 from hub.web.console.filters import pretty, segment
 from hub.web.console.pages import Form, Pages, back

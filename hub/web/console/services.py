@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from hub.definitions import ServiceSpec, parse_spec
 from hub.errors import ConfigError, ConflictError, DeliveryError, HubError, StaleError
-from hub.store.registry import service_document
+from hub.store.documents import service_document
 from hub.web.console import charts
 from hub.web.console.filters import of, segment
 from hub.web.console.pages import Form, Pages, back
