@@ -19,7 +19,7 @@ Read the package in the order in which an event travels:
 
 From any Python program: `hub.emit(name, data)` and `hub.request(service, endpoint, payload)`.
 
-`store` keeps all of it in PostgreSQL, `tasks` runs it on Dramatiq, `app` puts it together.
+`store` keeps all of it in PostgreSQL, `tasks` runs it on Dramatiq, `parts` puts it together, `app` starts and ends it.
 """
 
 from __future__ import annotations
