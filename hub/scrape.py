@@ -20,16 +20,10 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from hub import __version__
-from hub.collectors import (
-    LEDGER_METRICS,
-    QUEUE_METRICS,
-    InProcessSource,
-    LedgerSource,
-    ProcessSource,
-    RabbitSource,
-    Source,
-    family,
-)
+from hub.collectors.base import Source, family
+from hub.collectors.ledger import LEDGER_METRICS, LedgerSource
+from hub.collectors.processes import ProcessSource
+from hub.collectors.queues import QUEUE_METRICS, InProcessSource, RabbitSource
 from hub.metrics import CATALOGUE, Metric
 from hub.store.state import State
 

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hub.collectors import LedgerSource, ProcessSource
+from hub.collectors.ledger import LedgerSource
+from hub.collectors.processes import ProcessSource
 from hub.metrics import OUTCOMES, TRANSITIONS, PrometheusHooks
 from hub.scrape import Scraper
 from hub.store.database import Database

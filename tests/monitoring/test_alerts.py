@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from hub.collectors import LEDGER_METRICS, QUEUE_METRICS
+from hub.collectors.ledger import LEDGER_METRICS
+from hub.collectors.queues import QUEUE_METRICS
 from hub.metrics import CATALOGUE
 from hub.scrape import BUILD, TOOK, UP
 from tests.support.prometheus import run

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hub.app import build
-from hub.collectors import LEDGER_METRICS, QUEUE_METRICS
+from hub.collectors.ledger import LEDGER_METRICS
+from hub.collectors.queues import QUEUE_METRICS
 from hub.metrics import CATALOGUE, OUTCOMES
 from hub.scrape import BUILD, TOOK, UP, make_scraper
 from hub.settings import Settings

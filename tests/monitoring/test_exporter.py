@@ -13,7 +13,9 @@ from pathlib import Path
 import pika
 import pytest
 
-from hub.collectors import InProcessSource, LedgerSource, RabbitSource, family
+from hub.collectors.base import family
+from hub.collectors.ledger import LedgerSource
+from hub.collectors.queues import InProcessSource, RabbitSource
 from hub.exporter import Exporter
 from hub.scrape import UP, Scraper
 from hub.store.database import Database

@@ -15,7 +15,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client import Metric as Family
 from prometheus_client.registry import Collector
 
-from hub.collectors import LedgerSource, ProcessSource, family
+from hub.collectors.base import family
+from hub.collectors.ledger import LedgerSource
+from hub.collectors.processes import ProcessSource
 from hub.hooks import Hooks
 from hub.metric_files import empty, read
 from hub.metrics import CATALOGUE, PrometheusHooks
