@@ -10,7 +10,7 @@ import structlog
 from hub.embedded import PrivatePostgres
 from hub.errors import ConfigError, HubError
 from hub.hooks import Hooks
-from hub.metrics import PrometheusHooks
+from hub.metric_hooks import PrometheusHooks
 from hub.parts import Parts, Role
 from hub.settings import Settings
 from hub.store.migrate import migrate, pending

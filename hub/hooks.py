@@ -1,4 +1,4 @@
-"""How business code reports what happened. `metrics` implements it; the event path imports only this.
+"""How business code reports what happened. `metric_hooks` implements it; the event path imports only this.
 
 Durations are seconds. Every method returns nothing and must not raise.
 """

@@ -18,7 +18,7 @@ from hub.embedded import PrivatePostgres, load_or_create_key
 from hub.gateway import Gateway
 from hub.hooks import Hooks
 from hub.housekeeping import Housekeeper
-from hub.metrics import PrometheusHooks
+from hub.metric_hooks import PrometheusHooks
 from hub.models import Service, ServiceType
 from hub.observer import HandOver, Observer
 from hub.response_events import through, wanted_by

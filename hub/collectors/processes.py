@@ -10,7 +10,7 @@ from prometheus_client import Metric as Family
 from prometheus_client.utils import floatToGoString
 
 from hub.metric_files import Labels, read
-from hub.metrics import CATALOGUE, CONSUMED, CONSUMER_RUNS, Metric
+from hub.metrics import CATALOGUE, CONSUMER, Metric
 
 
 class ProcessSource:
@@ -39,7 +39,7 @@ class ProcessSource:
             return _histogram(metric, numbers)
         sample = metric.name + ("_total" if metric.kind == "counter" else "")
         values = {labels: value for (name, labels), value in numbers.items() if name == sample}
-        names = consumers if metric in (CONSUMER_RUNS, CONSUMED) else services
+        names = consumers if metric in CONSUMER else services
         for known in _known_labels(metric, names):
             values.setdefault(known, 0.0)
         made = Family(metric.name, metric.text, metric.kind)

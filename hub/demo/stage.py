@@ -22,7 +22,7 @@ from hub.codec import loads
 from hub.demo.screen import Screen
 from hub.demo.target import Target
 from hub.logs import configure_logging
-from hub.metrics import PrometheusHooks
+from hub.metric_hooks import PrometheusHooks
 from hub.models import Accepted, Event
 from hub.observer import parse_event
 from hub.running import work

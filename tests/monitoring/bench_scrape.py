@@ -17,7 +17,8 @@ from pathlib import Path
 
 from hub.collectors.ledger import LedgerSource
 from hub.collectors.processes import ProcessSource
-from hub.metrics import OUTCOMES, TRANSITIONS, PrometheusHooks
+from hub.metric_hooks import PrometheusHooks
+from hub.metrics import OUTCOMES, TRANSITIONS
 from hub.scrape import Scraper
 from hub.store.database import Database
 from hub.store.migrate import migrate

@@ -20,7 +20,8 @@ from hub.collectors.ledger import LedgerSource
 from hub.collectors.processes import ProcessSource
 from hub.hooks import Hooks
 from hub.metric_files import empty, read
-from hub.metrics import CATALOGUE, PrometheusHooks
+from hub.metric_hooks import PrometheusHooks
+from hub.metrics import CATALOGUE
 from hub.running import up
 from hub.scrape import BUILD, Scraper, exposition
 from hub.settings import Settings
@@ -120,7 +121,7 @@ def test_promtool_has_nothing_to_say(tmp_path: Path, db: Database) -> None:
 _CHILD = """
 import sys, time
 from pathlib import Path
-from hub.metrics import PrometheusHooks
+from hub.metric_hooks import PrometheusHooks
 hooks = PrometheusHooks(Path(sys.argv[1]))
 for _ in range(int(sys.argv[2])):
     hooks.retry_scheduled("crm")
