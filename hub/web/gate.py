@@ -10,7 +10,8 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from hub.settings import Settings
-from hub.store.accounts import Accounts, Scope, Token
+from hub.store.accounts import Accounts
+from hub.store.tokens import Scope, Token
 from hub.web.bodies import JsonRequest
 from hub.web.limits import Limiter
 from hub.web.problems import Problem

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from hub.app import Hub
-from hub.store.accounts import Scope
+from hub.store.tokens import Scope
 from hub.web.server import WebServer
 
 
