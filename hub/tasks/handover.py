@@ -15,7 +15,8 @@ import structlog
 from hub.errors import HubError, UnavailableError
 from hub.store.ledger import Ledger
 from hub.store.releases import Releases
-from hub.tasks.broker import Broker, HubBroker, in_groups
+from hub.tasks.broker import Broker, HubBroker
+from hub.tasks.groups import in_groups
 
 log = structlog.get_logger("hub.handover")
 _REFRESH = 0.25  # seconds for which the counts of waiting tasks are believed

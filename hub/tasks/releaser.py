@@ -19,7 +19,8 @@ from hub.store.beats import Beats
 from hub.store.database import Database
 from hub.store.locks import Leadership
 from hub.store.releases import Demand, Releases
-from hub.tasks.broker import GROUP, Broker, InProcessBroker
+from hub.tasks.broker import Broker, InProcessBroker
+from hub.tasks.groups import GROUP
 from hub.tasks.handover import BrokerHandOver
 
 log = structlog.get_logger("hub.releaser")

@@ -13,7 +13,8 @@ import pika
 import pytest
 
 from hub.errors import ConfigError, UnavailableError
-from hub.tasks.broker import GROUP, GroupConsumer, HubBroker, InProcessBroker, in_groups
+from hub.tasks.broker import HubBroker, InProcessBroker
+from hub.tasks.groups import GROUP, GroupConsumer, in_groups
 from tests.support.processes import wait_for
 from tests.support.rabbit import RabbitNode
 

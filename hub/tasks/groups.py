@@ -1,0 +1,102 @@
+"""Groups: one RabbitMQ message may carry the ids of several tasks of one service.
+
+The consumer unpacks it into one Dramatiq message per task and acknowledges it when the last of them is done. So
+publishing, confirming and acknowledging cost a fraction per task, and everything above still sees one message
+per task.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+import pika.exceptions
+import structlog
+from dramatiq.brokers.rabbitmq import _RabbitmqConsumer
+
+log = structlog.get_logger("hub.broker")
+
+GROUP = 32  # most task ids in one message
+
+
+def in_groups(tasks: Iterable[tuple[int, int]]) -> list[tuple[int, list[int]]]:
+    """(service id, task id) pairs as (service id, at most `GROUP` task ids)."""
+    by_service: dict[int, list[int]] = {}
+    for service_id, task_id in tasks:
+        by_service.setdefault(service_id, []).append(task_id)
+    return [
+        (service_id, ids[i : i + GROUP]) for service_id, ids in by_service.items() for i in range(0, len(ids), GROUP)
+    ]
+
+
+class _Group:
+    """One RabbitMQ message and how many of its tasks are still under way."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+
+class GroupConsumer(_RabbitmqConsumer):
+    """Unpacks groups, and acknowledges in batches: one wake-up of the connection for many messages."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)  # type: ignore[no-untyped-call]
+        self._unpacked: deque[Any] = deque()
+        self._to_ack: list[int] = []
+        self._lock = threading.Lock()
+
+    def __next__(self) -> Any:
+        if self._unpacked:
+            return self._unpacked.popleft()
+        proxy = super().__next__()  # type: ignore[no-untyped-call]
+        if proxy is None:
+            return None
+        proxy._source, proxy._group = self, None
+        if not (ids := proxy.kwargs.get("task_ids")):
+            return proxy
+        group = _Group(len(ids))
+        message, service_id = proxy._message, proxy.kwargs["service_id"]
+        for task_id in ids:
+            single = message.copy(args=(task_id, service_id), kwargs={}, message_id=f"{message.message_id}/{task_id}")
+            part = type(proxy)(proxy.redelivered, proxy._tag, single)
+            part._source, part._group = self, group
+            self._unpacked.append(part)
+        return self._unpacked.popleft()
+
+    def ack(self, message: Any) -> None:
+        """Acknowledge a message; a group when its last task is done."""
+        if message._source is not self:
+            return  # its channel is gone, and tags count from 1 again: RabbitMQ delivers it once more
+        with self._lock:
+            if message._group is not None:
+                message._group.left -= 1
+                if message._group.left:
+                    return
+            if message._tag not in self.known_tags:
+                return
+            self.known_tags.discard(message._tag)
+            self._to_ack.append(message._tag)
+            wake = len(self._to_ack) == 1
+        if wake:
+            try:
+                self.connection.add_callback_threadsafe(self._flush)
+            except pika.exceptions.AMQPError:
+                log.debug("not acknowledged: the connection is gone, and RabbitMQ delivers again")
+
+    def nack(self, message: Any) -> None:
+        """Set a failed message aside, in the `.XQ` queue. A task of a group is the ledger's: the group goes on."""
+        if message._group is not None:
+            self.ack(message)
+        elif message._source is self:
+            super().nack(message)  # type: ignore[no-untyped-call]
+
+    def _flush(self) -> None:
+        with self._lock:
+            tags, self._to_ack = self._to_ack, []
+        for tag in tags:
+            if self.channel.is_open:
+                self.channel.basic_ack(tag)
