@@ -18,6 +18,9 @@ from hub.rules import check_conditions, check_endpoint, check_template
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")]
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")
 AMQP_QUERY = ("exchange", "routing_key", "queue_declare", "dlq")
+PLAIN_OPTIONS = (  # stored among a service's options as they are written
+    "headers", "ca_file", "client_cert", "client_key", "rate_limit", "max_attempts", "retry_delays", "mask",
+)  # fmt: skip
 _HEADER = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 
 
@@ -141,14 +144,7 @@ class ServiceSpec(_Spec):
             "username": auth.username,
             "apikey_header": auth.header,
             "oauth2": {k: v for k, v in oauth2.items() if v} or None,
-            "headers": self.headers,
-            "ca_file": self.ca_file,
-            "client_cert": self.client_cert,
-            "client_key": self.client_key,
-            "rate_limit": self.rate_limit,
-            "max_attempts": self.max_attempts,
-            "retry_delays": self.retry_delays,
-            "mask": self.mask,
+            **{name: getattr(self, name) for name in PLAIN_OPTIONS},
         }
         columns = {
             "name": self.name,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from hub.definitions import RuleSpec, ServiceSpec, join_password, split_password, template_value
+from hub.definitions import PLAIN_OPTIONS, RuleSpec, ServiceSpec, join_password, split_password, template_value
 from hub.errors import ConfigError
 from hub.models import Rule, Service
 from hub.rules import BODYLESS
@@ -14,9 +14,6 @@ from hub.transports import amqp_uri
 from hub.transports.signing import check_secret
 
 _MASK = "***"
-_PLAIN_OPTIONS = (
-    "headers", "ca_file", "client_cert", "client_key", "rate_limit", "max_attempts", "retry_delays", "mask",
-)  # fmt: skip
 
 
 def check_service(spec: ServiceSpec) -> None:
@@ -114,7 +111,7 @@ def service_document(
         "cb_cooldown": service.cb_cooldown,
         "response_queue": service.response_queue,
     }
-    for key in _PLAIN_OPTIONS:
+    for key in PLAIN_OPTIONS:
         if key in o:
             document[key] = o[key]
     secret_headers = {k.removeprefix("header:"): show(k) for k in known if k.startswith("header:")}
