@@ -15,6 +15,9 @@ def _no_constant(name: str) -> NoReturn:
     raise PayloadError(f"{name} is not JSON")
 
 
+NESTED = 200
+"""Deeper JSON may be read here, and not where a worker is deeper in its stack, or by what writes an answer."""
+
 _decoder = json.JSONDecoder(parse_constant=_no_constant)
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _canonical = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), sort_keys=True)
@@ -51,6 +54,36 @@ def dumps(value: Any) -> str:
         return _encoder.encode(value)
     except (TypeError, ValueError, RecursionError) as e:
         raise PayloadError(f"cannot be written as JSON: {e}") from None
+
+
+def readable(text: str | None) -> Any:
+    """Stored JSON for people to look at: its value, or the text as it is where there is none that can be shown.
+
+    Whoever only shows a row must not fail because of it; whoever acts on one takes `loads`.
+    """
+    if text is None:
+        return None
+    try:
+        value = loads(text)
+        dumps(value)  # 1e999 is read as infinity, which JSON cannot say
+    except PayloadError:
+        return text
+    return text if deeper_than(value, NESTED) else value
+
+
+def deeper_than(value: Any, levels: int) -> bool:
+    """Whether there are more than so many objects and arrays inside each other."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels):
+        if not level:
+            return False
+        level = [
+            v
+            for parent in level
+            for v in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(v, dict | list)
+        ]
+    return bool(level)
 
 
 def canonical(value: Any) -> bytes:

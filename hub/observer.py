@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from hub import rules
-from hub.codec import canonical, dumps
+from hub.codec import NESTED, canonical, deeper_than, dumps
 from hub.errors import HubError, PayloadError, TooLargeError, UnavailableError
 from hub.hooks import Hooks
 from hub.models import JSON, Accepted, Event, Rule, TaskState
@@ -27,7 +27,6 @@ from hub.store.registry import Registry
 _TOGETHER = 50  # most events of different callers in one transaction
 _SEEN_AGAIN = 60.0  # seconds after which a name's sample is refreshed
 _SAMPLE_LIMIT = 65536
-_NESTED = 200  # deeper JSON may be read here, and not where a worker is deeper in its stack
 
 
 class HandOver(Protocol):
@@ -104,23 +103,9 @@ def _checked(event: Event, limit: int, field: str = "name") -> str:
         raise PayloadError("data: holds half a surrogate pair (\\ud800-\\udfff)") from None
     if size > limit:
         raise TooLargeError(f"data: {size} bytes are more than the limit of {limit} (HUB_EVENT_LIMIT)")
-    if text.count("[") + text.count("{") > _NESTED and _deeper_than(event.data, _NESTED):
-        raise PayloadError(f"data: nested more than {_NESTED} deep")
+    if text.count("[") + text.count("{") > NESTED and deeper_than(event.data, NESTED):
+        raise PayloadError(f"data: nested more than {NESTED} deep")
     return text
-
-
-def _deeper_than(value: JSON, levels: int) -> bool:
-    level = [value]
-    for _ in range(levels):
-        level = [
-            v
-            for parent in level
-            for v in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(v, dict | list)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def _kind(value: object) -> str:

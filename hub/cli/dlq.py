@@ -61,11 +61,11 @@ def list_(
 @app.command()
 def show(id_: Annotated[int, typer.Argument(metavar="ID")], as_json: JsonFlag = False) -> None:
     """One dead letter: event, last request, last answer, every attempt."""
-    from hub.codec import loads
+    from hub.codec import readable
 
     with open_hub() as hub:
         row = hub.views.dead_letter(id_)
-        row["event_data"] = loads(row["event_data"])
+        row["event_data"] = readable(row["event_data"])
         row["deliveries"] = hub.views.list_deliveries(task=row["task_id"], limit=100)[::-1]
     show_object(row, as_json=as_json)
 
@@ -175,7 +175,7 @@ def export(
     output: Annotated[str, typer.Option("--output", "-o", help="A file; - is stdout.")] = "-",
 ) -> None:
     """Dead letters as NDJSON, one a line, with event data and payload."""
-    from hub.codec import loads
+    from hub.codec import readable
     from hub.errors import NotFoundError
 
     start, end = parse_time(since), parse_time(until)
@@ -189,7 +189,7 @@ def export(
                     row = hub.views.dead_letter(brief["id"])
                 except NotFoundError:
                     continue  # replayed meanwhile
-                row["event_data"] = loads(row["event_data"])
+                row["event_data"] = readable(row["event_data"])
                 out.write(json.dumps(plain(row), ensure_ascii=False) + "\n")
                 count += 1
             bar.update(task, completed=count)

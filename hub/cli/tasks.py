@@ -68,14 +68,14 @@ def list_(
 @app.command()
 def show(id_: Annotated[int, typer.Argument(metavar="ID")], as_json: JsonFlag = False) -> None:
     """One task, with its event's data and its attempts; also of one that has ended."""
-    from hub.codec import loads
+    from hub.codec import readable
     from hub.errors import NotFoundError
 
     with open_hub() as hub:
         attempts = hub.views.list_deliveries(task=id_, limit=100)
         try:
             row = hub.views.task(id_)
-            row["event_data"] = loads(row["event_data"]) if row["event_data"] else None
+            row["event_data"] = readable(row["event_data"])
         except NotFoundError:
             ended = hub.views.ended(id_)
             if ended is None:

@@ -21,6 +21,7 @@ from hub.web.passwords import hash_password
 from hub.web.server import WebServer
 from tests.servers import HttpTarget, Reply
 from tests.support.api import eventually
+from tests.support.console import signed_in as session
 from tests.support.databases import Template
 from tests.support.provision import browser as browser_path
 
@@ -352,12 +353,8 @@ def test_live_parts_leave_the_reader_s_choice_alone(page: Page, site: Site) -> N
 
 @pytest.fixture
 def maria(site: Site) -> Iterator[httpx.Client]:
-    """Signed in without a browser; posts carry the token of the forms."""
-    secret = site.hub.accounts.start_session(site.hub.accounts.user("maria").id)
-    with httpx.Client(base_url=site.url, timeout=20, cookies={"hub_session": secret}) as client:
-        found = re.search(r'data-csrf="([^"]+)"', client.get("/access").text)
-        assert found
-        client.headers["X-CSRF-Token"] = found[1]
+    """Signed in without a browser."""
+    with session(site.hub, site.url, "maria") as client:
         yield client
 
 

@@ -138,6 +138,20 @@ def test_dead_letters_are_looked_at_replayed_and_deleted(api: Api, client: httpx
     assert client.post("/api/v1/dead-letters/delete", json={"ids": [1, 2]}).json() == {"deleted": 0}
 
 
+@pytest.mark.parametrize("odd", ['{"a": "\\ud800"}', '{"a": 1e999}', "no JSON", "[" * 300 + "]" * 300])
+def test_an_odd_row_is_shown_as_it_is(api: Api, client: httpx.Client, target: HttpTarget, odd: str) -> None:
+    """One row that somebody edited by hand hides neither itself nor the others of an export."""
+    bury(api, target, 1)
+    dead_letter = bury(api, target, 2)
+    [task] = emit(api.hub, data=3)
+    api.hub.db.run("UPDATE dead_letters SET event_data = %s WHERE id = %s", [odd, dead_letter])
+    api.hub.db.run("UPDATE events SET data = %s", [odd])
+    assert client.get(f"/api/v1/dead-letters/{dead_letter}").json()["event_data"] == odd
+    assert client.get(f"/api/v1/tasks/{task}").json()["event_data"] == odd
+    exported = client.get("/api/v1/dead-letters/export").text.splitlines()
+    assert [json.loads(line)["event_data"] for line in exported] == [odd, 1]
+
+
 def test_a_dead_letter_whose_rule_is_gone_stays(api: Api, client: httpx.Client, target: HttpTarget) -> None:
     dead_letter = bury(api, target, 1)
     client.delete("/api/v1/rules/r1")

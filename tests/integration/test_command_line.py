@@ -383,6 +383,30 @@ def test_dead_letters_go_by_service_time_and_number(hub: Hub, crm: str, target: 
     assert read(hub, "dlq", "delete", "--all", "--yes") == {"deleted": 2} and read(hub, "dlq", "list") == []
 
 
+@pytest.mark.parametrize("odd", ['{"a": "\\ud800"}', '{"a": 1e999}', "no JSON"])
+def test_a_row_that_is_no_json_is_shown_and_exported_as_it_is(
+    hub: Hub, crm: str, target: HttpTarget, database_url: str, odd: str
+) -> None:
+    """An export that stops at one row that somebody edited by hand is no export."""
+    import psycopg
+
+    target.on("/users", 400)
+    hub("service", "edit", "crm", "--set", "max_attempts=1")
+    for i in range(2):
+        hub("emit", "--name", EVENT, "--data", json.dumps({"objectid": i}))
+    hub("tasks", "run")
+    (event,) = read(hub, "emit", "--name", EVENT, "--data", '{"objectid": 2}')
+    newest, _ = read(hub, "dlq", "list")
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        conn.execute("UPDATE dead_letters SET event_data = %s WHERE id = %s", [odd, newest["id"]])
+        conn.execute("UPDATE events SET data = %s", [odd])
+    assert read(hub, "dlq", "show", newest["id"])["event_data"] == odd
+    assert read(hub, "tasks", "show", event["tasks"][0])["event_data"] == odd
+    assert hub("dlq", "show", newest["id"]).stdout and hub("tasks", "show", event["tasks"][0]).stdout
+    lines = [json.loads(line) for line in hub("dlq", "export").stdout.splitlines()]
+    assert [line["event_data"] for line in lines] == [odd, {"objectid": 0}]
+
+
 @pytest.mark.parametrize("way", ["enable", "edit"])
 def test_what_was_held_for_days_does_not_die_the_moment_it_may_run(
     hub: Hub, crm: str, target: HttpTarget, database_url: str, way: str

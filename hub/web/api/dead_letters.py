@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from hub.app import Hub
-from hub.codec import loads
+from hub.codec import readable
 from hub.web.api import shapes
 from hub.web.api.routers import routers
 from hub.web.gate import Gate
@@ -168,14 +168,14 @@ def _replay(hub: Hub, what: Replay) -> dict[str, Any]:
 
 def _detail(hub: Hub, dead_letter_id: int) -> dict[str, Any]:
     row = hub.views.dead_letter(dead_letter_id)
-    return row | {"event_data": loads(row["event_data"])}
+    return row | {"event_data": readable(row["event_data"])}
 
 
 def _lines(hub: Hub, rows: list[dict[str, Any]], filters: dict[str, Any]) -> Iterator[bytes]:
     """One JSON text a line, read page by page."""
     while rows:
         for row in rows:
-            row["event_data"] = loads(row["event_data"])
+            row["event_data"] = readable(row["event_data"])
             yield shapes.DeadLetterDetail.model_validate(row).model_dump_json().encode() + b"\n"
         if len(rows) < _BATCH:
             return

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
 from hub.app import Hub
-from hub.codec import loads
+from hub.codec import readable
 from hub.errors import NotFoundError
 from hub.web.api import shapes
 from hub.web.api.routers import problems, routers
@@ -100,7 +100,7 @@ def make_tasks(hub: Hub, gate: Gate) -> APIRouter:
             row = hub.views.task(task_id)
         except NotFoundError:
             raise _gone(hub, task_id) from None
-        return row | {"event_data": None if row["event_data"] is None else loads(row["event_data"])}
+        return row | {"event_data": readable(row["event_data"])}
 
     def again(task_id: int, restart: bool) -> dict[str, Any]:
         result = _retry(hub, [task_id], restart)

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from hub.codec import loads
+from hub.codec import readable
 from hub.errors import NotFoundError
 from hub.web.console.filters import moment, number, of, segment
 from hub.web.console.pages import Form, Pages, back, link
@@ -80,7 +80,7 @@ def make_dlq(pages: Pages) -> APIRouter:
                         row = hub.views.dead_letter(brief["id"])
                     except NotFoundError:
                         continue  # replayed meanwhile
-                    row["event_data"] = loads(row["event_data"])
+                    row["event_data"] = readable(row["event_data"])
                     yield json.dumps(row, ensure_ascii=False, default=_iso) + "\n"
 
         headers = {"Content-Disposition": 'attachment; filename="dead-letters.ndjson"'}

@@ -10,6 +10,8 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from hub.codec import readable
+
 
 def when(value: datetime | None) -> Markup:
     """A time; the script shows it in the reader's zone, with how long ago."""
@@ -60,10 +62,9 @@ def pretty(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return str(value)
+        text, value = value, readable(value)
+        if value == text:
+            return text
     return json.dumps(value, ensure_ascii=False, indent=2)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from hub.codec import loads
+from hub.codec import readable
 from hub.errors import NotFoundError
 from hub.web.console.filters import of
 from hub.web.console.pages import Form, Pages, back, link
@@ -80,7 +80,7 @@ def make_queue(pages: Pages) -> APIRouter:
         task, ended = None, None
         try:
             task = hub.views.task(id_)
-            task["event_data"] = loads(task["event_data"]) if task["event_data"] else None
+            task["event_data"] = readable(task["event_data"])
         except NotFoundError:
             ended = hub.views.ended(id_)
             if ended is None and not attempts:

@@ -1,0 +1,53 @@
+"""The console's pages as a server gives them: no browser, no script."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from hub.web.passwords import hash_password
+from tests.servers import HttpTarget, Reply
+from tests.support.api import Api
+from tests.support.console import signed_in
+from tests.support.hubs import add_rule, add_service, attempt, emit
+
+
+@pytest.fixture
+def maria(api: Api) -> Iterator[httpx.Client]:
+    api.hub.accounts.add_user("maria", hash_password("correct horse battery"), "manage")
+    with signed_in(api.hub, api.url, "maria") as client:
+        yield client
+
+
+@pytest.fixture
+def target(api: Api) -> Iterator[HttpTarget]:
+    """A service that gives up after one attempt, and this process as its worker."""
+    api.hub.lease.start()
+    with HttpTarget() as target:
+        add_service(api.hub, target.url, max_attempts=1, cb_failure_threshold=0)
+        add_rule(api.hub)
+        yield target
+
+
+@pytest.mark.parametrize("odd", ['{"a": "\\ud800"}', '{"a": 1e999}', "no JSON <b>", "9" * 5000])
+def test_a_row_that_is_no_json_is_shown_as_it_is(api: Api, maria: httpx.Client, target: HttpTarget, odd: str) -> None:
+    """What somebody wrote into the database by hand, or a service answered, hides nothing else."""
+    target.on("/x", Reply(500, odd.encode()))
+    [dead], [waiting] = emit(api.hub, data={"n": 1}), emit(api.hub, data={"n": 2})
+    assert attempt(api.hub, dead) == "failed"
+    api.hub.db.run("UPDATE dead_letters SET event_data = %s", [odd])
+    api.hub.db.run("UPDATE events SET data = %s", [odd])
+    (letter,) = api.hub.views.list_dead_letters()
+    (delivery,) = api.hub.views.list_deliveries()
+    shown = odd.replace("<", "&lt;").replace(">", "&gt;").replace('"', "&#34;")
+    for page in (f"/dead-letters/{letter['id']}", f"/tasks/{waiting}", f"/deliveries/{delivery['id']}"):
+        answer = maria.get(page)
+        assert answer.status_code == 200 and shown in answer.text, page
+    assert [line["event_data"] for line in lines(maria.get("/dead-letters/export"))] == [odd]
+
+
+def lines(answer: httpx.Response) -> list[dict[str, object]]:
+    return [json.loads(line) for line in answer.text.splitlines()]
