@@ -22,6 +22,7 @@ from hub.errors import (
     InvalidPayloadError,
     PayloadError,
     RateLimitedError,
+    SecretsError,
     UnavailableError,
 )
 from hub.gateway import Gateway, record
@@ -91,7 +92,7 @@ class Dispatcher:
         try:
             self._hooks.queue_wait(service.name, max(0.0, (self._now() - claim.due_at).total_seconds()))
             delivery = self._attempt(claim, service, rule)
-        except (CircuitOpenError, RateLimitedError) as e:
+        except (CircuitOpenError, RateLimitedError, SecretsError) as e:
             if isinstance(e, CircuitOpenError):
                 self._hooks.parked(service.name)
                 if self._count_open:

@@ -13,6 +13,7 @@
     └── DeliveryError          one attempt failed; `.outcome` is the metric label
         ├── CircuitOpenError(retry_after)    nothing was sent
         ├── RateLimitedError(retry_after)    nothing was sent
+        ├── SecretsError(retry_after)        no key opens the service's secrets: nothing was sent
         └── TransportError
             ├── ConnectError                 refused, DNS, TLS, connection lost
             ├── TimedOutError                no complete answer within the deadline
@@ -125,6 +126,12 @@ class RateLimitedError(DeliveryError):
     """The service's `rate_limit` is used up: nothing was sent, wait `retry_after` seconds."""
 
     outcome = "rate_limited"
+
+
+class SecretsError(DeliveryError):
+    """No key of this process opens the service's secrets: nothing was sent, and the hub is to blame."""
+
+    outcome = "secrets_unreadable"
 
 
 class TransportError(DeliveryError):

@@ -19,6 +19,7 @@ from hub.paths import mask_body
 from hub.retry_policy import longest_run, run_tries
 from hub.store.breakers import Breakers, Permit
 from hub.store.flow import Flow
+from hub.transports.auth import check_secrets
 from hub.transports.base import Deadline, Transport
 
 log = structlog.get_logger("hub.gateway")
@@ -57,11 +58,12 @@ class Gateway:
             claim: the task behind it; None for a direct request.
 
         Raises:
-            CircuitOpenError, RateLimitedError: nothing was sent; the attempt may be given back.
+            CircuitOpenError, RateLimitedError, SecretsError: nothing was sent; the attempt may be given back.
             DeliveryError: the attempt failed; `.delivery` says how.
             UnavailableError: the hub's own fault, before anything was sent.
         """
         self._lease()
+        check_secrets(service)
         self._flow.take_slot(service)
         permit = self._permit(service, claim)
         transport = self._transports[service.type]
@@ -101,6 +103,7 @@ class Gateway:
 
     def check(self, service: Service) -> str:
         """Reach the service without side effects; what was seen, in a sentence. Moves no breaker."""
+        check_secrets(service)
         return self._transports[service.type].check(service, Deadline(service.timeout))
 
     def close(self) -> None:

@@ -76,6 +76,9 @@ class Service:
     `options` holds what only some services have: headers, ca_file, client_cert, client_key, oauth2,
     rate_limit (requests per second), mask (payload paths), max_attempts, retry_delays, username,
     apikey_header, amqp (exchange, routing_key, queue_declare, dlq).
+
+    `secrets_unreadable`: it has secrets, and no key of this process opens them; `secrets` is empty then, and nothing
+    may be sent to it or taken for its word.
     """
 
     id: int
@@ -92,6 +95,7 @@ class Service:
     response_queue: str | None = None
     options: dict[str, JSON] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    secrets_unreadable: bool = False
     version: int = 1
     created_at: datetime | None = None
     updated_at: datetime | None = None

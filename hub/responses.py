@@ -24,6 +24,7 @@ from hub.store.responses import Responses, Session
 from hub.store.runs import RunLog
 from hub.store.schedules import CONSUME, Schedules
 from hub.transports.amqp_connection import connect
+from hub.transports.auth import check_secrets
 from hub.transports.base import Deadline
 from hub.transports.response_queue import Message, ResponseQueue
 
@@ -158,6 +159,7 @@ class ResponseConsumer:
     def _run(self, session: Session, service: Service, result: RunResult) -> None:
         settings = self._settings
         deadline = Deadline(settings.consumer_run_time)
+        check_secrets(service)
         connection = connect(service, settings, Deadline(service.timeout))
         queue = ResponseQueue(
             connection, service, batch=settings.consumer_batch, batch_bytes=_BATCH_BYTES,

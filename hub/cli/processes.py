@@ -100,11 +100,16 @@ def keygen() -> None:
 def rotate_secrets(as_json: JsonFlag = False) -> None:
     """Encrypt every stored secret with the first key of HUB_SECRET_KEYS."""
     with open_hub() as hub:
-        count = hub.registry.rotate_secrets()
+        count, unreadable = hub.registry.rotate_secrets()
     if as_json:
-        print_json({"services": count})
-    else:
+        print_json({"services": count, "unreadable": unreadable})
+    elif not unreadable:
         print(f"{count} service(s) have secrets, all encrypted with the newest key; older keys can go")
+    else:
+        print(f"the secrets of {count} service(s) are encrypted with the newest key")
+    if unreadable:
+        err.print(f"none of the keys opens those of {', '.join(unreadable)}; keep the older keys", markup=False)
+        raise typer.Exit(1)
 
 
 def _settings() -> Settings:

@@ -12,6 +12,7 @@ from hub.cli.fields import Fields, collect, keep_others
 app = typer.Typer(no_args_is_help=True, help="External systems: REST, AMQP, SOAP.", rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(help="The service's name.")]
 _COLUMNS = ("id", "name", "type", "base_url", "enabled", "breaker", "pending", "timeout", "max_retries")
+_UNREADABLE = "secrets_unreadable"
 
 
 @app.command("list")
@@ -28,11 +29,13 @@ def list_(as_json: JsonFlag = False) -> None:
                 **service_document(s),
                 "breaker": circuits.get(s.name, "closed"),
                 "pending": waiting.get(s.name, {}).get("pending", 0),
+                _UNREADABLE: s.secrets_unreadable,
                 "version": s.version,
             }
             for s in hub.registry.services()
         ]
-    show_rows(rows, _COLUMNS, as_json=as_json, empty="no services yet; `hub service add` or `hub apply FILE` makes one")
+    columns = (*_COLUMNS, _UNREADABLE) if any(row[_UNREADABLE] for row in rows) else _COLUMNS
+    show_rows(rows, columns, as_json=as_json, empty="no services yet; `hub service add` or `hub apply FILE` makes one")
 
 
 @app.command()
@@ -42,7 +45,12 @@ def show(name: Name, as_json: JsonFlag = False) -> None:
 
     with open_hub() as hub:
         s = hub.registry.service(name)
-        row: dict[str, Any] = {"id": s.id, **service_document(s), "version": s.version}
+        row: dict[str, Any] = {
+            "id": s.id,
+            **service_document(s),
+            _UNREADABLE: s.secrets_unreadable,
+            "version": s.version,
+        }
         row |= {"created_at": s.created_at, "updated_at": s.updated_at}
     show_object(row, as_json=as_json)
 

@@ -10,12 +10,15 @@ import threading
 from dataclasses import dataclass
 
 import psycopg
+import structlog
 from psycopg.rows import dict_row
 
-from hub.errors import NotFoundError, UnavailableError
+from hub.errors import ConfigError, NotFoundError, UnavailableError
 from hub.models import Rule, Service, ServiceType
 from hub.store.database import Connection, Database, Row
 from hub.store.vault import Vault
+
+log = structlog.get_logger("hub.configuration")
 
 _AS_THEY_ARE = (
     "id", "name", "base_url", "enabled", "auth_type", "timeout", "max_retries", "retry_backoff", "cb_failure_threshold",
@@ -46,6 +49,7 @@ class Configuration:
         self._db = db
         self._vault = vault
         self._snapshot: Snapshot | None = None
+        self._unreadable: frozenset[str] = frozenset()
         self._generation = 0
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -74,12 +78,20 @@ class Configuration:
                 cur.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             services = tuple(self._to_service(row) for row in cur.execute(_SELECT_SERVICES).fetchall())
             rules = tuple(to_rule(row) for row in cur.execute(_SELECT_RULES).fetchall())
+        unreadable = frozenset(s.name for s in services if s.secrets_unreadable)
+        if unreadable - self._unreadable:
+            log.warning("no key in HUB_SECRET_KEYS opens the secrets of some services", services=sorted(unreadable))
+        self._unreadable = unreadable
         return Snapshot(services, rules, {s.id: s for s in services}, {r.id: r for r in rules})
 
     def _to_service(self, row: Row) -> Service:
-        secrets = self._vault.open(row["secrets"])
+        """A service; one whose secrets no key opens is marked, and does not take the others with it."""
         fields = {column: row[column] for column in _AS_THEY_ARE}
-        return Service(type=ServiceType(row["type"]), secrets=secrets, **fields)
+        try:
+            fields["secrets"] = self._vault.open(row["secrets"])
+        except ConfigError:
+            fields["secrets_unreadable"] = True
+        return Service(type=ServiceType(row["type"]), **fields)
 
     def services(self) -> list[Service]:
         """Every service, by name."""

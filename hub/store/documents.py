@@ -14,6 +14,7 @@ from hub.transports import amqp_uri
 from hub.transports.signing import check_secret
 
 _MASK = "***"
+_NEEDED = {"bearer": ("token",), "apikey": ("token",), "basic": ("password",), "oauth2": ("client_secret",)}
 
 
 def check_service(spec: ServiceSpec) -> None:
@@ -32,6 +33,20 @@ def check_rule(spec: RuleSpec, service_type: str) -> None:
     if service_type != "rest" and spec.method in BODYLESS:
         raise ConfigError(
             f"{spec.method} sends no payload, and a {service_type} service takes nothing else; use POST", field="method"
+        )
+
+
+def check_replaced(spec: ServiceSpec, changes: dict[str, Any]) -> None:
+    """Whether a change of a service whose secrets cannot be read gives them all anew; raises `ConfigError`.
+
+    What is stored may be read again some day, with its key; only secrets entered on purpose may replace it.
+    """
+    columns, secrets = spec.split()
+    none_wanted = "auth" in changes and not urlsplit(columns["base_url"]).username
+    if _MASK in secrets.values() or not (secrets or none_wanted):
+        raise ConfigError(
+            "the stored secrets cannot be read, and a change replaces them: give all of them with it (auth, password,"
+            " secret headers, signing and inbound secrets), or add their key to HUB_SECRET_KEYS first"
         )
 
 
@@ -72,12 +87,14 @@ def _unmasked(given: dict[str, Any], known: dict[str, Any], where: str) -> dict[
 def service_document(
     service: Service, *, secrets: bool = False, mask: str | Callable[[str], str] = _MASK
 ) -> dict[str, Any]:
-    """A service as people write it (the apply file's shape); secrets masked unless asked for.
+    """A service as people write it (the apply file's shape); secrets masked unless asked for, and readable.
 
     Args:
         mask: stands for every secret, or gives what stands for the one of that name.
     """
     known = service.secrets
+    if service.secrets_unreadable:
+        known = dict.fromkeys(_NEEDED.get(service.auth_type, ()), _MASK)  # those that are there for sure
 
     def show(key: str) -> str:
         return known[key] if secrets else mask(key) if callable(mask) else mask

@@ -14,11 +14,18 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from hub.definitions import RuleSpec, ServiceSpec, parse_spec
-from hub.errors import ConflictError, StaleError
+from hub.errors import ConfigError, ConflictError, StaleError
 from hub.models import Rule, Service
 from hub.store.configuration import Configuration, to_rule
 from hub.store.database import Connection, Row
-from hub.store.documents import check_rule, check_service, merge, rule_document, service_document
+from hub.store.documents import (
+    check_replaced,
+    check_rule,
+    check_service,
+    merge,
+    rule_document,
+    service_document,
+)
 
 # What was held must not die of age the moment it may run again.
 _GRACE = {
@@ -70,6 +77,8 @@ class Registry(Configuration):
     def update_service(self, name: str, changes: dict[str, Any], version: int | None = None) -> Service:
         """Change fields of a service (those of `ServiceSpec`); secrets that are not named stay.
 
+        Where they cannot be read, a change must name all of them: it replaces what is stored.
+
         Raises:
             StaleError: it has changed since `version`.
             ConflictError: the new name is taken.
@@ -80,6 +89,8 @@ class Registry(Configuration):
         spec: ServiceSpec = parse_spec(ServiceSpec, merged)
         check_service(spec)
         columns, secrets = spec.split()
+        if current.secrets_unreadable:
+            check_replaced(spec, changes)
         values = {
             **columns,
             "options": Jsonb(columns["options"]),
@@ -146,13 +157,21 @@ class Registry(Configuration):
                 conn.execute(_GRACE[table].encode(), [row_id])
         self.invalidate()
 
-    def rotate_secrets(self) -> int:
-        """Encrypt every service's secrets with the newest key; returns how many."""
+    def rotate_secrets(self) -> tuple[int, list[str]]:
+        """Encrypt every service's secrets with the newest key: (how many, names of those that no key opens)."""
+        unreadable: list[str] = []
         with self._db.transaction() as conn:
-            rows = conn.execute("SELECT id, secrets FROM services WHERE secrets IS NOT NULL FOR UPDATE").fetchall()
-            for row_id, sealed in rows:
-                conn.execute("UPDATE services SET secrets = %s WHERE id = %s", [self._vault.rotate(sealed), row_id])
-        return len(rows)
+            rows = conn.execute(
+                "SELECT id, name, secrets FROM services WHERE secrets IS NOT NULL ORDER BY name FOR UPDATE"
+            ).fetchall()
+            for row_id, name, sealed in rows:
+                try:
+                    rotated = self._vault.rotate(sealed)
+                except ConfigError:
+                    unreadable.append(name)
+                    continue
+                conn.execute("UPDATE services SET secrets = %s WHERE id = %s", [rotated, row_id])
+        return len(rows) - len(unreadable), unreadable
 
     # Rules
 

@@ -7,6 +7,8 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from hub.codec import dumps, loads
 from hub.errors import ConfigError
 
+_UNOPENED = "none of the keys opens the stored secrets; add the key they were written with"
+
 
 class Vault:
     """Encrypts a service's secrets as one JSON object.
@@ -43,14 +45,12 @@ class Vault:
         try:
             secrets: dict[str, str] = loads(self._fernet.decrypt(bytes(sealed)))
         except InvalidToken:
-            raise ConfigError(
-                "none of the keys opens the stored secrets; add the key they were written with", field="HUB_SECRET_KEYS"
-            ) from None
+            raise ConfigError(_UNOPENED, field="HUB_SECRET_KEYS") from None
         return secrets
 
     def rotate(self, sealed: bytes) -> bytes:
-        """The same secrets under the newest key."""
+        """The same secrets under the newest key; raises as `open` does."""
         try:
             return self._fernet.rotate(bytes(sealed))
         except InvalidToken:
-            raise ConfigError("none of the keys opens the stored secrets", field="HUB_SECRET_KEYS") from None
+            raise ConfigError(_UNOPENED, field="HUB_SECRET_KEYS") from None

@@ -1,10 +1,23 @@
-"""Stage 9: the header by which the hub proves itself to an HTTP service (OAuth has its own module)."""
+"""Stage 9: whether the hub can prove itself, and the header by which it does (OAuth has its own module)."""
 
 from __future__ import annotations
 
 import base64
 
+from hub.errors import SecretsError
 from hub.models import Service
+
+_TRY_AGAIN = 60.0  # seconds; another process may have the key, and a person may give the secrets again
+
+
+def check_secrets(service: Service) -> None:
+    """Refuse to speak for a service whose secrets cannot be read; raises `SecretsError` that says what to do."""
+    if service.secrets_unreadable:
+        raise SecretsError(
+            f"the secrets of service {service.name!r} cannot be read: no key in HUB_SECRET_KEYS opens them; add the key"
+            " they were written with, or edit the service and enter its secrets again",
+            retry_after=_TRY_AGAIN,
+        )
 
 
 def authorization(service: Service, url_user: str | None) -> dict[str, str]:

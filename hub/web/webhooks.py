@@ -93,6 +93,8 @@ class _Desk:
     def find(self, name: str, call: _Call) -> Service:
         """The service, and everything that can be said before the body is read."""
         service = self._hub.registry.service(name)
+        if service.secrets_unreadable:  # its proof cannot be judged; a caller that tries again loses nothing
+            raise Problem(503, "the hub cannot read the secrets of this service", headers={"Retry-After": "60"})
         if wait := self._failures.wait((service.id, call.address)):
             raise too_often("too many calls with a wrong proof from this address", wait)
         if not _signed(service, call):

@@ -20,7 +20,7 @@ from hub.web.api.routers import problems, routers
 from hub.web.api.versions import IfMatch, changes, expected, tagged
 from hub.web.gate import Gate
 
-_READ_ONLY = frozenset({"id", "created_at", "updated_at"})
+_READ_ONLY = frozenset({"id", "created_at", "updated_at", "secrets_unreadable"})
 _PATCH = partial(ServiceSpec)
 
 
@@ -42,7 +42,7 @@ def shown(service: Service) -> dict[str, Any]:
     """A service as the API shows it: secrets masked."""
     return service_document(service) | {
         "id": service.id, "version": service.version, "created_at": service.created_at,
-        "updated_at": service.updated_at,
+        "updated_at": service.updated_at, "secrets_unreadable": service.secrets_unreadable,
     }  # fmt: skip
 
 

@@ -227,6 +227,9 @@ class Service(BaseModel):
     cb_failure_threshold: int
     cb_cooldown: float
     response_queue: str | None
+    secrets_unreadable: bool = Field(
+        description="No key opens its secrets: nothing is sent until they are given again."
+    )
     version: int = Field(description="Grows with every change; also the ETag.")
     created_at: Utc
     updated_at: Utc

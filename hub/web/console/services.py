@@ -98,8 +98,11 @@ def make_services(pages: Pages) -> APIRouter:
     def edit(request: Request, name: str) -> Response:
         pages.needs_manage(request)
         service = hub.registry.service(name)
-        shown = _shown(service_document(service))
-        return pages.render(request, "service_form.html", **shown, old=name, version=service.version, problem="")
+        shown = _shown(service_document(service, mask="" if service.secrets_unreadable else _MASK))
+        return pages.render(
+            request, "service_form.html", **shown, old=name, version=service.version, problem="",
+            unreadable=service.secrets_unreadable,
+        )  # fmt: skip
 
     @router.post("/services/{name}/edit")
     def save(request: Request, name: str) -> Response:
@@ -116,7 +119,7 @@ def make_services(pages: Pages) -> APIRouter:
             shown = _shown(document, form)
             return pages.render(
                 request, "service_form.html", 409 if isinstance(e, ConflictError) else 422, **shown, old=name,
-                version=current.version, problem=str(e),
+                version=current.version, problem=str(e), unreadable=current.secrets_unreadable,
             )  # fmt: skip
         return pages.go(f"/services/{segment(service.name)}", f"Service {service.name} was saved.")
 
