@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import subprocess
 import sys
@@ -120,6 +121,16 @@ def test_the_example_environment_has_what_compose_asks_for_and_no_secret() -> No
     asked = set(re.findall(r"\$\{([A-Z_]+)", COMPOSE.read_text()))
     assert asked == set(given)
     assert not [n for n in given if re.search(r"PASSWORD|SECRET|TOKEN|KEYS", n)]
+
+
+def test_the_proxy_in_front_is_believed_and_nobody_else() -> None:
+    """Else every client has the address of Docker's gateway, and one attacker's wrong passwords lock out all."""
+    trusted = defaults(SERVICES["web"]["environment"]["HUB_TRUSTED_PROXIES"])
+    (pool,) = FILE["networks"]["outside"]["ipam"]["config"]
+    network = ipaddress.ip_network(defaults(pool["subnet"]))
+    assert trusted == str(network[1]), "Docker gives the gateway the first address"
+    published = [n for n in SERVICES["web"]["networks"] if not (FILE["networks"][n] or {}).get("internal")]
+    assert published == ["outside"], "the one network through which a published port is reached"
 
 
 def test_processes_that_count_share_one_folder_in_memory() -> None:
