@@ -43,13 +43,20 @@ class DeadLetters:
 
     def count(self, *, service: str | None = None, since: datetime | None = None, until: datetime | None = None) -> int:
         """How many dead letters match, orphans too."""
-        return self._graves.count(service=service, since=since, until=until)
+        return self._graves.count(None, service=service, since=since, until=until)[0]
 
-    def orphans(
-        self, *, service: str | None = None, since: datetime | None = None, until: datetime | None = None
-    ) -> int:
-        """How many of those that match cannot be replayed: their rule or service is gone."""
-        return self._graves.orphans(service=service, since=since, until=until)
+    def would_replay(
+        self,
+        ids: Sequence[int] | None = None,
+        *,
+        service: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> tuple[int, int]:
+        """`replay` without its limit and without doing it: (how many would leave, how many stay). Raises as it does."""
+        self._all_there(ids)
+        count, orphans = self._graves.count(ids, service=service, since=since, until=until)
+        return count - orphans, orphans
 
     def replay(
         self,
@@ -68,8 +75,7 @@ class DeadLetters:
         Raises:
             NotFoundError: an id was given that is no dead letter, or a service that is none.
         """
-        if ids is not None and (missing := self._graves.missing(ids)):
-            raise NotFoundError(f"no dead letter {missing[0]}; `hub dlq list` shows what there is")
+        self._all_there(ids)
         made, orphans = self._graves.revive(ids, service=service, since=since, until=until, limit=limit)
         by_service: dict[str, int] = {}
         for _, name in made:
@@ -81,3 +87,7 @@ class DeadLetters:
     def delete(self, ids: Sequence[int], *, who: str = "cli") -> int:
         """Cancel dead letters for good; each leaves a row that says who did it."""
         return self._graves.delete(ids, who=who)
+
+    def _all_there(self, ids: Sequence[int] | None) -> None:
+        if ids is not None and (missing := self._graves.missing(ids)):
+            raise NotFoundError(f"no dead letter {missing[0]}; `hub dlq list` shows what there is")

@@ -86,19 +86,13 @@ def replay(
     wanted = _chosen(ids, id_option, service, since, until, all_)
     start, end = parse_time(since), parse_time(until)
     tasks: list[int] = []
-    orphans = 0
     with open_hub() as hub:
-        count = len(wanted) if wanted else hub.dead_letters.count(service=service, since=start, until=end)
+        count, orphans = hub.dead_letters.would_replay(wanted or None, service=service, since=start, until=end)
         if dry_run:
-            if wanted:
-                rows = [hub.views.dead_letter(id_) for id_ in wanted]
-                orphans = sum(row["orphan"] for row in rows)
-            else:
-                orphans = hub.dead_letters.orphans(service=service, since=start, until=end)
             if as_json:
-                print_json({"replayed": 0, "would_replay": count - orphans, "tasks": [], "orphans": orphans})
+                print_json({"replayed": 0, "would_replay": count, "tasks": [], "orphans": orphans})
             else:
-                print(f"{count - orphans} dead letter(s) would be replayed")
+                print(f"{count} dead letter(s) would be replayed")
             return
         if wanted:
             done = hub.dead_letters.replay(wanted, limit=len(wanted))

@@ -37,11 +37,11 @@ WITH chosen AS (
 )
 SELECT m.id, s.name FROM made m JOIN services s ON s.id = m.service_id ORDER BY m.id
 """  # noqa: S608 - constants
-_COUNT = f"SELECT count(*) AS n FROM dead_letters d WHERE {_WHERE}"  # noqa: S608
-_ORPHANS = f"""
-SELECT count(*) AS n FROM dead_letters d
-LEFT JOIN rules r ON r.id = d.rule_id LEFT JOIN services s ON s.id = d.service_id
-WHERE (r.id IS NULL OR s.id IS NULL OR r.deleted_at IS NOT NULL OR s.deleted_at IS NOT NULL) AND {_WHERE}
+_COUNT = f"""
+SELECT count(*) AS n, count(*) FILTER (
+    WHERE r.id IS NULL OR s.id IS NULL OR r.deleted_at IS NOT NULL OR s.deleted_at IS NOT NULL
+) AS orphans
+FROM dead_letters d LEFT JOIN rules r ON r.id = d.rule_id LEFT JOIN services s ON s.id = d.service_id WHERE {_WHERE}
 """  # noqa: S608
 _DELETE = """
 WITH gone AS (
@@ -75,15 +75,13 @@ class Graves:
         rows = self._db.all("SELECT id FROM dead_letters WHERE id = ANY(%s)", [list(ids)])
         return sorted(set(ids) - {row["id"] for row in rows})
 
-    def count(self, *, service: str | None, since: datetime | None, until: datetime | None) -> int:
-        """How many match."""
-        row = self._db.one(_COUNT, self._params(None, service, since, until))
-        return int(row["n"]) if row else 0
-
-    def orphans(self, *, service: str | None, since: datetime | None, until: datetime | None) -> int:
-        """How many match whose rule or service is gone."""
-        row = self._db.one(_ORPHANS, self._params(None, service, since, until))
-        return int(row["n"]) if row else 0
+    def count(
+        self, ids: Sequence[int] | None, *, service: str | None, since: datetime | None, until: datetime | None
+    ) -> tuple[int, int]:
+        """(how many match, how many of them have no rule or service any more)."""
+        row = self._db.one(_COUNT, self._params(ids, service, since, until))
+        assert row is not None
+        return int(row["n"]), int(row["orphans"])
 
     def revive(
         self,
@@ -100,8 +98,8 @@ class Graves:
             made = [(row[0], row[1]) for row in conn.execute(_REVIVE.encode(), params).fetchall()]
             orphans = 0
             if not made:
-                row = conn.execute(_ORPHANS.encode(), params).fetchone()
-                orphans = row[0] if row else 0
+                row = conn.execute(_COUNT.encode(), params).fetchone()
+                orphans = row[1] if row else 0
         return made, orphans
 
     def delete(self, ids: Sequence[int], *, who: str) -> int:

@@ -156,8 +156,14 @@ def test_a_dead_letter_whose_rule_is_gone_stays(api: Api, client: httpx.Client, 
     dead_letter = bury(api, target, 1)
     client.delete("/api/v1/rules/r1")
     problem(client.post(f"/api/v1/dead-letters/{dead_letter}/replay"), 409)
+    add_rule(api.hub, "r2")
+    other = bury(api, target, 2)
+    for chosen in ({"all": True}, {"ids": [dead_letter, other]}, {"service": "crm"}):
+        dry = client.post("/api/v1/dead-letters/replay", json=chosen | {"dry_run": True}).json()
+        assert (dry["remaining"], dry["orphans"], dry["replayed"]) == (1, 1, 0), "what a real run does"
+    problem(client.post("/api/v1/dead-letters/replay", json={"ids": [999], "dry_run": True}), 404)
     found = client.post("/api/v1/dead-letters/replay", json={"all": True}).json()
-    assert (found["replayed"], found["orphans"]) == (0, 1)
+    assert (found["replayed"], found["orphans"], found["remaining"]) == (1, 1, 0)
     assert client.get("/api/v1/dead-letters").json()["items"][0]["orphan"] is True
 
 

@@ -42,7 +42,7 @@ class Replayed(BaseModel):
     replayed: int
     tasks: list[int] = Field(description="The new tasks.")
     orphans: int = Field(description="Left where they are: their rule or service was deleted.")
-    remaining: int = Field(description="Not yet replayed (at most 10,000 a request): ask again.")
+    remaining: int = Field(description="Could be replayed, and were not (at most 10,000 a request): ask again.")
     dry_run: bool = False
 
 
@@ -140,17 +140,13 @@ def _filters(what: Replay) -> dict[str, Any]:
 
 
 def _counted(hub: Hub, what: Replay) -> dict[str, Any]:
-    if what.ids is not None:
-        missing = set(hub.views.missing_dead_letters(what.ids))
-        count = len(set(what.ids) - missing)
-    else:
-        count = hub.dead_letters.count(**_filters(what))
-    return {"replayed": 0, "tasks": [], "orphans": 0, "remaining": count, "dry_run": True}
+    left, orphans = hub.dead_letters.would_replay(what.ids, **_filters(what))
+    return {"replayed": 0, "tasks": [], "orphans": orphans, "remaining": left, "dry_run": True}
 
 
 def _replay(hub: Hub, what: Replay) -> dict[str, Any]:
     tasks: list[int] = []
-    orphans = 0
+    orphans = left = 0
     ids = list(dict.fromkeys(what.ids)) if what.ids is not None else None
     if ids is not None:
         done = hub.dead_letters.replay(ids, limit=len(ids))
@@ -162,7 +158,8 @@ def _replay(hub: Hub, what: Replay) -> dict[str, Any]:
         if not done.tasks:
             orphans = done.orphans
             break
-    left = 0 if len(tasks) < _MOST else hub.dead_letters.count(**_filters(what))
+    else:
+        left, orphans = hub.dead_letters.would_replay(**_filters(what))
     return {"replayed": len(tasks), "tasks": tasks, "orphans": orphans, "remaining": left}
 
 
