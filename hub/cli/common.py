@@ -76,17 +76,26 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
-def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
+def show_rows(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    empty: str,
+    filters: Iterable[object] = (),
+) -> None:
     """A listing: an array of objects, or a table of some of their fields.
 
     Args:
         empty: said instead of an empty table.
+        filters: what was asked for; if that leaves nothing, it is not said that there is nothing.
     """
     if as_json:
         print_json(rows)
         return
     if not rows:
-        err.print(empty)
+        filtered = any(value is not None and value is not False for value in filters)
+        err.print("nothing matches this filter" if filtered else empty)
         return
     screen = sys.stdout.isatty()
     out = Console(highlight=False, width=None if screen else _WIDE)

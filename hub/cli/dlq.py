@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,12 +50,13 @@ def list_(
     as_json: JsonFlag = False,
 ) -> None:
     """Dead letters, newest first."""
+    filters: dict[str, Any] = {
+        "service": service, "rule": rule, "event": event, "reason": reason, "since": parse_time(since),
+        "until": parse_time(until), "before": before,
+    }  # fmt: skip
     with open_hub() as hub:
-        rows = hub.views.list_dead_letters(
-            service=service, rule=rule, event=event, reason=reason, since=parse_time(since), until=parse_time(until),
-            before=before, limit=limit,
-        )  # fmt: skip
-    show_rows(rows, _COLUMNS, as_json=as_json, empty="no dead letters")
+        rows = hub.views.list_dead_letters(**filters, limit=limit)
+    show_rows(rows, _COLUMNS, as_json=as_json, empty="no dead letters", filters=filters.values())
 
 
 @app.command()

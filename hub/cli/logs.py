@@ -65,7 +65,10 @@ def list_(
     with open_hub() as hub:
         rows = hub.views.list_deliveries(**filters, before=before, limit=limit)
         if not follow:
-            show_rows(rows, _COLUMNS, as_json=as_json, empty="nothing was delivered or received yet")
+            show_rows(
+                rows, _COLUMNS, as_json=as_json, empty="nothing was delivered or received yet",
+                filters=(*filters.values(), before),
+            )  # fmt: skip
             return
         for row in _following(hub, filters, rows[::-1]):
             _line(row, as_json)
@@ -125,7 +128,7 @@ def runs(
     with open_hub() as hub:
         rows = hub.views.list_runs(name=name, failed=failed, before=before, limit=limit)
     columns = ("id", "name", "service", "started_at", "ended_at", "result", "host", "pid", "summary", "error")
-    show_rows(rows, columns, as_json=as_json, empty="no run yet")
+    show_rows(rows, columns, as_json=as_json, empty="no run yet", filters=(name, failed, before))
 
 
 def stats(as_json: JsonFlag = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -55,14 +55,16 @@ def list_(
     """Tasks, newest first."""
     if state not in (None, "pending", "running", "delayed", "held"):
         raise usage("--state is pending, running, delayed or held")
+    filters: dict[str, Any] = {
+        "state": state, "service": service, "rule": rule, "event": event, "failed": failed, "orphan": orphan,
+        "overdue": overdue, "before": before,
+    }  # fmt: skip
     with open_hub() as hub:
-        rows = hub.views.list_tasks(
-            state=state, service=service, rule=rule, event=event, failed=failed, orphan=orphan, overdue=overdue,
-            before=before, limit=limit,
-        )  # fmt: skip
+        rows = hub.views.list_tasks(**filters, limit=limit)
     show_rows(
-        rows, _COLUMNS, as_json=as_json, empty="no tasks: all that came in was delivered, or is dead (hub dlq list)"
-    )
+        rows, _COLUMNS, as_json=as_json, filters=filters.values(),
+        empty="no tasks: all that came in was delivered, or is dead (hub dlq list)",
+    )  # fmt: skip
 
 
 @app.command()
@@ -122,7 +124,10 @@ def fails(service: ServiceFilter = None, before: Before = None, limit: Limit = 5
     with open_hub() as hub:
         rows = hub.views.list_tasks(service=service, failed=True, before=before, limit=limit)
         runs = hub.views.list_runs(failed=True, limit=min(limit, 20))
-    show_rows(rows, _COLUMNS, as_json=as_json, empty="no task has failed; dead ones are in `hub dlq list`")
+    show_rows(
+        rows, _COLUMNS, as_json=as_json, filters=(service, before),
+        empty="no task has failed; dead ones are in `hub dlq list`",
+    )  # fmt: skip
     if not as_json and runs:
         err.print("\nfailed runs of scheduled tasks:")
         show_rows(runs, ("id", "name", "service", "started_at", "result", "error"), as_json=False, empty="")
