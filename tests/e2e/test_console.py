@@ -38,8 +38,8 @@ HOSTILE = "<script>document.title='pwned'</script><img src=x onerror=alert(1)>"
 PASSWORD = "correct horse battery"
 EVERY_PAGE = ("/", "/services", "/services/new", "/services/kept", "/services/kept/edit", "/services/queue/edit",
               "/rules", "/rules/new", "/rules/kept", "/rules/kept/edit", "/events/new", "/queue", "/tasks/{task}",
-              "/dead-letters", "/dead-letters/{letter}", "/deliveries", "/deliveries/{delivery}", "/schedules",
-              "/access")  # fmt: skip
+              "/dead-letters", "/dead-letters/{letter}", "/dead-letters/all?act=delete-all", "/deliveries",
+              "/deliveries/{delivery}", "/schedules", "/access")  # fmt: skip
 
 
 @dataclass
@@ -376,6 +376,13 @@ def test_an_event_is_sent_by_hand(page: Page, site: Site) -> None:
     assert site.target.seen[-1].json() == {"n": 7}
 
 
+def asked(client: httpx.Client, **query: str) -> str:
+    """The page that asks before all dead letters that match are replayed or deleted."""
+    answer = client.get("/dead-letters/all", params=query)
+    assert answer.status_code == 200
+    return answer.text
+
+
 def test_all_that_match_are_counted_before_they_are_replayed_or_deleted(maria: httpx.Client, site: Site) -> None:
     """What the filters leave out is not touched, and the dry run says what a click would do."""
     before = site.hub.views.dead_letter_count()
@@ -385,15 +392,16 @@ def test_all_that_match_are_counted_before_they_are_replayed_or_deleted(maria: h
     hub.observer.handle_events([Event("bulk.a", {"n": n}) for n in range(3)] + [Event("bulk.b", {})])
     assert eventually(lambda: hub.views.dead_letter_count() == before + 4)
     only = {"event": "bulk.a"}
-    dry = maria.get("/dead-letters/count", params=only).json()
-    assert (dry["count"], dry["orphans"]) == (3, 0) and "3 dead letters" in dry["text"]
+    assert "Replay 3 dead letters?" in asked(maria, act="replay-all", **only)
+    assert "Delete 3 dead letters for good?" in asked(maria, act="delete-all", **only)
     assert len(maria.get("/dead-letters/export", params=only).text.splitlines()) == 3
-    assert maria.get("/dead-letters/count", params=only | {"until": "2020-01-01T00:00:00Z"}).json()["count"] == 0
+    assert "<button name=" not in asked(maria, act="replay-all", until="2020-01-01T00:00:00Z", **only)
     site.target.on("/bulk", 200)
     assert maria.post("/dead-letters/act", data=only | {"act": "replay-all"}).status_code == 303
     assert hub.views.dead_letter_count() == before + 1
     hub.registry.delete_rule("bulk")
-    assert maria.get("/dead-letters/count", params={"event": "bulk.b"}).json()["orphans"] == 1
+    page = asked(maria, act="replay-all", event="bulk.b")
+    assert "Replay 0 dead letters?" in page and "1 other is gone" in page
     maria.post("/dead-letters/act", data={"act": "replay-all", "event": "bulk.b"})
     assert hub.views.dead_letter_count() == before + 1, "without its rule it stays"
     maria.post("/dead-letters/act", data={"act": "delete-all", "event": "bulk.b"})

@@ -49,5 +49,28 @@ def test_a_row_that_is_no_json_is_shown_as_it_is(api: Api, maria: httpx.Client, 
     assert [line["event_data"] for line in lines(maria.get("/dead-letters/export"))] == [odd]
 
 
+def test_all_dead_letters_are_counted_before_they_are_replayed(
+    api: Api, maria: httpx.Client, target: HttpTarget
+) -> None:
+    """Without a script, too: a click on "Replay all" asks first, and says how many it would be."""
+    add_rule(api.hub, "gone", "other")
+    target.on("/x", 500)
+    for task in [*emit(api.hub, data=1), *emit(api.hub, data=2), *emit(api.hub, "other")]:
+        assert attempt(api.hub, task) == "failed"
+    api.hub.registry.delete_rule("gone")
+    page = maria.get("/dead-letters").text
+    assert 'href="/dead-letters/all?act=replay-all"' in page and "data-count" not in page
+    filtered = maria.get("/dead-letters?event=e").text
+    assert 'href="/dead-letters/all?act=replay-all&amp;event=e"' in filtered
+    sure = maria.get("/dead-letters/all?act=replay-all").text
+    assert "Replay 2 dead letters?" in sure and "1 other is gone" in sure
+    assert "Delete 3 dead letters for good?" in maria.get("/dead-letters/all?act=delete-all").text
+    only = maria.get("/dead-letters/all", params={"act": "replay-all", "event": "other", "since": "2026-01-01T00:00Z"})
+    assert "Replay 0 dead letters?" in only.text and 'name="act"' not in only.text
+    assert len(api.hub.views.list_dead_letters()) == 3, "asking changes nothing"
+    assert maria.post("/dead-letters/act", data={"act": "replay-all"}).status_code == 303
+    assert [row["event"] for row in api.hub.views.list_dead_letters()] == ["other"]
+
+
 def lines(answer: httpx.Response) -> list[dict[str, object]]:
     return [json.loads(line) for line in answer.text.splitlines()]

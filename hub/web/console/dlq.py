@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from hub.codec import readable
 from hub.errors import NotFoundError
@@ -17,6 +17,7 @@ from hub.web.console.pages import Form, Pages, back, link
 
 _PAGE, _BATCH = 50, 200
 _COUNTED = 20_000  # a dry run counts up to here
+_ALL = ("replay-all", "delete-all")
 _FILTERS = ("service", "event", "reason", "since", "until")
 
 
@@ -39,7 +40,7 @@ def make_dlq(pages: Pages) -> APIRouter:
             request, "dlq.html", rows=rows[:_PAGE], more=more, filters=filters, total=hub.views.dead_letter_count(),
             services=[s.name for s in hub.registry.services()], export=link("/dead-letters/export", **filters),
             names=hub.views.event_names(limit=200), filtered=any(filters.values()),
-            count=link("/dead-letters/count", **filters),
+            all_of={act: link("/dead-letters/all", act=act, **filters) for act in _ALL},
         )  # fmt: skip
 
     def matching(filters: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
@@ -49,11 +50,13 @@ def make_dlq(pages: Pages) -> APIRouter:
             before = rows[-1]["id"]
             yield rows
 
-    @router.get("/dead-letters/count")
-    def count(
-        request: Request, service: str = "", event: str = "", reason: str = "", since: str = "", until: str = ""
-    ) -> Response:
-        """The dry run of a replay or deletion of all that match."""
+    @router.get("/dead-letters/all")
+    def sure(
+        request: Request, act: str = "", service: str = "", event: str = "", reason: str = "", since: str = "",
+        until: str = "",
+    ) -> Response:  # fmt: skip
+        """The dry run of a replay or deletion of all that match, before it is done."""
+        pages.needs_manage(request)
         filters = {"service": service, "event": event, "reason": reason, "since": since, "until": until}
         total = orphans = 0
         for rows in matching(filters):
@@ -61,11 +64,11 @@ def make_dlq(pages: Pages) -> APIRouter:
             orphans += sum(row["orphan"] for row in rows)
             if total >= _COUNTED:
                 break
-        more = " or more" if total >= _COUNTED else ""
-        text = f"These are {of(total, 'dead letter')}{more}."
-        if orphans:
-            text += f" The rule or service of {number(orphans)} is gone: they cannot be replayed."
-        return JSONResponse({"count": total, "orphans": orphans, "text": text})
+        act = act if act in _ALL else _ALL[0]
+        return pages.render(
+            request, "dlq_all.html", act=act, filters=filters, orphans=orphans, more=total >= _COUNTED,
+            count=total if act == "delete-all" else total - orphans, back=link("/dead-letters", **filters),
+        )  # fmt: skip
 
     @router.get("/dead-letters/export")
     def export(
@@ -91,7 +94,7 @@ def make_dlq(pages: Pages) -> APIRouter:
         form: Form = request.state.form
         to = back(request, "/dead-letters")
         what = form.get("act")
-        if what in ("replay-all", "delete-all"):
+        if what in _ALL:
             # All are named first: what dies while this runs is not touched.
             found = [row["id"] for rows in matching({name: form.get(name) for name in _FILTERS}) for row in rows]
         else:

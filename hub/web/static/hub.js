@@ -143,17 +143,10 @@ function previewCron(form) {
   }, 250));
 }
 
-document.addEventListener("click", async (event) => {
+document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button) return;
-  if (button.dataset.count && !button.dataset.asked) {
-    event.preventDefault();
-    const { text } = await (await fetch(button.dataset.count)).json();
-    if (confirm(`${button.dataset.confirm}\n\n${text}`)) {
-      button.dataset.asked = "yes";
-      button.click();
-    }
-  } else if (button.dataset.confirm && !button.dataset.asked && !confirm(button.dataset.confirm)) {
+  if (button.dataset.confirm && !confirm(button.dataset.confirm)) {
     event.preventDefault();
   } else if ("themeSwitch" in button.dataset) {
     const dark = matchMedia("(prefers-color-scheme: dark)").matches;
