@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from hub.app import Hub
+    from hub.models import Rule, Service
     from hub.settings import Settings
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -195,6 +196,14 @@ def writing(name: str) -> Iterator[TextIO]:
             yield out
     except OSError as e:
         raise usage(f"{name}: {e.strerror}") from None
+
+
+def said(kind: str, thing: Service | Rule, what: str, *, as_json: bool) -> None:
+    """What became of a service or a rule."""
+    if as_json:
+        print_json({"id": thing.id, "name": thing.name, "result": what})
+    else:
+        print(f"{kind} {thing.name} {what}")
 
 
 def parse_json(text: str, what: str) -> Any:

@@ -13,8 +13,8 @@ from hub.cli.common import (
     confirm,
     open_hub,
     parse_json,
-    print_json,
     read_text,
+    said,
     show_object,
     show_rows,
     usage,
@@ -80,7 +80,7 @@ def add(
     spec = parse_spec(RuleSpec, {"name": name, **given})
     with open_hub() as hub:
         rule = hub.registry.add_rule(spec)
-    _said(rule.id, name, "added", as_json)
+    said("rule", rule, "added", as_json=as_json)
 
 
 @app.command()
@@ -104,7 +104,7 @@ def edit(
         raise usage("nothing to change: name a field, `hub rule edit --help` shows them")
     with open_hub() as hub:
         rule = hub.registry.update_rule(name, given)
-    _said(rule.id, rule.name, "changed", as_json)
+    said("rule", rule, "changed", as_json=as_json)
 
 
 def _given(fields: list[str] | None, payload: str | None, conditions: str | None, **options: Any) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _enable(name: str, enabled: bool, as_json: bool) -> None:
     with open_hub() as hub:
         rule = hub.registry.rule(name)
         hub.registry.enable_rule(name, enabled)
-    _said(rule.id, name, "enabled" if enabled else "disabled", as_json)
+    said("rule", rule, "enabled" if enabled else "disabled", as_json=as_json)
 
 
 @app.command()
@@ -142,7 +142,7 @@ def delete(name: Name, yes: Yes = False, as_json: JsonFlag = False) -> None:
         rule = hub.registry.rule(name)
         confirm(f"Delete rule {name!r}?", yes=yes)
         hub.registry.delete_rule(name)
-    _said(rule.id, name, "deleted", as_json)
+    said("rule", rule, "deleted", as_json=as_json)
 
 
 @app.command()
@@ -190,10 +190,3 @@ def preview(
             "method": rule.method, "endpoint": endpoint, "body": loads(body) if body is not None else None,
         }  # fmt: skip
     show_object(row, as_json=as_json)
-
-
-def _said(id_: int, name: str, what: str, as_json: bool) -> None:
-    if as_json:
-        print_json({"id": id_, "name": name, "result": what})
-    else:
-        print(f"rule {name} {what}")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hub.cli.common import JsonFlag, Yes, cell, confirm, err, open_hub, print_json, show_object, show_rows, usage
+from hub.cli.common import JsonFlag, Yes, cell, confirm, err, open_hub, print_json, said, show_object, show_rows, usage
 from hub.cli.fields import Fields, collect, keep_others
 
 app = typer.Typer(no_args_is_help=True, help="External systems: REST, AMQP, SOAP.", rich_markup_mode=None)
@@ -102,7 +102,7 @@ def add(
     spec = parse_spec(ServiceSpec, {"name": name, **_changes(given, *_secret(token, auth))})
     with open_hub() as hub:
         service = hub.registry.add_service(spec)
-    _said(service.id, name, "added", as_json)
+    said("service", service, "added", as_json=as_json)
 
 
 @app.command()
@@ -135,7 +135,7 @@ def edit(
         if not (changes := _changes(given, token, auth)):
             raise usage("nothing to change: name a field, `hub service edit --help` shows them")
         service = hub.registry.update_service(name, changes)
-    _said(service.id, service.name, "changed", as_json)
+    said("service", service, "changed", as_json=as_json)
 
 
 @app.command()
@@ -154,7 +154,7 @@ def _enable(name: str, enabled: bool, as_json: bool) -> None:
     with open_hub() as hub:
         service = hub.registry.service(name)
         hub.registry.enable_service(name, enabled)
-    _said(service.id, name, "enabled" if enabled else "disabled", as_json)
+    said("service", service, "enabled" if enabled else "disabled", as_json=as_json)
 
 
 @app.command()
@@ -166,7 +166,7 @@ def delete(name: Name, yes: Yes = False, as_json: JsonFlag = False) -> None:
         gone = hub.registry.delete_service(name)
     if not as_json and gone:
         err.print(f"{gone} rule(s) went with it; `hub tasks purge-orphans` removes tasks that were left")
-    _said(service.id, name, "deleted", as_json)
+    said("service", service, "deleted", as_json=as_json)
 
 
 @app.command()
@@ -196,10 +196,3 @@ def _secret(token: str | None, auth: str | None) -> tuple[str | None, str | None
     from hub.cli.fields import secret
 
     return (secret(token) if token is not None else None), auth
-
-
-def _said(id_: int, name: str, what: str, as_json: bool) -> None:
-    if as_json:
-        print_json({"id": id_, "name": name, "result": what})
-    else:
-        print(f"service {name} {what}")

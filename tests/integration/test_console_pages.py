@@ -49,6 +49,14 @@ def test_a_row_that_is_no_json_is_shown_as_it_is(api: Api, maria: httpx.Client, 
     assert [line["event_data"] for line in lines(maria.get("/dead-letters/export"))] == [odd]
 
 
+@pytest.mark.parametrize("odd", ["²", "٣", "9" * 30, "-1", "x"])
+def test_a_number_in_an_address_that_is_none_is_no_fault(api: Api, maria: httpx.Client, odd: str) -> None:
+    for page in ("/queue", "/dead-letters", "/deliveries"):
+        assert maria.get(page, params={"before": odd, "status": odd, "event": odd}).status_code == 200, page
+    for form in ("/queue/act", "/dead-letters/act"):
+        assert maria.post(form, data={"act": "delete", "id": odd}).status_code == 303, form
+
+
 def test_all_dead_letters_are_counted_before_they_are_replayed(
     api: Api, maria: httpx.Client, target: HttpTarget
 ) -> None:

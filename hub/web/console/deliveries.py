@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from hub.web.console.filters import moment
+from hub.web.console.filters import beginning, digits, moment
 from hub.web.console.pages import Pages, link
 
 _PAGE = 50
@@ -25,9 +25,8 @@ def make_deliveries(pages: Pages) -> APIRouter:
                    "since": since, "until": until}  # fmt: skip
         rows = hub.views.list_deliveries(
             service=service or None, direction=direction if direction in ("inbound", "outbound") else None,
-            failed={"failed": True, "ok": False}.get(result), status=int(status) if status.isdigit() else None,
-            event=(event if event.endswith("*") else f"{event}*") if event else None, since=moment(since),
-            until=moment(until), before=int(before) if before.isdigit() else None, limit=_PAGE + 1,
+            failed={"failed": True, "ok": False}.get(result), status=digits(status),
+            event=beginning(event), since=moment(since), until=moment(until), before=digits(before), limit=_PAGE + 1,
         )  # fmt: skip
         more = link("/deliveries", **filters, before=rows[_PAGE - 1]["id"]) if len(rows) > _PAGE else ""
         services = [s.name for s in hub.registry.services()]

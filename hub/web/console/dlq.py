@@ -12,7 +12,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from hub.codec import readable
 from hub.errors import NotFoundError
-from hub.web.console.filters import moment, number, of, segment
+from hub.web.console.filters import beginning, digits, moment, number, of, segment
 from hub.web.console.pages import Form, Pages, back, link
 
 _PAGE, _BATCH = 50, 200
@@ -32,9 +32,7 @@ def make_dlq(pages: Pages) -> APIRouter:
         before: str = "",
     ) -> Response:  # fmt: skip
         filters = {"service": service, "event": event, "reason": reason, "since": since, "until": until}
-        rows = hub.views.list_dead_letters(
-            **_wanted(filters), before=int(before) if before.isdigit() else None, limit=_PAGE + 1
-        )
+        rows = hub.views.list_dead_letters(**_wanted(filters), before=digits(before), limit=_PAGE + 1)
         more = link("/dead-letters", **filters, before=rows[_PAGE - 1]["id"]) if len(rows) > _PAGE else ""
         return pages.render(
             request, "dlq.html", rows=rows[:_PAGE], more=more, filters=filters, total=hub.views.dead_letter_count(),
@@ -98,7 +96,7 @@ def make_dlq(pages: Pages) -> APIRouter:
             # All are named first: what dies while this runs is not touched.
             found = [row["id"] for rows in matching({name: form.get(name) for name in _FILTERS}) for row in rows]
         else:
-            found = [int(v) for v in form.all("id") if v.isdigit()]
+            found = [n for v in form.all("id") if (n := digits(v)) is not None]
         if not found:
             return pages.go(to, "Choose some dead letters first.", bad=True)
         if what in ("delete", "delete-all"):
@@ -127,10 +125,8 @@ def make_dlq(pages: Pages) -> APIRouter:
 
 
 def _wanted(filters: dict[str, str]) -> dict[str, Any]:
-    event = filters["event"]
     return {
-        "service": filters["service"] or None,
-        "event": (event if event.endswith("*") else f"{event}*") if event else None,
+        "service": filters["service"] or None, "event": beginning(filters["event"]),
         "reason": filters["reason"] or None, "since": moment(filters["since"]), "until": moment(filters["until"]),
     }  # fmt: skip
 

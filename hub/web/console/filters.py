@@ -46,6 +46,16 @@ def moment(text: str) -> datetime | None:
     return at.replace(tzinfo=UTC) if at and at.tzinfo is None else at
 
 
+def digits(text: str) -> int | None:
+    """A number of a row from a form or an address; what is none is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+def beginning(event: str) -> str | None:
+    """A filter by an event's beginning, whether or not the star was typed."""
+    return event if event.endswith("*") else f"{event}*" if event else None
+
+
 def ms(value: float | None) -> str:
     """Milliseconds with their unit."""
     if value is None:

@@ -7,7 +7,7 @@ from fastapi.responses import Response
 
 from hub.codec import readable
 from hub.errors import NotFoundError
-from hub.web.console.filters import of
+from hub.web.console.filters import beginning, digits, of
 from hub.web.console.pages import Form, Pages, back, link
 
 _PAGE = 50
@@ -24,14 +24,14 @@ def make_queue(pages: Pages) -> APIRouter:
         request: Request, state: str = "", service: str = "", event: str = "", failed: str = "", orphan: str = "",
         overdue: str = "", before: str = "",
     ) -> Response:  # fmt: skip
-        if event.isdigit():
-            return pages.go(f"/tasks/{event}")
+        if (number := digits(event)) is not None:
+            return pages.go(f"/tasks/{number}")
         filters = {"state": state if state in _STATES else "", "service": service, "event": event, "failed": failed,
                    "orphan": orphan, "overdue": overdue}  # fmt: skip
         rows = hub.views.list_tasks(
             state=filters["state"] or None, service=service or None, failed=bool(failed),
-            event=(event if event.endswith("*") else f"{event}*") if event else None,
-            orphan=bool(orphan), overdue=bool(overdue), before=int(before) if before.isdigit() else None,
+            event=beginning(event),
+            orphan=bool(orphan), overdue=bool(overdue), before=digits(before),
             limit=_PAGE + 1,
         )  # fmt: skip
         more = link("/queue", **filters, before=rows[_PAGE - 1]["id"]) if len(rows) > _PAGE else ""
@@ -44,7 +44,7 @@ def make_queue(pages: Pages) -> APIRouter:
     @router.post("/queue/act")
     def act(request: Request) -> Response:
         form: Form = request.state.form
-        ids = [int(v) for v in form.all("id") if v.isdigit()]
+        ids = [n for v in form.all("id") if (n := digits(v)) is not None]
         who = f"console:{request.state.session.name}"
         what = form.get("act")
         to = back(request, "/queue")

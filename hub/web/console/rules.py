@@ -16,7 +16,7 @@ from hub.errors import ConfigError, ConflictError, DeliveryError, HubError, Payl
 from hub.models import JSON, Event, Rule
 from hub.store.documents import rule_document
 from hub.store.views import Views
-from hub.web.console.filters import pretty, segment
+from hub.web.console.filters import digits, pretty, segment
 from hub.web.console.pages import Form, Pages, back
 
 _BLANK: dict[str, Any] = {
@@ -77,7 +77,7 @@ def make_rules(pages: Pages) -> APIRouter:
     @router.post("/rules/{name}/edit")
     def save(request: Request, name: str) -> Response:
         form: Form = request.state.form
-        version = int(form.get("version")) if form.get("version").isdigit() else None
+        version = digits(form.get("version"))
         try:
             rule = hub.registry.update_rule(name, _document(form), version)
         except StaleError:

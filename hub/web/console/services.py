@@ -12,7 +12,7 @@ from hub.definitions import ServiceSpec, parse_spec
 from hub.errors import ConfigError, ConflictError, DeliveryError, HubError, StaleError
 from hub.store.documents import service_document
 from hub.web.console import charts
-from hub.web.console.filters import of, segment
+from hub.web.console.filters import digits, of, segment
 from hub.web.console.pages import Form, Pages, back
 
 _MASK = "***"
@@ -112,7 +112,7 @@ def make_services(pages: Pages) -> APIRouter:
         changes: dict[str, Any] = {}
         try:
             changes = _document(form, document, current.secrets.get("password"))
-            service = hub.registry.update_service(name, changes, _version(form))
+            service = hub.registry.update_service(name, changes, digits(form.get("version")))
         except (ConfigError, ConflictError) as e:
             if not isinstance(e, StaleError):
                 document = document | changes
@@ -161,11 +161,6 @@ def make_services(pages: Pages) -> APIRouter:
             return pages.go(f"/services/{segment(name)}", f"Not tested: {e}", bad=True)
 
     return router
-
-
-def _version(form: Form) -> int | None:
-    text = form.get("version")
-    return int(text) if text.isdigit() else None
 
 
 def _document(form: Form, old: dict[str, Any] | None, known: str | None = None) -> dict[str, Any]:
