@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Literal
@@ -36,14 +36,17 @@ _NOT_HELD = 1.0  # seconds until a task whose rule this process does not know ye
 
 
 class AttemptFailed(HubError):  # noqa: N818 - an outcome, not an error of the hub
-    """An attempt that counts has failed. Carries what the ledger needs to settle it."""
+    """An attempt that counts has failed. Carries what the ledger needs to settle it, and what a log line says of it."""
 
-    def __init__(self, claim: Claim, service: Service, error: DeliveryError, delivery: Delivery) -> None:
+    def __init__(
+        self, claim: Claim, service: Service, error: DeliveryError, delivery: Delivery, context: Mapping[str, object]
+    ) -> None:
         super().__init__(str(error))
         self.claim = claim
         self.service = service
         self.error = error
         self.delivery = delivery
+        self.context = context
 
 
 class Dispatcher:
@@ -83,7 +86,7 @@ class Dispatcher:
         claim = self._ledger.claim(task_id)
         if claim is None:
             return "skipped"
-        context = {"task": claim.id, "_event": claim.event_name, "attempt": claim.attempt}
+        context: dict[str, object] = {"task": claim.id, "_event": claim.event_name, "attempt": claim.attempt}
         service, rule = self._known(claim)
         if service is None or rule is None:  # deleted a moment ago, or not read: the next claim holds it or finds it
             self._ledger.give_back(claim, delay=_NOT_HELD)
@@ -96,13 +99,12 @@ class Dispatcher:
             if isinstance(e, CircuitOpenError):
                 self._hooks.parked(service.name)
                 if self._count_open:
-                    raise self._failed(claim, service, e) from e
+                    raise self._failed(claim, service, e, context) from e
             self._ledger.give_back(claim, delay=e.retry_after or 1.0, why=str(e))
             log.info("parked", why=str(e), retry_after=e.retry_after, **context)
             return "parked"
         except DeliveryError as e:
-            log.warning("attempt failed", outcome=e.outcome, status=e.status, error=str(e), **context)
-            raise self._failed(claim, service, e) from e
+            raise self._failed(claim, service, e, context) from e
         except BaseException as e:
             why = str(e) if isinstance(e, HubError) else f"the hub's own fault: {type(e).__name__}"
             self._ledger.give_back(claim, delay=_NOT_HELD, why=why)
@@ -151,11 +153,13 @@ class Dispatcher:
         )
         return self._gateway.execute_request(service, request, claim)
 
-    def _failed(self, claim: Claim, service: Service, error: DeliveryError) -> AttemptFailed:
+    def _failed(
+        self, claim: Claim, service: Service, error: DeliveryError, context: Mapping[str, object]
+    ) -> AttemptFailed:
         delivery = error.delivery
         if delivery is None:
             delivery = record(service, Request(task_id=claim.id), claim, tries=0, seconds=0.0, error=error)
-        return AttemptFailed(claim, service, error, delivery)
+        return AttemptFailed(claim, service, error, delivery, context)
 
 
 def _data(claim: Claim) -> JSON:

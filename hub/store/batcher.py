@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from hub.errors import HubError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -29,7 +31,8 @@ class Batcher(Generic[Item, Result]):
     """Runs `execute(items) -> results` (same length and order) for many threads.
 
     Args:
-        execute: runs one batch; what it raises is raised in every caller of that batch.
+        execute: runs one batch, all or nothing. A `HubError` is raised in every caller of that batch; after
+            anything else each item is run alone, so that the one that spoils a batch fails alone.
         limit: most items of one batch.
     """
 
@@ -61,13 +64,7 @@ class Batcher(Generic[Item, Result]):
         """Run one batch that holds `own`, then pass the lead to whoever waits longest."""
         with self._lock:
             batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
-        try:
-            results = self._execute([call.item for call in batch])
-            for call, result in zip(batch, results, strict=True):
-                call.result = result
-        except BaseException as e:
-            for call in batch:
-                call.error = e
+        self._run(batch)
         with self._lock:
             heir = self._waiting[0] if self._waiting else None
             self._leading = heir is not None
@@ -77,6 +74,19 @@ class Batcher(Generic[Item, Result]):
         if heir is not None:
             heir.result = _LEAD  # type: ignore[assignment]
             heir.done.release()
+
+    def _run(self, batch: list[_Call[Item, Result]]) -> None:
+        try:
+            results = self._execute([call.item for call in batch])
+            for call, result in zip(batch, results, strict=True):
+                call.result = result
+        except BaseException as e:
+            if len(batch) > 1 and isinstance(e, Exception) and not isinstance(e, HubError):
+                for call in batch:
+                    self._run([call])
+                return
+            for call in batch:
+                call.error = e
 
 
 _LEAD = object()

@@ -70,9 +70,11 @@ SELECT id FROM done
 
 _FAIL = f"""
 WITH failed AS (
-    UPDATE tasks SET state = 'delayed', next_run_at = now() + make_interval(secs => %(delay)s),
-        last_error = %(why)s, worker = NULL, lease_until = NULL
-    WHERE id = %(id)s AND token = %(token)s AND state = 'running' RETURNING id
+    UPDATE tasks t SET state = 'delayed', next_run_at = now() + make_interval(secs => f.delay),
+        last_error = f.why, worker = NULL, lease_until = NULL
+    FROM unnest(%(ids)s::bigint[], %(tokens)s::integer[], %(delays)s::float8[], %(whys)s::text[])
+        AS f(id, token, delay, why)
+    WHERE t.id = f.id AND t.token = f.token AND t.state = 'running' RETURNING t.id
 ), logged AS (
     INSERT INTO deliveries ({COLUMNS}) SELECT {COLUMNS} FROM {ROWS} WHERE task_id IN (SELECT id FROM failed)
 )
@@ -123,6 +125,7 @@ class Ledger:
         self._draining, self._stopping = threading.Event(), threading.Event()
         self._running: set[int] = set()
         self._claim_batch: Batcher[int, Claim | None] = Batcher(self._claim_many)
+        self._fail_batch: Batcher[tuple[Claim, Delivery, float], bool] = Batcher(self._fail_many)
         self._finisher: Finisher[tuple[Claim, Delivery, Callable[[bool], None]], bool] = Finisher(
             lambda items: self._finish_many([(claim, delivery) for claim, delivery, _ in items]),
             lambda item, done: item[2](done),
@@ -181,25 +184,37 @@ class Ledger:
         self._finisher.add((claim, delivery, then))
 
     def _finish_many(self, items: list[tuple[Claim, Delivery]]) -> list[bool]:
+        return self._settle_many(_FINISH, items)
+
+    def fail(self, claim: Claim, delivery: Delivery, *, delay: float) -> bool:
+        """Failed, not for the last time: the next attempt is due in `delay` seconds.
+
+        Many fail in the same moment when a service hangs; they share a commit.
+        """
+        return self._fail_batch((claim, delivery, delay))
+
+    def _fail_many(self, items: list[tuple[Claim, Delivery, float]]) -> list[bool]:
+        delays = [delay for _, _, delay in items]
+        whys = [clean(delivery.error) for _, delivery, _ in items]
+        pairs = [(claim, delivery) for claim, delivery, _ in items]
+        return self._settle_many(_FAIL, pairs, delays=delays, whys=whys)
+
+    def _settle_many(self, sql: str, items: list[tuple[Claim, Delivery]], **more: object) -> list[bool]:
+        """Run a statement for many tasks; for each, whether it was still this claim's."""
         params = {
             "rows": rows((delivery for _, delivery in items), self._limit),
             "ids": [claim.id for claim, _ in items],
             "tokens": [claim.token for claim, _ in items],
+            **more,
         }
 
         def act(again: bool) -> set[int]:
             with self._db.autocommit() as conn:
-                return {row[0] for row in conn.execute(_FINISH, params).fetchall()}
+                return {row[0] for row in conn.execute(sql.encode(), params).fetchall()}
 
-        done = self._patiently(act)
+        settled = self._patiently(act)
         self._running.difference_update(claim.id for claim, _ in items)
-        return [claim.id in done for claim, _ in items]
-
-    def fail(self, claim: Claim, delivery: Delivery, *, delay: float) -> bool:
-        """Failed, not for the last time: the next attempt is due in `delay` seconds."""
-        params = {"rows": rows([delivery], self._limit), "id": claim.id, "token": claim.token, "delay": delay}
-        params["why"] = clean(delivery.error)
-        return self._moved(claim, _FAIL, params)
+        return [claim.id in settled for claim, _ in items]
 
     def move_to_dlq(self, claim: Claim, delivery: Delivery, reason: DeadReason) -> bool:
         """Failed for the last time: dead letter, log and the task's end in one statement."""
@@ -211,12 +226,10 @@ class Ledger:
             "payload": clean(delivery.request_body),
             "answer": clean(delivery.response_body),
         }
-        return self._moved(claim, _MOVE_TO_DLQ, params)
 
-    def _moved(self, claim: Claim, sql: str, params: dict[str, object]) -> bool:
         def act(again: bool) -> bool:
             with self._db.autocommit() as conn:
-                return conn.execute(sql.encode(), params).fetchone() is not None
+                return conn.execute(_MOVE_TO_DLQ.encode(), params).fetchone() is not None
 
         moved = self._patiently(act)
         self._running.discard(claim.id)

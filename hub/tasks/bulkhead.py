@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 CONSUMERS = -1  # stands for runs over response queues, which share threads as one service does
 _ANSWERING, _SLOW = 7, 2  # times the free threads
-_LONG = 0.5  # seconds; who takes longer on average, or now, is slow
+LONG = 0.5  # seconds; who takes longer on average, or now, is slow
 _SMOOTHING = 0.2
 
 
@@ -79,10 +79,10 @@ class Bulkhead:
 
     def _answers(self, service_id: int) -> bool:
         average = self._average.get(service_id)
-        if average is None or average > _LONG:
+        if average is None or average > LONG:
             return False
         oldest = next(iter(self._since.get(service_id, {}).values()), None)
-        return oldest is None or self._clock() - oldest <= _LONG
+        return oldest is None or self._clock() - oldest <= LONG
 
     def close(self) -> list[int]:
         """Shut down: nothing waits any more; returns what waited, for the ledger."""

@@ -13,7 +13,9 @@ happen is never an acknowledged loss.
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import dramatiq
@@ -25,6 +27,7 @@ from hub.hooks import Hooks
 from hub.models import DeadReason
 from hub.settings import Settings
 from hub.store.ledger import Ledger
+from hub.tasks.bulkhead import LONG
 
 log = structlog.get_logger("hub.retries")
 _JITTER = 0.1
@@ -53,6 +56,7 @@ class TaskRetries(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
         self._dead_letters = dead_letters
         self._hooks = hooks
         self._jitter = jitter
+        self._narrow, self._wide = threading.Lock(), nullcontext()
 
     def after_process_message(
         self, broker: dramatiq.Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
@@ -66,17 +70,27 @@ class TaskRetries(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
             message.failed = False
 
     def settle(self, failure: AttemptFailed) -> None:
-        """Attempts 1-4: again later. The last one: dead letter."""
-        claim, service = failure.claim, failure.service
+        """Attempts 1-4: again later. The last one: dead letter.
+
+        Those that began together at a service that hangs also time out together. They go one by one: so they
+        leave the CPU to other services, and as each goes on with its service's next task, the next time-outs
+        are already apart.
+        """
+        waited = (failure.delivery.latency_ms or 0) > 1000 * LONG
+        with self._narrow if waited else self._wide:
+            self._settle(failure)
+
+    def _settle(self, failure: AttemptFailed) -> None:
+        claim, service, error = failure.claim, failure.service, failure.error
         limit = service.options.get("max_attempts") or self._settings.max_attempts
-        if claim.attempt >= limit:
+        own = service.options.get("retry_delays")
+        delay = None if claim.attempt >= limit else self.delay(claim.attempt, own, error.retry_after)
+        log.warning("attempt failed", outcome=error.outcome, status=error.status, error=str(error),
+                    next_in=None if delay is None else round(delay, 1), **failure.context)  # fmt: skip
+        if delay is None:
             self._dead_letters.move_to_dlq(claim, service, failure.delivery, DeadReason.ATTEMPTS)
-            return
-        delay = self.delay(claim.attempt, service.options.get("retry_delays"), failure.error.retry_after)
-        if self._ledger.fail(claim, failure.delivery, delay=delay):
+        elif self._ledger.fail(claim, failure.delivery, delay=delay):
             self._hooks.retry_scheduled(service.name)
-            log.info("next attempt scheduled", task=claim.id, service=service.name, attempt=claim.attempt,
-                     delay=round(delay, 1))  # fmt: skip
 
     def delay(self, attempt: int, own: list[float] | None, retry_after: float | None) -> float:
         """Seconds until the attempt after number `attempt`; at least the service's `Retry-After`, capped."""

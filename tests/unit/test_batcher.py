@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from hub.errors import UnavailableError
 from hub.store.batcher import Batcher
+from tests.support.processes import wait_for
 
 
 class Slow:
@@ -70,6 +72,43 @@ def test_a_batch_that_fails_fails_for_each_of_its_callers_and_the_next_one_runs(
             bad.result(20)
         assert [f.result(20) for f in good] == [2, 4]
     assert batcher(5) == 10
+
+
+def test_one_that_spoils_a_batch_fails_alone() -> None:
+    """A row that PostgreSQL does not take must not fail the others that happened to come along with it."""
+    slow = Slow()
+    batcher = Batcher(slow)
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(batcher, 0)
+        assert slow.entered.wait(20)
+        good, bad = [pool.submit(batcher, n) for n in (1, 2)], pool.submit(batcher, -1)
+        wait_for(lambda: len(batcher._waiting) == 3, 20, "all of them waiting")
+        slow.gate.set()
+        with pytest.raises(ValueError, match="negative"):
+            bad.result(20)
+        assert [f.result(20) for f in (first, *good)] == [0, 2, 4]
+
+
+def test_a_database_that_is_away_is_not_asked_for_each_of_a_batch() -> None:
+    asked = []
+
+    def away(items: list[int]) -> list[int]:
+        asked.append(len(items))
+        raise UnavailableError("the database does not answer")
+
+    slow = Slow()
+    batcher = Batcher(lambda items: away(items) if slow.gate.is_set() else slow(items))
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(batcher, 0)
+        assert slow.entered.wait(20)
+        others = [pool.submit(batcher, n) for n in (1, 2, 3)]
+        wait_for(lambda: len(batcher._waiting) == 3, 20, "all of them waiting")
+        slow.gate.set()
+        assert first.result(20) == 0
+        for other in others:
+            with pytest.raises(UnavailableError):
+                other.result(20)
+    assert asked == [3]
 
 
 def test_many_threads_for_a_while() -> None:
