@@ -21,7 +21,7 @@ up: .venv/.ready ## run the whole hub in one process, its data under .hub
 
 test: .venv/.ready ## all tests on real, private servers (ARGS="-k breaker" for some)
 	@$(BIN)/python -m tests.support.provision
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/.ready ## style, formatting, and which module may import which
 	$(BIN)/ruff check .
