@@ -18,6 +18,7 @@ from hub.errors import ConfigError, InvalidPayloadError
 from hub.settings import Settings
 from hub.transports import http_message, proxy
 from hub.transports.base import Deadline
+from hub.transports.http_answer import Incoming
 from hub.transports.http_pool import Pool
 from hub.transports.urls import Base, parse_base
 
@@ -30,7 +31,7 @@ class Answer(Response):
         names: the headers as a plain dictionary, names in lower case.
     """
 
-    def __init__(self, incoming: http_message.Incoming) -> None:
+    def __init__(self, incoming: Incoming) -> None:
         # Not Response.__init__, which makes a cookie jar and more for every answer.
         self._content = incoming.body
         self._content_consumed = True
@@ -131,7 +132,7 @@ class HubAdapter(BaseAdapter):
         return select_proxy(url, get_environ_proxies(url, no_proxy=None)) or None
 
 
-def _decompress(incoming: http_message.Incoming, limit: int) -> None:
+def _decompress(incoming: Incoming, limit: int) -> None:
     """The hub asks for none, but some servers compress anyway. Bounded: a bomb is cut at the limit."""
     coding = incoming.headers["content-encoding"].strip().lower()
     if coding not in ("gzip", "x-gzip", "deflate"):
