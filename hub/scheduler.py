@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import dramatiq
-import structlog
 
 from hub.app import Hub, build
-from hub.errors import ConfigError, HubError
+from hub.errors import ConfigError
 from hub.logs import configure_logging
+from hub.on_demand import broker_of
 from hub.settings import load_settings
-
-log = structlog.get_logger("hub.scheduler")
 
 
 class Heart(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
@@ -37,13 +35,4 @@ def make_broker() -> dramatiq.Broker:
     return hub.broker
 
 
-def __getattr__(name: str) -> Any:
-    """`broker` is made when periodiq asks for it, not when somebody imports this module."""
-    if name == "broker":
-        try:
-            globals()["broker"] = value = make_broker()
-        except HubError as e:  # in words; periodiq would show a traceback
-            log.error("not started", error=str(e))
-            raise SystemExit(1) from None
-        return value
-    raise AttributeError(name)
+__getattr__ = broker_of(__name__, make_broker)
