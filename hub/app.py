@@ -31,9 +31,10 @@ class Hub(Parts):
         self._closing: list[Callable[[], None]] = []
 
     def beat(self, component: str) -> None:
-        """One sign of life of this process as `component`; says how busy its database pool is, too."""
+        """One sign of life of this process as `component`; says how busy its database pool is, and reads the clock."""
         self.hooks.pool(self.role, *self.db.usage())
         self.beats.beat(component)
+        self.clock.sync()
 
     def start_pulse(self, component: str) -> None:
         """Report signs of life of this process as `component` (worker, scheduler, web)."""
@@ -114,6 +115,7 @@ def build(settings: Settings, *, role: Role = "cli", hooks: Hooks | None = None,
         return hub
     try:
         hub.db.connect().close()  # says at once, and why, that there is no database
+        hub.clock.sync()
         missing = pending(hub.db)
         fresh = hub.db.one("SELECT to_regclass('hub_migrations') AS t")
         if missing and (settings.embedded or not (fresh and fresh["t"])):

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Literal
 
@@ -53,6 +53,7 @@ class Dispatcher:
     """Runs attempts. One instance per process, used by all worker threads.
 
     Args:
+        now: the deployment's clock; timezone-aware.
         wait: whether `run` returns only when a success is in the ledger. Workers do not wait: the next
             task starts while successes are written together.
     """
@@ -65,8 +66,8 @@ class Dispatcher:
         hooks: Hooks,
         *,
         circuit_open: Literal["park", "count"],
+        now: Callable[[], datetime],
         wait: bool = True,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._registry = registry
         self._ledger = ledger

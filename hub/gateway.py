@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
 
 import structlog
 
@@ -30,6 +32,7 @@ class Gateway:
     """The one door to external services.
 
     Args:
+        now: the deployment's clock; timezone-aware.
         lease: raises `UnavailableError` when this process may no longer send (its lease is over).
         sleep: waits between tries; injected in tests.
     """
@@ -41,6 +44,7 @@ class Gateway:
         flow: Flow,
         hooks: Hooks,
         *,
+        now: Callable[[], datetime],
         lease: Callable[[], None] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -48,6 +52,7 @@ class Gateway:
         self._breakers = breakers
         self._flow = flow
         self._hooks = hooks
+        self._now = now
         self._lease = lease
         self._sleep = sleep
 
@@ -74,7 +79,7 @@ class Gateway:
             nonlocal tried
             self._lease()  # before the first, too: the circuit's row may have been waited for
             tried = number
-            return transport.send(service, request, Deadline(service.timeout))
+            return transport.send(service, replace(request, at=self._now()), Deadline(service.timeout))
 
         def report(number: int, error: DeliveryError | None) -> None:
             self._hooks.try_finished(service.name, error.outcome if error else "success")

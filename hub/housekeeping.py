@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -22,7 +22,7 @@ class Housekeeper:
 
     Args:
         retention: seconds that deliveries, events and run logs are kept.
-        now: the clock; timezone-aware.
+        now: reads the deployment's clock; timezone-aware.
         stopping: says that the process is to end; a run then ends after the batch it is at.
     """
 
@@ -33,7 +33,7 @@ class Housekeeper:
         schedules: Schedules,
         *,
         retention: float,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime],
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._store = store

@@ -157,7 +157,8 @@ class Claim:
 class Request:
     """What a transport sends: rendered, not yet bound to a protocol.
 
-    `body` is JSON text (None: no body). `idempotency_key` is the same on every try.
+    `body` is JSON text (None: no body). `idempotency_key` is the same on every try. `at` is when this try is made,
+    by the deployment's clock; None: the transport looks at its own.
     """
 
     endpoint: str = ""
@@ -168,6 +169,7 @@ class Request:
     event_name: str | None = None
     event_id: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

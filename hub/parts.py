@@ -31,6 +31,7 @@ from hub.store.activity import Activity
 from hub.store.admin import TaskAdmin
 from hub.store.beats import Beats
 from hub.store.breakers import Breakers
+from hub.store.clock import Clock
 from hub.store.database import Database
 from hub.store.flow import Flow
 from hub.store.graves import Graves
@@ -76,6 +77,7 @@ class Parts:
         assert url
         self.db = Database(url, size=settings.db_pool)
         self.db.open()
+        self.clock = Clock(self.db)
         self.registry = Registry(self.db, self.vault)
         self.beats = Beats(self.db, self.instance)
         self.ledger = Ledger(self.db, worker=self.instance, body_limit=settings.body_limit)
@@ -84,7 +86,7 @@ class Parts:
         self.views = Views(self.db)
         self.admin = TaskAdmin(self.db)
         self.accounts = Accounts(self.db)
-        self.activity = Activity(self.db)
+        self.activity = Activity(self.db, self.clock)
         self.breakers = Breakers(self.db, self.hooks)
         self.lease = Lease(self.ledger, seconds=settings.worker_lease)
         self.gateway = Gateway(
@@ -96,13 +98,14 @@ class Parts:
             self.breakers,
             Flow(self.db),
             self.hooks,
+            now=self.clock.now,
             lease=self.lease.check,
         )
         graves = Graves(self.db, max_age=settings.task_max_age)
         self.dead_letters = DeadLetters(self.ledger, graves, self.hooks)
         self.dispatcher = Dispatcher(
             self.registry, self.ledger, self.gateway, self.hooks, circuit_open=settings.circuit_open,
-            wait=role not in ("up", "worker"),
+            now=self.clock.now, wait=role not in ("up", "worker"),
         )  # fmt: skip
         self.retries = TaskRetries(settings, self.ledger, self.dead_letters, self.hooks)
         self.bulkhead = Bulkhead(settings.threads)
@@ -119,7 +122,7 @@ class Parts:
         self.releaser = self._make_releaser()
         self.stopping = threading.Event()
         self.schedules = Schedules(self.db, claimed_by=self.instance)
-        self.schedule = Schedule(self.schedules, settings.timezone)
+        self.schedule = Schedule(self.schedules, settings.timezone, now=self.clock.read)
         self.runs = RunLog(self.db)
         self.consumer = ResponseConsumer(
             Responses(self.db), self.runs, self.schedules, settings, self.hooks,
@@ -128,7 +131,7 @@ class Parts:
         )  # fmt: skip
         self.keeper = Housekeeper(
             Housekeeping(self.db), self.runs, self.schedules,
-            retention=settings.log_retention, stopping=self.stopping.is_set,
+            retention=settings.log_retention, now=self.clock.read, stopping=self.stopping.is_set,
         )  # fmt: skip
         self.actors = register(
             self.broker, self.queues, dispatcher=self.dispatcher, retries=self.retries, bulkhead=self.bulkhead,

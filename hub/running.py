@@ -54,7 +54,7 @@ def up(settings: Settings, *, announce: Callable[[str], None] = print, stop: thr
             hub.tick()
             hub.beat("scheduler")
 
-        ticker = Ticker(tick)
+        ticker = Ticker(tick, now=hub.clock.now)
         web.start()
         try:
             with work(hub, threads=settings.threads):

@@ -106,10 +106,10 @@ class Schedule:
     Args:
         store: their rows.
         zone: name of the time zone in which expressions are read.
-        now: the clock; timezone-aware.
+        now: reads the deployment's clock, which every scheduler shares; timezone-aware.
     """
 
-    def __init__(self, store: Schedules, zone: str, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(self, store: Schedules, zone: str, *, now: Callable[[], datetime]) -> None:
         self._store = store
         self.zone = zone
         self._now = now

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
@@ -121,8 +121,8 @@ def add_token(
     """Make a token; it is shown this once."""
     if scope not in _SCOPES:
         raise usage("--scope is ingest, view or manage")
-    until = datetime.now(UTC) + timedelta(days=expires) if expires else None
     with open_hub() as hub:
+        until = hub.clock.now() + timedelta(days=expires) if expires else None
         token, value = hub.accounts.add_token(name, scope, expires_at=until)  # type: ignore[arg-type]
     if as_json:
         print_json({"id": token.id, "name": name, "scope": scope, "expires_at": until, "token": value})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -180,7 +179,7 @@ def preview(
         try:
             body, endpoint = rules.render(
                 rule, event_name=event_name, event_data=value, event_id=event_id or "preview", task_id=0,
-                now=datetime.now(UTC),
+                now=hub.clock.now(),
             )  # fmt: skip
         except DeliveryError as e:
             raise PayloadError(f"the template gives no request: {e}") from None

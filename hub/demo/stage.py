@@ -194,7 +194,7 @@ def open_stage(screen: Screen, stop: threading.Event) -> Iterator[Stage]:
                     hub.tick()
                     hub.beats.beat("scheduler")
 
-                ticker = Ticker(tick)
+                ticker = Ticker(tick, now=hub.clock.now)
                 ticker.start()
                 stack.callback(ticker.stop)
             yield Stage(

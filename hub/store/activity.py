@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
+from hub.store.clock import Clock
 from hub.store.database import Database, Row
 from hub.store.view_deliveries import DeliveryViews
 
@@ -27,8 +28,9 @@ _PICKED: LiteralString = "id = ANY(%(ids)s)"
 class Activity:
     """Reads the log in the large."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
+        self._clock = clock
         self._log = DeliveryViews(db)
 
     def _range(self, since: datetime) -> tuple[LiteralString, dict[str, Any], int]:
@@ -44,7 +46,7 @@ class Activity:
 
     def minutes(self, count: int = 60, *, service: str | None = None, now: datetime | None = None) -> list[Row]:
         """`at ok failed p50 p95` of each of the last minutes, oldest first; milliseconds, None where nothing was."""
-        now = now or datetime.now(UTC)
+        now = now or self._clock.now()
         first = now.replace(second=0, microsecond=0) - timedelta(minutes=count - 1)
         where, params, step = self._range(first)
         rows = self._db.all(
@@ -63,7 +65,7 @@ class Activity:
 
     def services(self, seconds: float = 3600) -> dict[str, Row]:
         """`ok failed p50 p95` by service."""
-        where, params, step = self._range(datetime.now(UTC) - timedelta(seconds=seconds))
+        where, params, step = self._range(self._clock.now() - timedelta(seconds=seconds))
         sql = "SELECT service, " + _TIMES + _FROM.format(where) + "GROUP BY 1"
         return {
             row["service"]: row | {"ok": row["ok"] * step, "failed": row["failed"] * step}
@@ -72,7 +74,7 @@ class Activity:
 
     def failing(self, seconds: float = 900, *, limit: int = 20) -> list[Row]:
         """`service error count last_at` of what failed lately, most recent first; the last 1,000 failures."""
-        since = datetime.now(UTC) - timedelta(seconds=seconds)
+        since = self._clock.now() - timedelta(seconds=seconds)
         return self._db.all(
             "SELECT service, error, count(*) AS count, max(created_at) AS last_at, max(id) AS id FROM"
             " (SELECT id, service, left(error, 300) AS error, created_at FROM deliveries"

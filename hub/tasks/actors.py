@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -113,13 +114,14 @@ def register(
             log.warning("housekeeping not finished; next time", error=str(e))
 
     def tick_task() -> None:
-        """What periodiq sends once a minute. Workers skip one that is older than 30 s; the next makes up for it."""
+        """What periodiq sends once a minute. One that comes late does no harm: it claims the minute that is now."""
         try:
             tick()
         except HubError as e:
             log.warning("the tick was given back", error=str(e))
 
-    broker.add_middleware(PeriodiqMiddleware(skip_delay=30))
+    # It would skip ticks that are old by two machines' clocks: all of them when the scheduler's is slow.
+    broker.add_middleware(PeriodiqMiddleware(skip_delay=math.inf))
 
     def on(queue: str, **options: Any) -> Callable[[Callable[..., None]], Any]:
         return dramatiq.actor(broker=broker, queue_name=queues[queue], **options)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
+from datetime import datetime
 
 import structlog
 
@@ -16,7 +16,7 @@ log = structlog.get_logger("hub.ticker")
 class Ticker:
     """Calls `tick` now and then at every full minute, in a thread. A tick that fails is made up for by the next."""
 
-    def __init__(self, tick: Callable[[], object], *, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, tick: Callable[[], object], *, now: Callable[[], datetime]) -> None:
         self._tick = tick
         self._now = now
         self._stop = threading.Event()
@@ -34,7 +34,7 @@ class Ticker:
                 log.warning("no tick; the next one makes up for it", error=str(e))
             except Exception:
                 log.exception("a tick failed; the next one makes up for it")
-            self._stop.wait(60 - self._now() % 60 + 0.05)
+            self._stop.wait(60 - self._now().timestamp() % 60 + 0.05)
 
     def stop(self) -> None:
         """Stop, after the tick that runs."""

@@ -220,7 +220,7 @@ def _properties(service: Service, request: Request) -> pika.BasicProperties:
         message_id=request.idempotency_key,
         correlation_id=None if request.task_id is None else str(request.task_id),
         reply_to=service.response_queue,
-        timestamp=int(time.time()),
+        timestamp=int(request.at.timestamp() if request.at else time.time()),  # noqa: TID251 - see `Request.at`
         app_id=APP_ID,
         headers=headers,
     )

@@ -14,20 +14,31 @@ _TEXT_CODECS = re.compile(
 )
 
 
-def retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """Seconds to wait by a `Retry-After` header (seconds or an HTTP date); None when there is none to be read."""
+def retry_after(value: str | None, now: datetime | None = None, date: str | None = None) -> float | None:
+    """Seconds to wait by a `Retry-After` header (seconds or an HTTP date); None when there is none to be read.
+
+    Args:
+        now: what a date is counted from, when the answer does not say what time it is where it comes from.
+        date: the answer's `Date`: both dates are then of one clock, and ours does not matter.
+    """
     if not value:
         return None
     value = value.strip()
     if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value, re.ASCII):
         return float(value)
+    if (at := _moment(value)) is None:
+        return None
+    since = _moment(date) or now or datetime.now(UTC)  # noqa: TID251 - a transport by itself knows no other clock
+    return max(0.0, (at - since).total_seconds())
+
+
+def _moment(value: str | None) -> datetime | None:
+    """An HTTP date; None when it is none."""
     try:
-        at = parsedate_to_datetime(value)
+        at = parsedate_to_datetime(value or "")
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
-    return max(0.0, (at - (now or datetime.now(UTC))).total_seconds())
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def decode(body: bytes, content_type: str) -> str:

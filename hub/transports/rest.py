@@ -58,7 +58,7 @@ class RestTransport:
             f"HTTP {answer.status_code}{_phrase(answer.status_code)}",
             status=answer.status_code,
             response_body=body,
-            retry_after=retry_after(answer.names.get("retry-after")),
+            retry_after=retry_after(answer.names.get("retry-after"), request.at, answer.names.get("date")),
         )
 
     def check(self, service: Service, deadline: Deadline) -> str:
@@ -155,7 +155,7 @@ class Client:
             headers = _merged(headers, request.headers)
         if self._signer is not None:
             key = request.idempotency_key or f"msg_{uuid.uuid4().hex}"
-            headers |= self._signer.headers(key, request.body or "")
+            headers |= self._signer.headers(key, request.body or "", request.at)
         return headers
 
     def _post(self, url: str, headers: dict[str, str], body: bytes, deadline: Deadline) -> tuple[int, bytes]:

@@ -110,7 +110,8 @@ class Wire:
             if call.request.task_id is not None:
                 extra["X-Hub-Task"] = str(call.request.task_id)
             if self._signer is not None:
-                extra |= self._signer.headers(call.request.idempotency_key or f"msg_{uuid4().hex}", body.decode())
+                key = call.request.idempotency_key or f"msg_{uuid4().hex}"
+                extra |= self._signer.headers(key, body.decode(), call.request.at)
         call.sent = True
         answer = self._exchange(call, "POST", address, extra, body)
         call.status = answer.status_code
@@ -150,7 +151,9 @@ class Wire:
             text,
             status=answer.status_code,
             response_body=self._text(call, answer),
-            retry_after=retry_after(answer.names.get("retry-after")),
+            retry_after=retry_after(
+                answer.names.get("retry-after"), call.request.at if call.request else None, answer.names.get("date")
+            ),
         )
 
     def _text(self, call: Call, answer: Answer) -> str | None:

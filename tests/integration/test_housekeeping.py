@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from hub.housekeeping import Housekeeper
+from hub.store.clock import Clock
 from hub.store.database import Database
 from hub.store.housekeeping import BATCH, Housekeeping
 from hub.store.runs import RunLog
@@ -24,7 +25,9 @@ def db(database_url: str) -> Iterator[Database]:
 
 
 def keeper(db: Database, retention: float = 28 * DAY) -> Housekeeper:
-    return Housekeeper(Housekeeping(db), RunLog(db), Schedules(db, claimed_by="t"), retention=retention)
+    return Housekeeper(
+        Housekeeping(db), RunLog(db), Schedules(db, claimed_by="t"), retention=retention, now=Clock(db).read
+    )
 
 
 def count(db: Database, table: str) -> int:

@@ -1,4 +1,4 @@
-"""Run before the tests by `make test`: sees to it that there are RabbitMQ, Prometheus and Chromium to start from.
+"""Run before the tests by `make test`: sees to it that there are RabbitMQ, Prometheus, Chromium and libfaketime.
 
 `python -m tests.support.provision` installs the distribution's packages when it may; the services that
 come with them are neither started nor enabled, for the tests only want the programs.
@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 
-from tests.support import prometheus
+from tests.support import clocks, prometheus
 from tests.support.rabbit import MISSING, binaries
 
 _INSTALL = """
@@ -38,6 +38,8 @@ def main() -> int:
         print(prometheus.MISSING, file=sys.stderr)  # those tests are skipped, and say so
     if not browser() and not (install(["chromium"]) and browser()):
         print("no Chromium: the console's tests are skipped; install one: apt-get install chromium", file=sys.stderr)
+    if not clocks.library() and not (install(["libfaketime"]) and clocks.library()):
+        print(clocks.MISSING, file=sys.stderr)
     if os.environ.get("HUB_TEST_BROKER_URL") or binaries() or (install(["rabbitmq-server"]) and binaries()):
         return 0
     print(MISSING, file=sys.stderr)

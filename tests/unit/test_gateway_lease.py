@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -44,7 +45,10 @@ class Parts:
 
 def run(over: int) -> tuple[Parts, Exception]:
     parts: Any = Parts(over)
-    gateway = Gateway({ServiceType.REST: parts}, parts, parts, Hooks(), lease=parts.lease, sleep=lambda _: None)
+    gateway = Gateway(
+        {ServiceType.REST: parts}, parts, parts, Hooks(), now=lambda: datetime.now(UTC), lease=parts.lease,
+        sleep=lambda _: None,
+    )  # fmt: skip
     with pytest.raises(Exception) as raised:
         gateway.execute_request(SERVICE, Request())
     return parts, raised.value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Response
@@ -166,7 +165,7 @@ def _preview(hub: Hub, rule: Rule, what: PreviewOf) -> dict[str, Any]:
     }  # fmt: skip
     try:
         body, endpoint = rules.render(
-            rule, event_name=name, event_data=data, event_id="preview", task_id=0, now=datetime.now(UTC)
+            rule, event_name=name, event_data=data, event_id="preview", task_id=0, now=hub.clock.now()
         )
     except InvalidPayloadError as e:
         return found | {"error": str(e)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path
@@ -46,7 +45,7 @@ def make_tokens(hub: Hub, gate: Gate) -> APIRouter:
 
     @r.manage.post("", status_code=201, summary="Make a token", response_model=shapes.NewToken)
     def add_token(add: AddToken) -> dict[str, Any]:
-        if add.expires_at is not None and add.expires_at <= datetime.now(UTC):
+        if add.expires_at is not None and add.expires_at <= hub.clock.now():
             raise Problem(422, "has passed already", field="expires_at")
         token, secret = hub.accounts.add_token(add.name, add.scope, expires_at=add.expires_at)
         return vars_of(token) | {"token": secret}

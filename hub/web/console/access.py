@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -29,7 +29,7 @@ def make_access(pages: Pages) -> APIRouter:
         return pages.render(
             request, "access.html", status, users=accounts.users() if may else [],
             tokens=accounts.tokens() if may else [],
-            new_token=token, problem=problem, now=datetime.now(UTC),
+            new_token=token, problem=problem, now=pages.hub.clock.now(),
         )  # fmt: skip
 
     @router.get("/access")
@@ -43,7 +43,7 @@ def make_access(pages: Pages) -> APIRouter:
         try:
             if days and not (days.isdigit() and 1 <= int(days) <= 3650):
                 raise ConfigError("must be a number of days up to 3650", field="expires")
-            until = datetime.now(UTC) + timedelta(days=int(days)) if days else None
+            until = pages.hub.clock.now() + timedelta(days=int(days)) if days else None
             token, secret = accounts.add_token(name, form.get("scope"), expires_at=until)
         except (ConfigError, ConflictError) as e:
             return page(request, problem=str(e), status=422)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from hub import rules as matching
+from hub.app import Hub
 from hub.codec import loads
 from hub.definitions import METHODS, RuleSpec, parse_spec
 from hub.errors import ConfigError, ConflictError, DeliveryError, HubError, PayloadError, StaleError
@@ -94,7 +94,7 @@ def make_rules(pages: Pages) -> APIRouter:
 
     @router.post("/rules/preview")
     def preview(request: Request) -> Response:
-        return JSONResponse(_preview(hub.views, request.state.form))
+        return JSONResponse(_preview(hub, request.state.form))
 
     @router.post("/rules/{name}/enable")
     def enable(request: Request, name: str) -> Response:
@@ -118,7 +118,7 @@ def make_rules(pages: Pages) -> APIRouter:
             return pages.go(f"/rules/{segment(name)}/edit")
         document = rule_document(rule)
         texts = {field: _text(document[field]) for field in ("payload", "conditions")}
-        return pages.render(request, "rule.html", rule=rule, texts=texts, found=_rendered(hub.views, rule))
+        return pages.render(request, "rule.html", rule=rule, texts=texts, found=_rendered(hub, rule))
 
     return router
 
@@ -147,27 +147,27 @@ def _document(form: Form) -> dict[str, Any]:
     return document
 
 
-def _preview(views: Views, form: Form) -> dict[str, Any]:
+def _preview(hub: Hub, form: Form) -> dict[str, Any]:
     """What the rule as it is typed would send for the latest event of its name; saves and sends nothing."""
     name = form.get("event")
     try:
         document = _document(form) | {"name": "preview", "service": "preview"}
         spec: RuleSpec = parse_spec(RuleSpec, document | {"event": name or "*"})
     except ConfigError as e:
-        event, source = sample_event(views, name)
+        event, source = sample_event(hub.views, name)
         return {"source": source, "sample": pretty(event.data), "body": None, "endpoint": None} | _problem(e)
     return _rendered(
-        views,
+        hub,
         Rule(0, "preview", name, 0, "", spec.endpoint, spec.method, spec.template(), spec.conditions, spec.strict),
     )
 
 
-def _rendered(views: Views, rule: Rule) -> dict[str, Any]:
-    event, source = sample_event(views, rule.event)
+def _rendered(hub: Hub, rule: Rule) -> dict[str, Any]:
+    event, source = sample_event(hub.views, rule.event)
     found: dict[str, Any] = {"source": source, "sample": pretty(event.data), "body": None, "endpoint": None}
     try:
         body, endpoint = matching.render(
-            rule, event_name=event.name, event_data=event.data, event_id="preview", task_id=0, now=datetime.now(UTC)
+            rule, event_name=event.name, event_data=event.data, event_id="preview", task_id=0, now=hub.clock.now()
         )
     except (PayloadError, DeliveryError) as e:
         return found | _problem(e)
