@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
 from tests.faults.answers import body_of
 from tests.faults.history import History, expected
-from tests.faults.nemesis import LOSES_WORK
+from tests.faults.nemesis import FAULTS, LOSES_WORK
 from tests.faults.plan import BY_NAME, MAX_ATTEMPTS, PROFILES
 from tests.faults.rig import LEASE
 from tests.faults.targets import Sighting
 
 _SLACK = 1.5  # seconds between what a clock here and a clock there say happened together
-_LOSES_ACKS = ("restart_rabbit", "disturb_broker", "stop_worker", "memory_alarm")
+_LOSES_ACKS = ("restart_rabbit", "disturb_broker", "stop_worker", "memory_alarm", "disk_alarm")
+_ENDS_PROCESSES = tuple(kind for kind in FAULTS if kind != "move_clock")  # a moved clock is no excuse for anything
 _NOTICED = 1.0  # seconds until a target on a busy machine notices that its caller has hung up
 _HTTP = tuple(p.name for p in PROFILES if p.name not in ("queue", "gone"))
 Check = Callable[[History], Iterable[str]]
@@ -110,7 +110,7 @@ def nothing_inbound_dropped(h: History) -> Iterable[str]:
 def one_probe(h: History) -> Iterable[str]:
     """While `tide` is down and its circuit open for longer than a cooldown, requests come one at a time."""
     opened = sorted(
-        datetime.fromisoformat(line["timestamp"]).timestamp()
+        line["at"]
         for line in h.logs
         if line["message"] == "circuit moved" and line["service"] == "tide" and line["now"] == "open"
     )
@@ -172,7 +172,7 @@ def nothing_left(h: History) -> Iterable[str]:
         if found:
             yield f"{what}: {found}"
     for end in h.ends:
-        if not _during(h, None, end["t"] - 15, end["t"]):
+        if not _during(h, _ENDS_PROCESSES, end["t"] - 15, end["t"]):
             yield f"a process ended by itself: {end}"
 
 
@@ -186,14 +186,23 @@ def nothing_unforeseen(h: History) -> Iterable[str]:
         yield f"a traceback that is no log line: {raw[:40]}"
 
 
+def no_minute_before_its_time(h: History) -> Iterable[str]:
+    """The schedule goes by PostgreSQL's clock, whatever the machine of a scheduler or worker believes."""
+    if h.ticks and h.faults:
+        begin, end = h.faults[0]["start"] - 600, h.faults[-1]["end"] + 600
+        for minute in h.ticks:
+            if not begin <= minute <= end:
+                yield f"the minute {minute:.0f} was claimed, faults were from {begin + 600:.0f} to {end - 600:.0f}"
+
+
 def _foreseen(h: History, line: dict[str, Any]) -> bool:
     """Dramatiq says of every lost connection that it was lost; the hub of every dead letter that it died.
 
     A worker that is started while the database is away says so, and is started again.
     """
     if line["logger"] == "hub.worker":
-        at = datetime.fromisoformat(line["timestamp"]).timestamp()
-        return line["message"] == "not started" and _during(h, ("restart_postgres", "disturb_db"), at - 15, at)
+        begin, end = line["at"] - 15, line["at"]
+        return line["message"] == "not started" and _during(h, ("restart_postgres", "disturb_db"), begin, end)
     if line["logger"] == "hub.dead_letters":
         return bool(line["message"] == "dead letter")
     return line["logger"].startswith(("dramatiq.worker.ConsumerThread", "dramatiq.broker."))
@@ -201,7 +210,7 @@ def _foreseen(h: History, line: dict[str, Any]) -> bool:
 
 CHECKS: tuple[Check, ...] = (
     every_accepted_event_ended, delivered_means_seen, five_attempts, never_two_at_once, duplicates_have_a_cause,
-    nothing_inbound_dropped, one_probe, counters_agree, nothing_left, nothing_unforeseen,
+    nothing_inbound_dropped, one_probe, counters_agree, nothing_left, nothing_unforeseen, no_minute_before_its_time,
 )  # fmt: skip
 
 
@@ -236,12 +245,9 @@ def _by_key(h: History) -> dict[tuple[str, str], list[Sighting]]:
     return found
 
 
-def _during(h: History, kinds: tuple[str, ...] | None, begin: float, end: float) -> bool:
-    """Whether a fault of these kinds (None: any) was on between the two times."""
-    return any(
-        (kinds is None or f["kind"] in kinds) and f["start"] <= end + _SLACK and f["end"] >= begin - _SLACK
-        for f in h.faults
-    )
+def _during(h: History, kinds: tuple[str, ...], begin: float, end: float) -> bool:
+    """Whether a fault of these kinds was on between the two times."""
+    return any(f["kind"] in kinds and f["start"] <= end + _SLACK and f["end"] >= begin - _SLACK for f in h.faults)
 
 
 def _sum(h: History, metric: str, position: int) -> Counter[str]:

@@ -13,6 +13,7 @@ from tests.faults.plan import event_name, services_for
 from tests.faults.rig import OUT_QUEUE, Rig
 from tests.faults.targets import Sighting
 
+_TICKS = "SELECT extract(epoch FROM minute)::float8 AS at FROM ticks ORDER BY minute"
 Counts = dict[str, dict[tuple[str, ...], float]]
 
 
@@ -35,6 +36,7 @@ class History:
     counters: Counts
     logs: list[dict[str, Any]]
     ends: list[dict[str, Any]]
+    ticks: list[float]  # minutes that schedulers claimed, those to come too
     rest: dict[str, Any] = field(default_factory=dict)  # what must be empty or equal at rest
 
     def dump(self, path: Path) -> None:
@@ -44,7 +46,7 @@ class History:
             "falls": self.falls, "unsure": sorted(self.unsure), "tasks": self.tasks, "answers": self.answers,
             "unanswered": sorted(self.confirmed - set(self.answers)), "queue": self.queue,
             "counters": {name: {"/".join(k): v for k, v in values.items()} for name, values in self.counters.items()},
-            "ends": self.ends, "rest": self.rest, "logs": self.logs,
+            "ends": self.ends, "ticks": self.ticks, "rest": self.rest, "logs": self.logs,
         }  # fmt: skip
         path.write_text(json.dumps(data, default=str, indent=1))
 
@@ -71,7 +73,7 @@ def collect(rig: Rig, faults: list[dict[str, Any]]) -> History:
         falls=rig.tide.falls, answered=answered, unsure=(tried | set(events)) - answered, events=events,
         repeated=repeated, tasks=_tasks(rig, events), answers=_answers(rig),
         confirmed=rig.answers.confirmed, queue=_queue(rig), counters=_counters(rig), logs=_logs(rig),
-        ends=rig.ends, rest=_rest(rig),
+        ends=rig.ends, ticks=[row["at"] for row in rig.rows(_TICKS)], rest=_rest(rig),
     )  # fmt: skip
 
 
@@ -133,13 +135,13 @@ def _logs(rig: Rig) -> list[dict[str, Any]]:
     """Lines of workers that say something is wrong, or that a circuit moved."""
     found = []
     for process in [*rig.workers, rig.producer, rig.web]:
-        for line in process.log.read_text(errors="replace").splitlines():
+        for at, line in process.lines():
             try:
                 entry = json.loads(line)
             except ValueError:
                 entry = {"level": "raw", "message": line}
             if entry.get("message") == "circuit moved" or entry.get("level") in ("error", "critical", "raw"):
-                found.append({"process": process.name, **entry})
+                found.append({**entry, "process": process.name, "at": at})
     return found
 
 

@@ -31,6 +31,13 @@ class Nemesis:
         detail = FAULTS[kind](self)
         self.done.append({"kind": kind, "start": begin, "end": time.time(), "detail": detail})
 
+    def put_clocks_right(self) -> list[str]:
+        """Move every clock back to the true time; whose was wrong."""
+        moved = [(p.name, p.clock) for p in self.rig.processes() if p.clock is not None and p.clock.offset]
+        for _, clock in moved:
+            clock.move(0.0)
+        return [name for name, _ in moved]
+
     def seconds(self, low: float, high: float) -> float:
         """Let time pass under the fault."""
         chosen = self.dice.uniform(low, high)
@@ -158,9 +165,31 @@ def disturb_broker(nemesis: Nemesis) -> str:
 def memory_alarm(nemesis: Nemesis) -> str:
     rabbit = nemesis.rig.rabbit
     rabbit.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
-    seconds = nemesis.seconds(1, 5)
+    seconds = nemesis.seconds(0.5, 3)
     rabbit.ctl("set_vm_memory_high_watermark", "absolute", "1GB")
     return f"{seconds:.1f} s"
+
+
+def disk_alarm(nemesis: Nemesis) -> str:
+    rabbit = nemesis.rig.rabbit
+    rabbit.ctl("set_disk_free_limit", "1000000GB")
+    seconds = nemesis.seconds(0.5, 3)
+    rabbit.ctl("set_disk_free_limit", "10MB")
+    return f"{seconds:.1f} s"
+
+
+def move_clock(nemesis: Nemesis) -> str:
+    """One clock or several jump up to two hours, while their processes run, and stay so until this comes again."""
+    right = nemesis.put_clocks_right()
+    told = []
+    processes = nemesis.rig.processes()
+    for process in nemesis.dice.sample(processes, nemesis.dice.randint(1, len(processes))):
+        seconds = nemesis.dice.uniform(-7200.0, 7200.0)
+        if process.clock is not None:
+            process.clock.move(seconds)
+            told.append(f"{process.name} {seconds:+.0f} s")
+    nemesis.seconds(0.3, 1.0)
+    return ", ".join([*told, *(f"{name} back" for name in right)])
 
 
 FAULTS: dict[str, Fault] = {
@@ -168,8 +197,10 @@ FAULTS: dict[str, Fault] = {
     "kill_web": kill_web, "kill_scheduler": kill_scheduler, "stop_worker": stop_worker, "pause_worker": pause_worker,
     "restart_rabbit": restart_rabbit, "restart_postgres": restart_postgres, "lose_queue": lose_queue,
     "disturb_db": disturb_db, "disturb_broker": disturb_broker, "memory_alarm": memory_alarm,
+    "disk_alarm": disk_alarm, "move_clock": move_clock,
 }  # fmt: skip
 # Who lives through these has no excuse for a leak.
-GENTLE = ("restart_rabbit", "restart_postgres", "lose_queue", "disturb_db", "disturb_broker", "memory_alarm")
+GENTLE = ("restart_rabbit", "restart_postgres", "lose_queue", "disturb_db", "disturb_broker", "memory_alarm",
+          "disk_alarm", "move_clock")  # fmt: skip
 # After these a worker may have sent what the ledger does not know; after the others it may not.
 LOSES_WORK = ("kill_worker", "kill_leader", "pause_worker", "restart_postgres", "disturb_db")

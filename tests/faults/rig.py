@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +27,8 @@ from tests.faults.answers import QUEUE, Answers
 from tests.faults.links import Link, Links
 from tests.faults.plan import ALL, FAN_OUT, PROFILES, THREADS
 from tests.faults.targets import Target, Tide
+from tests.support import clocks
+from tests.support.clocks import WallClock
 from tests.support.databases import PostgresServer
 from tests.support.hubs import add_rule, add_service
 from tests.support.processes import wait_for
@@ -47,16 +50,20 @@ class Process:
 
     Args:
         make: its command line, asked before each start.
+        clock: its wall clock; None: it cannot be moved.
         told: is told of every end that nobody asked for.
     """
 
     def __init__(
-        self, name: str, make: Callable[[], list[str]], env: dict[str, str], log: Path, told: Callable[[str, int], None]
-    ) -> None:
+        self, name: str, make: Callable[[], list[str]], env: dict[str, str], log: Path,
+        told: Callable[[str, int], None], clock: WallClock | None,
+    ) -> None:  # fmt: skip
         self.name = name
+        self.clock = clock
         self._make = make
         self._env = env
         self.log = log
+        self._written: list[tuple[int, float]] = []  # how long the log was, and when
         self._told = told
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -71,6 +78,8 @@ class Process:
 
     def look(self) -> None:
         """Start it if it should run and does not."""
+        if self.log.exists() and (size := self.log.stat().st_size) > (self._written or [(0, 0.0)])[-1][0]:
+            self._written.append((size, time.time()))
         with self._lock:
             if self._process is not None and (code := self._process.poll()) is not None:
                 if not self._asked:
@@ -83,6 +92,15 @@ class Process:
                         start_new_session=True,
                     )  # fmt: skip
                 self._asked = False
+
+    def lines(self) -> Iterator[tuple[float, str]]:
+        """What it wrote, and when by our clock, a moment late: its own is not to be trusted."""
+        written = [*self._written, (sys.maxsize, time.time())]
+        place = 0
+        for line in self.log.read_bytes().splitlines(keepends=True):
+            place += len(line)
+            at = written[bisect_left(written, place, key=lambda seen: seen[0])][1]
+            yield at, line.decode(errors="replace").rstrip("\r\n")
 
     @property
     def pid(self) -> int | None:
@@ -246,7 +264,9 @@ class Rig:
         )
         env["HUB_LISTEN"] = f"127.0.0.1:{self._web_port}"
         env["HUB_BROKER_URL"] = f"amqp://guest:guest@127.0.0.1:{broker.port}/"
-        process = Process(name, make, env, self.folder / f"{name}.log", self._ended)
+        clock = WallClock(self.folder / f"{name}.clock") if clocks.library() else None
+        env |= clock.environment if clock else {}
+        process = Process(name, make, env, self.folder / f"{name}.log", self._ended, clock)
         self._stack.callback(process.stop)
         return process
 
@@ -264,7 +284,7 @@ class Rig:
 
     def _watch(self) -> None:
         while not self._stopping.wait(_LOOK):
-            for process in [*self.workers, self.producer, self.web, *([self.scheduler] if self.scheduler else [])]:
+            for process in self.processes():
                 process.look()
 
     def journal_lines(self) -> list[dict[str, Any]]:
@@ -305,6 +325,10 @@ class Rig:
 
     def victims(self) -> list[Process]:
         return self.workers[:2]
+
+    def processes(self) -> list[Process]:
+        """All of the hub's, and the source."""
+        return [*self.workers, self.producer, self.web, *([self.scheduler] if self.scheduler else [])]
 
     @contextlib.contextmanager
     def channel(self) -> Iterator[Any]:

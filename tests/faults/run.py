@@ -11,6 +11,7 @@ from tests.faults.checks import broken_promises, summary
 from tests.faults.history import History, collect
 from tests.faults.nemesis import FAULTS, GENTLE, Nemesis
 from tests.faults.rig import Rig
+from tests.support import clocks
 from tests.support.processes import wait_for
 
 Say = Callable[[str], None]
@@ -44,7 +45,11 @@ def run(folder: Path, seed: int, *, rate: float, gentle: float | None, harsh: fl
     Raises:
         BrokenPromise: with everything that was found.
     """
-    kinds = tuple(FAULTS) if soak else tuple(k for k in FAULTS if k != "kill_scheduler")
+    without = set() if soak else {"kill_scheduler"}
+    if not clocks.library():
+        say(clocks.MISSING)
+        without.add("move_clock")
+    kinds, gentle_kinds = (tuple(k for k in some if k not in without) for some in (FAULTS, GENTLE))
     wrong: list[str] = []
     with Rig(folder, seed=seed, rate=rate, witness=soak, scheduler=soak) as rig:
         nemesis = Nemesis(rig, seed)
@@ -57,13 +62,14 @@ def run(folder: Path, seed: int, *, rate: float, gentle: float | None, harsh: fl
         for number in range(rounds):
             before = rig.footprint()
             rig.producer.start()
-            _strike(nemesis, schedule(seed * 1000 + number, GENTLE, gentle), gentle, say)
+            _strike(nemesis, schedule(seed * 1000 + number, gentle_kinds, gentle), gentle, say)
             _pause(rig, say)
             wrong += _leaks(before, rig.footprint(), "gentle faults")
             rig.producer.start()
             harsh_kinds = kinds if harsh is not None else tuple(k for k in kinds if k not in GENTLE)
             _strike(nemesis, schedule(seed * 1000 + number + 500, harsh_kinds, harsh), harsh, say)
             _pause(rig, say)
+        nemesis.put_clocks_right()
         rig.tide.still()
         rig.answers.stop_publishing()
         wait_for(rig.answers_read, _DRAIN, f"the reading of all answers (seed {seed})")

@@ -39,7 +39,7 @@ def kept() -> History:
             "hub_dead_letters": {("attempts", "broken"): 1}, "hub_events_accepted": {("accepted",): 2},
             "hub_consumer_messages": {("stored", "queue"): 1},
         },
-        logs=[], ends=[],
+        logs=[], ends=[], ticks=[],
     )  # fmt: skip
 
 
@@ -84,8 +84,7 @@ def _other_key(h: History) -> None:
 
 def _two_probes(h: History) -> None:
     h.falls = [(100.0, 110.0)]
-    stamp = "1970-01-01T00:01:41+00:00"
-    h.logs.append({"message": "circuit moved", "service": "tide", "now": "open", "timestamp": stamp, "level": "warning",
+    h.logs.append({"message": "circuit moved", "service": "tide", "now": "open", "at": 101.0, "level": "warning",
                    "logger": "hub.breaker"})  # fmt: skip
     h.sightings += [Sighting("tide", f"p{i}", 5, 104.0 + i / 100, 104.5, 500) for i in range(2)]
 
@@ -110,6 +109,16 @@ def _fault(h: History) -> None:
     h.logs.append({"message": "the hub's own fault", "level": "error", "logger": "hub.dispatch"})
 
 
+def _ended(h: History) -> None:
+    h.ends.append({"t": 100.0, "process": "worker-a", "code": 1})
+    h.faults.append({"kind": "move_clock", "start": 98.0, "end": 99.0, "detail": ""})  # excuses nothing
+
+
+def _too_early(h: History) -> None:
+    h.faults.append({"kind": "move_clock", "start": 98.0, "end": 99.0, "detail": ""})
+    h.ticks = [60.0, 7200.0]
+
+
 @pytest.mark.parametrize(
     ("breaks", "check"),
     [
@@ -119,6 +128,7 @@ def _fault(h: History) -> None:
         (_other_key, checks.duplicates_have_a_cause), (_two_probes, checks.one_probe),
         (_answer, checks.nothing_inbound_dropped), (_bytes, checks.nothing_inbound_dropped),
         (_count, checks.counters_agree), (_claim, checks.nothing_left), (_fault, checks.nothing_unforeseen),
+        (_ended, checks.nothing_left), (_too_early, checks.no_minute_before_its_time),
     ],
 )  # fmt: skip
 def test_a_broken_promise_is_found_out(breaks: Callable[[History], None], check: checks.Check) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from hub.processes import die_with_parent
 from hub.settings import Settings
+from tests.support.processes import below
 
 
 def environment(settings: Settings, **more: str) -> dict[str, str]:
@@ -61,6 +62,10 @@ class Workers:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise
+
+    def pids(self) -> list[int]:
+        """The processes that run."""
+        return below(self._process.pid) if self._process is not None else []
 
     def output(self) -> str:
         """What they wrote."""
