@@ -14,6 +14,7 @@ from hub.definitions import RuleSpec, ServiceSpec, parse_spec
 from hub.errors import ConfigError, HubError
 from hub.models import Service
 from hub.schedule import Schedule, parse_cron
+from hub.store.configuration import Snapshot
 from hub.store.documents import check_rule, check_service, rule_document, service_document
 from hub.store.registry import Registry
 
@@ -26,7 +27,7 @@ class Change:
 
     kind: str
     name: str
-    action: str  # add, change, same
+    action: str  # add, change, same, delete
     fields: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
@@ -40,8 +41,11 @@ class Plan:
     changes: list[Change]
 
 
-def plan(document: Mapping[str, Any], registry: Registry, schedule: Schedule) -> Plan:
+def plan(document: Mapping[str, Any], registry: Registry, schedule: Schedule, *, prune: bool = False) -> Plan:
     """Compare the file with what there is; writes nothing.
+
+    Args:
+        prune: delete what the file does not name, see `_pruned`.
 
     Raises:
         ConfigError: names the place in the file.
@@ -52,6 +56,8 @@ def plan(document: Mapping[str, Any], registry: Registry, schedule: Schedule) ->
     now = registry.snapshot()
     known = {s.name: s for s in now.services}
     new = {s.name: s for s in services}
+    pruned = _pruned(document, now, set(new), {r.name for r in rules}) if prune else []
+    leaving = {change.name for change in pruned if change.kind == "service"}
     changes: list[Change] = []
     for i, service_spec in enumerate(services):
         _at(f"services[{i}]", lambda spec=service_spec: check_service(spec))  # type: ignore[misc]
@@ -61,6 +67,11 @@ def plan(document: Mapping[str, Any], registry: Registry, schedule: Schedule) ->
         where = f"rules[{i}]"
         if rule_spec.service in new:
             type_ = new[rule_spec.service].type
+        elif rule_spec.service in leaving:
+            raise ConfigError(
+                f"the file does not name service {rule_spec.service!r}, which is to be deleted",
+                field=f"{where}.service",
+            )
         elif rule_spec.service in known:
             type_ = known[rule_spec.service].type.value
         else:
@@ -76,7 +87,21 @@ def plan(document: Mapping[str, Any], registry: Registry, schedule: Schedule) ->
         before = {"cron": task.cron, "enabled": task.enabled}
         after = {"cron": cron or task.cron, "enabled": task.enabled if enabled is None else enabled}
         changes.append(_change("schedule", name, True, before, after))
-    return Plan(services, rules, wanted, changes)
+    return Plan(services, rules, wanted, changes + pruned)
+
+
+def _pruned(document: Mapping[str, Any], now: Snapshot, services: set[str], rules: set[str]) -> list[Change]:
+    """What the file does not name, of the parts it lists; a part that it does not have stays as it is.
+
+    A service takes its rules with it, as ever. Schedules are the hub's own: none is ever deleted.
+    """
+    listed = {part for part in ("services", "rules") if isinstance(document.get(part), list)}
+    leaving = {s.name for s in now.services if s.name not in services} if "services" in listed else set()
+    return [
+        Change("rule", r.name, "delete")
+        for r in now.rules
+        if r.name not in rules and ("rules" in listed or r.service in leaving)
+    ] + [Change("service", name, "delete") for name in sorted(leaving)]
 
 
 def execute(what: Plan, registry: Registry, schedule: Schedule) -> None:
@@ -104,6 +129,11 @@ def _write(what: Plan, registry: Registry, schedule: Schedule) -> None:
             schedule.set(name, cron)
         if enabled is not None:
             schedule.enable(name, enabled)
+    for change in what.changes:  # last: a rule may have moved away from a service that goes
+        if change.action == "delete" and change.kind == "rule":
+            registry.delete_rule(change.name)
+        elif change.action == "delete":
+            registry.delete_service(change.name)
 
 
 def _specs(items: Any, part: str, kind: type[Any]) -> list[Any]:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hub.cli.common import JsonFlag, cell, err, open_hub, plain, print_json, read_file, writing
+from hub.cli.common import JsonFlag, Yes, cell, confirm, err, open_hub, plain, print_json, read_file, writing
 
 if TYPE_CHECKING:
     from hub.apply import Change
 
-_SIGN = {"add": "+", "change": "~", "same": " "}
+_SIGN = {"add": "+", "change": "~", "same": " ", "delete": "-"}
 
 
 def register(app: typer.Typer) -> None:
@@ -24,9 +24,13 @@ def register(app: typer.Typer) -> None:
 def apply(
     file: Annotated[str, typer.Argument(help="A YAML file; - reads stdin.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, change nothing.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete the services and rules that the file's lists do not name.")
+    ] = False,
+    yes: Yes = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make services, rules and schedules what the file says. What it does not name stays."""
+    """Make services, rules and schedules what the file says. What it does not name stays, unless --prune."""
     from hub import apply as files
     from hub.config_file import parse
     from hub.errors import ConfigError
@@ -36,9 +40,12 @@ def apply(
     with open_hub() as hub:
         try:
             document = parse(text, from_environment)
-            plan = files.plan(document, hub.registry, hub.schedule)
+            plan = files.plan(document, hub.registry, hub.schedule, prune=prune)
         except ConfigError as e:
             raise ConfigError(f"{'standard input' if file == '-' else file}: {e}") from None
+        gone = [change for change in plan.changes if change.action == "delete"]
+        if gone and not dry_run:
+            confirm(f"Delete {', '.join(f'{change.kind} {change.name}' for change in gone)}?", yes=yes)
         if not dry_run:
             files.execute(plan, hub.registry, hub.schedule)
     if as_json:
@@ -51,6 +58,8 @@ def apply(
     same = len(plan.changes) - changed
     what = "would change" if dry_run else "changed"
     print(f"{changed} {what}, {same} as they were" if changed else f"nothing to do: {same} as they should be")
+    if gone and not dry_run:
+        err.print("`hub tasks purge-orphans` removes tasks of what was deleted")
 
 
 def _row(change: Change) -> dict[str, Any]:

@@ -123,6 +123,58 @@ def test_what_left_the_file_is_unset_and_what_the_file_does_not_name_stays(hub: 
     assert hub.registry.service("old").enabled is False
 
 
+def pruned(hub: Hub, text: str) -> list[tuple[str, str]]:
+    """Apply with `prune`; what that deleted."""
+    plan = apply.plan(parse(text, VALUES.get), hub.registry, hub.schedule, prune=True)
+    apply.execute(plan, hub.registry, hub.schedule)
+    return [(change.kind, change.name) for change in plan.changes if change.action == "delete"]
+
+
+def names(hub: Hub) -> tuple[list[str], list[str]]:
+    return [s.name for s in hub.registry.services()], [r.name for r in hub.registry.rules()]
+
+
+TWO = """
+services: [{name: a, base_url: 'http://a'}, {name: b, base_url: 'http://b'}]
+rules: [{name: ra, event: e, service: a}, {name: rb, event: e, service: b}]
+"""
+
+
+def test_pruning_leaves_what_the_file_names_and_nothing_else(hub: Hub) -> None:
+    put(hub, TWO)
+    text, _ = export(hub.registry, hub.schedule)
+    assert pruned(hub, text) == [] and pruned(hub, TWO) == []
+    assert pruned(hub, "services: [{name: a, base_url: 'http://a'}]\nrules: []") == [
+        ("rule", "ra"), ("rule", "rb"), ("service", "b")
+    ]  # fmt: skip
+    assert names(hub) == (["a"], [])
+    assert pruned(hub, "services: []") == [("service", "a")] and names(hub) == ([], [])
+    assert len(hub.schedule.list()) == 2
+
+
+def test_pruning_keeps_the_parts_that_the_file_does_not_have(hub: Hub) -> None:
+    """A file with rules only says nothing of services; a forgotten list must not empty the hub."""
+    put(hub, TWO)
+    for text in ("", "services:\nrules:", "schedules: {consume_responses_task: '* * * * *'}"):
+        assert pruned(hub, text) == []
+    assert pruned(hub, "rules: [{name: ra, event: e, service: a}]") == [("rule", "rb")]
+    assert names(hub) == (["a", "b"], ["ra"])
+
+
+def test_a_service_that_is_pruned_takes_its_rules_but_not_those_that_moved(hub: Hub) -> None:
+    put(hub, TWO)
+    put(hub, "rules: [{name: more, event: e, service: b}]")
+    moved = "services: [{name: a, base_url: 'http://a'}]\n"
+    with pytest.raises(ConfigError, match=r"rules\[0\].service: .*'b'.*is to be deleted"):
+        pruned(hub, moved + "rules: [{name: rb, event: e, service: b}]")
+    assert names(hub) == (["a", "b"], ["more", "ra", "rb"])
+    assert pruned(hub, moved) == [("rule", "more"), ("rule", "rb"), ("service", "b")]
+    put(hub, TWO)
+    gone = pruned(hub, moved + "rules: [{name: ra, event: e, service: a}, {name: rb, event: e, service: a}]")
+    assert gone == [("service", "b")] and names(hub) == (["a"], ["ra", "rb"])
+    assert hub.registry.rule("rb").service == "a"
+
+
 def test_what_only_looks_like_a_variable_survives_export(hub: Hub) -> None:
     """A shell-like template of somebody's own must not ask for a variable when it comes back."""
     text = CONTRACT.replace('"by": "{{userid}}"', '"by": "$${HOME} $$${X}"').replace("/contacts", "/$${a}/${PART}")

@@ -339,6 +339,26 @@ def test_in_a_pipe_a_row_is_one_line_and_wide_cells_are_cut(hub: Hub, crm: str) 
         assert len(lines) == 2 and max(map(len, lines)) < 500, listing
 
 
+def test_pruning_is_shown_and_asked_before_it_is_done(hub: Hub, crm: str, tmp_path: Path) -> None:
+    """One wrong file must not delete a configuration unasked."""
+    file = tmp_path / "hub.yaml"
+    file.write_text("services: [{name: new, base_url: 'http://127.0.0.1:9'}]")
+    dry = read(hub, "apply", file, "--prune", "--dry-run")
+    assert [(row["kind"], row["name"], row["action"]) for row in dry] == [
+        ("service", "new", "add"), ("rule", "users", "delete"), ("service", "crm", "delete")
+    ]  # fmt: skip
+    said = hub("apply", file, "--prune", "--dry-run").stdout
+    assert "- service crm" in said and "- rule users" in said and "3 would change" in said
+    said = hub("apply", file, "--prune", code=2).stderr  # nobody there to ask
+    assert "crm" in said and "--yes" in said
+    assert [row["name"] for row in read(hub, "service", "list")] == ["crm"]
+    hub("emit", "--name", EVENT, "--data", '{"objectid": 1}')
+    assert "- service crm" in hub("apply", file, "--prune", "--yes").stdout
+    assert [row["name"] for row in read(hub, "service", "list")] == ["new"] and read(hub, "rule", "list") == []
+    assert len(read(hub, "tasks", "list", "--orphan")) == 1
+    assert "nothing to do" in hub("apply", file, "--prune").stdout
+
+
 def test_fields_are_texts_where_texts_belong_and_one_header_leaves_the_others(hub: Hub, crm: str) -> None:
     hub("service", "edit", "crm", "--set", "headers.X-Tenant=7", "--set", "secret_headers.X-One=canary1")
     hub("service", "edit", "crm", "--set", "headers.X-Flag=true", "--set", "secret_headers.X-Two=2")
