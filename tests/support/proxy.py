@@ -60,10 +60,7 @@ class Proxy:
         """Every connection ends, in both directions; returns when the sockets are shut down."""
         with self._lock:
             sockets, self._sockets = self._sockets, []
-        for one in sockets:
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+        _shut(*sockets)
 
     def refuse(self) -> None:
         with contextlib.suppress(OSError):
@@ -89,8 +86,12 @@ class Proxy:
             return
         with self._lock:
             self._sockets += [client, server]
-        self._start(self._pump, client, server, False)
+        requests = self._start(self._pump, client, server, False)
         self._pump(server, client, True)
+        requests.join()
+        # Not before: a number that is closed while the other pump still reads it is soon another connection's.
+        client.close()
+        server.close()
 
     def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
         try:
@@ -108,15 +109,20 @@ class Proxy:
                 sink.sendall(data)
         except (OSError, ValueError):
             pass
-        for one in (source, sink):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+        _shut(source, sink)
 
-    def _start(self, target: object, *args: object) -> None:
+    def _start(self, target: object, *args: object) -> threading.Thread:
         thread = threading.Thread(target=target, args=args, daemon=True)  # type: ignore[arg-type]
         self._threads.append(thread)
         thread.start()
+        return thread
+
+
+def _shut(*sockets: socket.socket) -> None:
+    """End both directions, so that whoever reads wakes up."""
+    for one in sockets:
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
 
 
 def unused_port() -> int:
