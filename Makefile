@@ -39,6 +39,7 @@ bench: .venv/.ready ## events per second, beside Dramatiq, Celery and raw loops 
 	$(BIN)/python -m tests.bench $(if $(ROWS),--rows $(ROWS)) $(ARGS)
 
 soak: .venv/.ready ## half an hour of load and faults, and is every promise kept? (ARGS="--minutes 5 --seed 7")
+	@$(BIN)/python -m tests.support.provision
 	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 audit: .venv/.ready ## known vulnerabilities of what uv.lock names, by OSV (needs the internet; fails without)

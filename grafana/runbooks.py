@@ -26,6 +26,7 @@ def build() -> dict[str, Any]:
             .mode(TextMode.MARKDOWN)
             .content(body.strip().replace("$", "&#36;"))  # else Grafana looks for variables
         )
-    rows = [(16, [(12, panel) for panel in panels[i : i + 2]]) for i in range(0, len(panels), 2)]
+    pairs = [panels[i : i + 2] for i in range(0, len(panels), 2)]
+    rows = [(16, [(24 // len(pair), panel) for panel in pair]) for pair in pairs]  # an odd last one gets the whole row
     what = "What each alert means, how to look, how to fix, how to silence."
     return board("hub-runbooks", "Hub / Runbooks", what, rows, live=False)

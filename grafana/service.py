@@ -250,13 +250,14 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Retries and parked tasks",
-                            "Retries cost an attempt; parked tasks met the open circuit and lost none.",
+                            "Retries cost an attempt. Parked tasks met the open circuit, or no key to the secrets, and lost none.",
                             [
                                 Q(f"sum(rate(hub_retries_scheduled_total{{{S}}}{R}))", "retries"),
                                 Q(f"sum(rate(hub_breaker_parked_total{{{S}}}{R}))", "parked"),
+                                Q(f"sum(rate(hub_secrets_unreadable_total{{{S}}}{R}))", "no key"),
                             ],
                             PER_SECOND,
-                            colors={"retries": YELLOW, "parked": BLUE},
+                            colors={"retries": YELLOW, "parked": BLUE, "no key": RED},
                         ),
                     ),
                     (

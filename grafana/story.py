@@ -97,6 +97,7 @@ class Story:
         self.count("hub_breaker_transitions_total", float(down and abs(minute + 24.8) < 0.13), at, service=service,
                    from_state="closed", to_state="open")  # fmt: skip
         self.count("hub_breaker_parked_total", RATES[service] * 4 if down else 0, at, service=service)
+        self.count("hub_secrets_unreadable_total", 0, at, service=service)
         for kind, value in (("pending", waiting[service] * 0.02 + n / 20), ("delayed", waiting[service] + bad * 2),
                             ("running", min(8, n / 10)), ("held", 12.0 if service == "erp" else 0)):  # fmt: skip
             self.show("hub_tasks", round(value), at, service=service, state=kind)

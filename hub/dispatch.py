@@ -101,6 +101,8 @@ class Dispatcher:
                 self._hooks.parked(service.name)
                 if self._count_open:
                     raise self._failed(claim, service, e, context) from e
+            if isinstance(e, SecretsError):
+                self._hooks.locked_out(service.name)
             self._ledger.give_back(claim, delay=e.retry_after or 1.0, why=str(e))
             log.info("parked", why=str(e), retry_after=e.retry_after, **context)
             return "parked"

@@ -39,6 +39,9 @@ class Hooks:
     def parked(self, service: str) -> None:
         """A task met an open circuit and was given back."""
 
+    def locked_out(self, service: str) -> None:
+        """A task was given back because no key opens its service's secrets."""
+
     def consumer_run(self, service: str, outcome: str, seconds: float) -> None:
         """One run over one response queue: ok, error or skipped."""
 

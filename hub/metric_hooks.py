@@ -23,6 +23,7 @@ from hub.metrics import (
     EVENTS,
     FAILURES,
     FINISHED,
+    LOCKED_OUT,
     PARKED,
     POOL,
     POOL_MAX,
@@ -82,6 +83,9 @@ class PrometheusHooks(Hooks):
 
     def parked(self, service: str) -> None:
         self._count(PARKED, 1, service)
+
+    def locked_out(self, service: str) -> None:
+        self._count(LOCKED_OUT, 1, service)
 
     def consumer_run(self, service: str, outcome: str, seconds: float) -> None:
         self._count(CONSUMER_RUNS, 1, service, outcome)

@@ -106,6 +106,13 @@ BREAKER = Metric(
 PARKED = Metric(
     "hub_breaker_parked", "counter", "Tasks that met an open circuit and were given back.", ("service",), _NONE
 )
+LOCKED_OUT = Metric(
+    "hub_secrets_unreadable",
+    "counter",
+    "Tasks that were given back because no key opens their service's secrets.",
+    ("service",),
+    _NONE,
+)
 CONSUMER_RUNS = Metric(
     "hub_consumer_runs",
     "counter",
@@ -144,6 +151,7 @@ CATALOGUE = (
     REPLAYS,
     BREAKER,
     PARKED,
+    LOCKED_OUT,
     CONSUMER_RUNS,
     CONSUMED,
     CONSUMER_TIME,

@@ -15,6 +15,7 @@ from hub.cli.app import app
 from hub.definitions import RuleSpec, ServiceSpec, parse_spec
 from hub.errors import ConfigError, SecretsError
 from hub.export import export
+from hub.hooks import Hooks
 from hub.settings import Settings
 from hub.store.documents import service_document
 from hub.store.vault import Vault
@@ -26,6 +27,16 @@ from tests.support.hubs import add_rule, add_service, attempt, due_now, emit, ta
 
 TOKEN, OTHER = "tok-77e1c0ffee", "tok-0ddba11"
 SIGNING = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQ="
+
+
+class Noted(Hooks):
+    """Remembers who was locked out, as metrics count it."""
+
+    def __init__(self) -> None:
+        self.locked: list[str] = []
+
+    def locked_out(self, service: str) -> None:
+        self.locked.append(service)
 
 
 @pytest.fixture
@@ -46,7 +57,7 @@ def key() -> str:
 @pytest.fixture
 def lost(alone: Settings, sealed: int, key: str) -> Iterator[Hub]:
     """A worker that was started with another key."""
-    with build(_with(alone, key), role="worker") as hub:
+    with build(_with(alone, key), role="worker", hooks=Noted()) as hub:
         hub.lease.start()
         yield hub
 
@@ -73,6 +84,7 @@ def test_others_are_delivered_and_its_own_tasks_wait_and_spend_no_attempt(
     assert row["attempts"] == 0 and row["due_in"] > 30
     assert "'crm'" in row["last_error"] and "HUB_SECRET_KEYS" in row["last_error"]
     assert hub.views.breaker("crm")["failures"] == 0
+    assert isinstance(lost.hooks, Noted) and lost.hooks.locked == ["crm"], "an alert hangs on this"
     due_now(hub)
     assert attempt(hub, sealed) == "delivered", "with its key it goes on"
     assert target.seen[-1].headers["authorization"] == f"Bearer {TOKEN}"

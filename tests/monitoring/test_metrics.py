@@ -46,6 +46,7 @@ def everything(hooks: Hooks) -> None:
     hooks.dead_letter_replayed("crm", 4)
     hooks.breaker_changed("crm", "closed", "open")
     hooks.parked("crm")
+    hooks.locked_out("crm")
     hooks.consumer_run("lms", "ok", 1.5)
     hooks.consumer_messages("lms", "stored", 7)
     hooks.pool("worker", 3, 8)
@@ -80,6 +81,7 @@ def test_each_hook_has_its_metric(tmp_path: Path) -> None:
     assert of(shown, "hub_dead_letter_replays_total", service="crm") == 4
     assert of(shown, "hub_breaker_transitions_total", service="crm", from_state="closed", to_state="open") == 1
     assert of(shown, "hub_breaker_parked_total", service="crm") == 1
+    assert of(shown, "hub_secrets_unreadable_total", service="crm") == 1
     assert of(shown, "hub_consumer_runs_total", service="lms", outcome="ok") == 1
     assert of(shown, "hub_consumer_messages_total", service="lms", outcome="stored") == 7
     assert of(shown, "hub_consumer_run_duration_seconds_count", service="lms") == 1
