@@ -15,7 +15,7 @@ from psycopg import errors as pg
 from psycopg.rows import TupleRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from hub.errors import ConfigError, ConflictError, HubError, UnavailableError
+from hub.errors import ConfigError, ConflictError, UnavailableError
 
 _TRUSTED = 1.0  # seconds for which a connection that worked is not asked whether it still does
 
@@ -23,10 +23,9 @@ Connection: TypeAlias = psycopg.Connection[TupleRow]
 Row: TypeAlias = dict[str, Any]
 
 
-def _mapped(e: psycopg.Error) -> HubError:
-    if isinstance(e, pg.UniqueViolation):
-        return ConflictError("it exists already")
-    return UnavailableError(f"the database does not answer: {_first_line(e)}")
+def _away(e: psycopg.Error) -> UnavailableError:
+    what = "the database's disk is full" if isinstance(e, pg.DiskFull) else "the database does not answer"
+    return UnavailableError(f"{what}: {_first_line(e)}")
 
 
 def _first_line(e: BaseException) -> str:
@@ -113,7 +112,7 @@ class Database:
         try:
             return psycopg.connect(self._url, connect_timeout=5, **self._options)
         except psycopg.Error as e:
-            raise UnavailableError(f"the database does not answer: {_first_line(e)}") from e
+            raise _away(e) from e
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -150,9 +149,9 @@ class Database:
             with self._connection() as conn, conn.transaction():
                 yield conn
         except _UNAVAILABLE as e:
-            raise UnavailableError(f"the database does not answer: {_first_line(e)}") from e
+            raise _away(e) from e
         except pg.UniqueViolation as e:
-            raise _mapped(e) from e
+            raise ConflictError("it exists already") from e
 
     @contextmanager
     def autocommit(self) -> Iterator[Connection]:
@@ -161,9 +160,9 @@ class Database:
             with self._connection() as conn:
                 yield conn
         except _UNAVAILABLE as e:
-            raise UnavailableError(f"the database does not answer: {_first_line(e)}") from e
+            raise _away(e) from e
         except pg.UniqueViolation as e:
-            raise _mapped(e) from e
+            raise ConflictError("it exists already") from e
 
     def all(self, sql: LiteralString, params: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
         """All rows of one statement as dictionaries."""
