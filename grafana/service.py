@@ -250,7 +250,7 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Retries and parked tasks",
-                            "Retries cost an attempt. Parked tasks met the open circuit, or no key to the secrets, and lost none.",
+                            "Retries cost an attempt. What was parked, or found no key, lost none.",
                             [
                                 Q(f"sum(rate(hub_retries_scheduled_total{{{S}}}{R}))", "retries"),
                                 Q(f"sum(rate(hub_breaker_parked_total{{{S}}}{R}))", "parked"),
