@@ -7,6 +7,7 @@ vhost of its own. Fault tests ask for `postgres` or `rabbitmq`: servers that onl
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from hub.settings import Settings
 from tests.support.databases import PostgresServer, Template
 from tests.support.rabbit import RabbitNode
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background: what we start must hear Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 GIVEN_DATABASE = os.environ.get("HUB_TEST_DATABASE_URL")
 GIVEN_BROKER = os.environ.get("HUB_TEST_BROKER_URL")
 for _name in [n for n in os.environ if n.startswith("HUB_") and not n.startswith("HUB_TEST_")]:

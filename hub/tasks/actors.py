@@ -12,7 +12,7 @@ import structlog
 from periodiq import PeriodiqMiddleware, cron
 
 from hub.dispatch import AttemptFailed, Dispatcher
-from hub.errors import HubError
+from hub.errors import HubError, UnavailableError
 from hub.tasks.broker import CONSUME, DISPATCH, TICK, Broker
 from hub.tasks.bulkhead import CONSUMERS, Bulkhead
 from hub.tasks.retries import TaskRetries
@@ -62,6 +62,8 @@ def _drain(
                 raise failure
             try:
                 settle(failure)
+            except UnavailableError as e:
+                log.warning("not settled; it is taken up again", item=done, error=str(e))
             except Exception:
                 log.exception("not settled; it is taken up again", item=done)
 
@@ -88,7 +90,13 @@ def register(
 
     def dispatch_event_task(task_id: int, service_id: int) -> None:
         """One attempt of one task, and of those of its service that waited for this thread."""
-        _drain(bulkhead, service_id, task_id, dispatcher.run, settle)
+        _drain(bulkhead, service_id, task_id, attempt, settle)
+
+    def attempt(task_id: int) -> None:
+        try:
+            dispatcher.run(task_id)
+        except UnavailableError as e:  # only while the process stops: else the ledger waits for its database
+            log.warning("left to others: the process stops", task=task_id, error=str(e))
 
     def settle(failure: Exception) -> None:
         """What the middleware does for the last of them. A task that is not settled is its lease's."""

@@ -23,6 +23,7 @@ import structlog
 
 from hub.dead_letters import DeadLetters
 from hub.dispatch import AttemptFailed
+from hub.errors import UnavailableError
 from hub.hooks import Hooks
 from hub.models import DeadReason
 from hub.settings import Settings
@@ -66,8 +67,12 @@ class TaskRetries(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
             return
         message.fail()
         if isinstance(exception, AttemptFailed):
-            self.settle(exception)
-            message.failed = False
+            try:
+                self.settle(exception)
+            except UnavailableError as e:  # only while the process stops: else the ledger waits for its database
+                log.warning("not settled; it is taken up again", task=exception.claim.id, error=str(e))
+            else:
+                message.failed = False
 
     def settle(self, failure: AttemptFailed) -> None:
         """Attempts 1-4: again later. The last one: dead letter.

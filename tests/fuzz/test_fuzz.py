@@ -137,7 +137,7 @@ def test_cron_expressions(text: str) -> None:
 def test_no_webhook_header_is_a_proof(headers: dict[str, str], body: bytes) -> None:
     service = Service(1, "s", ServiceType.REST, "http://h", secrets={"inbound_signing_secret": "whsec_c2VjcmV0"})
     call = webhooks._Call(None, headers, "127.0.0.1", "application/json")
-    assert not webhooks._signature_fits(service, call, body)
+    assert not webhooks._signature_fits(service, call, body, NOW)
 
 
 @fuzz

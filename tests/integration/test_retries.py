@@ -8,6 +8,7 @@ from typing import Any
 
 import dramatiq
 import pytest
+from structlog.testing import capture_logs
 
 from hub.app import Hub, build
 from hub.dispatch import AttemptFailed
@@ -285,9 +286,19 @@ def test_a_settlement_that_fails_leaves_the_message_failed(hub: Hub, monkeypatch
     message = _Message()
     hub.db.close()
     hub.ledger._stopping.set()
-    with pytest.raises(UnavailableError):
+    with capture_logs() as lines:
         hub.retries.after_process_message(hub.broker, message, exception=failed)
     assert message.failed
+    assert ("warning", "not settled; it is taken up again") in [(line["log_level"], line["event"]) for line in lines]
+
+
+def test_a_process_that_stops_while_the_database_is_away_leaves_tasks_to_others_without_a_traceback(hub: Hub) -> None:
+    """Dramatiq would log what an actor raises as an error with a traceback, and set its message aside for good."""
+    hub.db.close()
+    hub.ledger.drain()
+    with capture_logs() as lines:
+        hub.actors.dispatch.fn(1, 1)
+    assert [(line["log_level"], line["event"]) for line in lines] == [("warning", "left to others: the process stops")]
 
 
 @pytest.mark.parametrize("exception", [RuntimeError("x"), UnavailableError("x")])
