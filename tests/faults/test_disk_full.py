@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 
 import pytest
 
-from hub.app import Hub, build
-from hub.errors import UnavailableError
-from hub.models import Event
+from hub.app import build
 from hub.settings import Settings
 from hub.store.migrate import migrate
 from tests.faults import small_disk
+from tests.faults.source import BATCH, Source
 from tests.servers import HttpTarget, Reply
 from tests.support.hubs import add_rule, add_service, count, counts_are_exact
 from tests.support.processes import wait_for
 from tests.support.workers import workers
 
 pytestmark = pytest.mark.fault
-_BATCH = 3
 _TEXT = "x" * 20_000
-
-
-class Source:
-    """Emits batches until told to stop; one that was refused is sent again, the same."""
-
-    def __init__(self, hub: Hub) -> None:
-        self.accepted = 0
-        self.refusals: list[str] = []
-        self._hub = hub
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._stop.wait(0.01):
-            numbers = range(self.accepted, self.accepted + _BATCH)
-            try:
-                self._hub.observer.handle_events([Event("e", {"n": n, "text": _TEXT}, f"k{n}") for n in numbers])
-                self.accepted += _BATCH
-            except UnavailableError as e:
-                self.refusals.append(str(e))
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join(60)
-        assert not self._thread.is_alive()
 
 
 def test_a_full_disk_refuses_events_and_loses_none(settings: Settings, target: HttpTarget) -> None:
@@ -61,7 +32,7 @@ def test_a_full_disk_refuses_events_and_loses_none(settings: Settings, target: H
             add_service(hub, target.url)
             add_rule(hub)
             with workers(settings) as group:
-                source = Source(hub)
+                source = Source(hub, _TEXT)
                 wait_for(lambda: len(target.seen) > 30, 60, "deliveries")
                 alive = group.pids()
                 disk.fill()
@@ -72,14 +43,14 @@ def test_a_full_disk_refuses_events_and_loses_none(settings: Settings, target: H
                 disk.free()
                 wait_for(disk.answers, 60, "PostgreSQL's return")
                 wait_for(lambda: count(hub, "events") >= source.accepted and count(hub, "tasks") == 0, 120, "every end")
-                again = Source(hub)
+                again = Source(hub, _TEXT)
                 wait_for(lambda: again.accepted > source.accepted + 30, 90, "more is accepted")
                 again.stop()
                 wait_for(lambda: count(hub, "tasks") == 0, 120, "every task ends")
                 assert group.pids() == alive, "the workers lived through it"
                 group.stop()
             events = count(hub, "events")
-            assert events % _BATCH == 0 and events >= again.accepted
+            assert events % BATCH == 0 and events >= again.accepted
             assert {seen.json()["n"] for seen in target.seen} == set(range(events)), "every accepted event arrived"
             assert count(hub, "delivered") == events and count(hub, "dead_letters") == 0 and counts_are_exact(hub)
             assert count(hub, "running") == count(hub, "queued") == 0

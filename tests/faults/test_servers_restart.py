@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 
 import pika
 import pytest
 
 from hub.app import Hub, build
-from hub.errors import UnavailableError
-from hub.models import Event
 from hub.settings import Settings
 from hub.store.migrate import migrate
+from tests.faults.source import Source
 from tests.servers import HttpTarget, Reply
 from tests.support.databases import PostgresServer
 from tests.support.hubs import add_rule, add_service, count, counts_are_exact
@@ -21,33 +19,6 @@ from tests.support.rabbit import RabbitNode
 from tests.support.workers import workers
 
 pytestmark = pytest.mark.fault
-
-
-class Source:
-    """Emits events until told to stop; one that was not accepted is sent again with the same id."""
-
-    def __init__(self, hub: Hub) -> None:
-        self.accepted = 0
-        self.refused = 0
-        self._hub = hub
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._stop.wait(0.01):
-            try:
-                self._hub.observer.handle_events(
-                    [Event("e", {"n": self.accepted + i}, f"k{self.accepted + i}") for i in range(3)]
-                )
-                self.accepted += 3
-            except UnavailableError:
-                self.refused += 1
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join(30)
-        assert not self._thread.is_alive()
 
 
 def check(hub: Hub, target: HttpTarget, source: Source) -> None:
@@ -86,7 +57,7 @@ def test_rabbitmq_killed_and_started_again_and_its_queue_deleted(
         more(source, target)
         source.stop()
         wait_for(lambda: count(hub, "tasks") == 0, 120, "every task ends")
-        assert source.refused == 0
+        assert source.refusals == []
         group.stop()
         check(hub, target, source)
 
@@ -108,7 +79,7 @@ def test_postgresql_restarted_and_killed(settings: Settings, postgres: PostgresS
             postgres.kill()
             more(source, target)
             postgres.stop()
-            wait_for(lambda: source.refused > 1, 30, "nothing is accepted without a database")
+            wait_for(lambda: len(source.refusals) > 1, 30, "nothing is accepted without a database")
             postgres.start()
             more(source, target)
             source.stop()

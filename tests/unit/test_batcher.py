@@ -40,8 +40,7 @@ def test_who_comes_while_a_batch_runs_forms_the_next_one() -> None:
         first = pool.submit(batcher, 0)
         assert slow.entered.wait(20)
         others = [pool.submit(batcher, n) for n in range(1, 20)]
-        while len(batcher._waiting) < 19:
-            pass
+        wait_for(lambda: len(batcher._waiting) == 19, 20, "all of them waiting")
         slow.gate.set()
         assert first.result(20) == 0 and [f.result(20) for f in others] == [n * 2 for n in range(1, 20)]
     assert [len(batch) for batch in slow.batches] == [1, 19]
@@ -53,8 +52,7 @@ def test_no_batch_is_larger_than_the_limit() -> None:
     with ThreadPoolExecutor(21) as pool:
         futures = [pool.submit(batcher, n) for n in range(21)]
         assert slow.entered.wait(20)
-        while len(batcher._waiting) < 20:
-            pass
+        wait_for(lambda: len(batcher._waiting) == 20, 20, "all of them waiting")
         slow.gate.set()
         assert sorted(f.result(20) for f in futures) == [n * 2 for n in range(21)]
     assert [len(batch) for batch in slow.batches] == [1, 7, 7, 6]
