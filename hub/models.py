@@ -53,11 +53,16 @@ class DeadReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An occurrence with a name and data. `key` is the sender's own id, if it gave one."""
+    """An occurrence with a name and data.
+
+    `key` is the sender's own id, if it gave one. `source` says who sent it (`token:7`, `webhook:3`; empty: this
+    machine's command line or Python): ids of different sources never collide.
+    """
 
     name: str
     data: JSON
     key: str | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

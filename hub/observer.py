@@ -41,18 +41,18 @@ class HandOver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    accepted: Accepted | None  # known already: unmatched, or the same as an earlier one of this call
     new: NewEvent | None = None
-    same_as: int | None = None
+    same_as: int | None = None  # an earlier one of this call
 
 
-def parse_event(value: JSON, *, limit: int, key: str | None = None) -> Event:
+def parse_event(value: JSON, *, limit: int, key: str | None = None, source: str = "") -> Event:
     """An event from what people send: `{"name", "data", "id"}` or a bare Moodle object.
 
     Args:
         value: parsed JSON.
         limit: most bytes of the event as JSON.
         key: the sender's own id, where it came beside the body (Idempotency-Key).
+        source: who sends it, see `Event`.
 
     Raises:
         PayloadError: says which field is wrong.
@@ -74,7 +74,7 @@ def parse_event(value: JSON, *, limit: int, key: str | None = None) -> Event:
         name, data, field = value["eventname"], value, "eventname"
     else:
         raise PayloadError('name: missing; send {"name": ..., "data": {...}} or a Moodle event with "eventname"')
-    return check_event(Event(name, data, key), limit=limit, field=field)
+    return check_event(Event(name, data, key, source), limit=limit, field=field)
 
 
 def check_event(event: Event, *, limit: int, field: str = "name") -> Event:
@@ -173,14 +173,11 @@ class Observer:
                 result: Written = next(written)
                 accepted.append(Accepted(result.uid, result.duplicate, tuple(result.tasks)))
                 queued += result.queued
-                counts["duplicate" if result.duplicate else "accepted"] += 1
-            elif p.same_as is not None:
+                counts["duplicate" if result.duplicate else "accepted" if p.new.tasks else "unmatched"] += 1
+            else:
+                assert p.same_as is not None
                 accepted.append(replace(accepted[p.same_as], duplicate=True, tasks=()))
                 counts["duplicate"] += 1
-            else:
-                assert p.accepted is not None
-                accepted.append(p.accepted)
-                counts["unmatched"] += 1
         for name, count in counts.items():
             if count:
                 self._hooks.event_accepted(name, count)
@@ -200,16 +197,14 @@ class Observer:
             text = _checked(event, self._limit)
             matching = [rule for rule in snapshot.rules if rules.matches(rule, event)]
             uid = event.key or str(uuid.uuid4())
-            if not matching:
-                prepared.append(_Prepared(Accepted(uid, duplicate=False)))
-                continue
-            key, window = _key(event)
+            key, window = _key(event, matched=bool(matching))
             if key in at:
-                prepared.append(_Prepared(None, same_as=at[key]))
+                prepared.append(_Prepared(same_as=at[key]))
                 continue
             at[key] = len(prepared)
             tasks = [(rule.id, rule.service_id, self._state(rule)) for rule in matching]
-            prepared.append(_Prepared(None, NewEvent(key, window, uid, event.name, text, depth, tasks)))
+            old_key = None if event.key is None else _old_key(event.key)
+            prepared.append(_Prepared(NewEvent(key, window, uid, event.name, text, depth, tasks, old_key)))
         return prepared
 
     def _state(self, rule: Rule) -> str:
@@ -236,9 +231,21 @@ class Observer:
                 pass  # suggestions are not worth failing an accepted event
 
 
-def _key(event: Event) -> tuple[bytes, float]:
-    """What an event is deduplicated on, and for how many seconds."""
+def _key(event: Event, *, matched: bool) -> tuple[bytes, float]:
+    """What an event is deduplicated on, and for how many seconds.
+
+    An id counts within its source and event name. Content counts whatever its source: equal content makes equal
+    tasks, so no sender can suppress another's event by it. Content that no rule wanted has a key of its own: the
+    same event is accepted at once after a rule for it was added.
+    """
     if event.key is not None:
-        return hashlib.sha256(b"id\0" + event.key.encode("utf-8", "surrogatepass")).digest(), KEY_WINDOW
-    content = b"content\0" + event.name.encode() + b"\0" + canonical(event.data)
+        own = "\0".join(("source", event.source, event.name, event.key))
+        return hashlib.sha256(own.encode("utf-8", "surrogatepass")).digest(), KEY_WINDOW
+    kind = b"content\0" if matched else b"unmatched\0"
+    content = kind + event.name.encode() + b"\0" + canonical(event.data)
     return hashlib.sha256(content).digest(), CONTENT_WINDOW
+
+
+def _old_key(key: str) -> bytes:
+    """The key of an id as releases before 0.2 wrote it, one namespace for all: still a duplicate until it expires."""
+    return hashlib.sha256(b"id\0" + key.encode("utf-8", "surrogatepass")).digest()

@@ -15,18 +15,20 @@ KEY_WINDOW = 86400.0  # seconds in which a sender's id is accepted once
 # Keys are inserted in their own order, so that two bulk writers cannot lock each other out.
 _WRITE = """
 WITH given AS (
-    SELECT decode(g.key, 'hex') AS key, g.secs, g.uid, g.name, g.data, g.depth, g.ord
+    SELECT decode(g.key, 'hex') AS key, decode(g.old, 'hex') AS old, g.secs, g.uid, g.name, g.data, g.depth, g.ord,
+           g.kept
     FROM json_to_recordset(%(events)s::json)
-        AS g(ord bigint, key text, secs float8, uid text, name text, data text, depth smallint)
+        AS g(ord bigint, key text, old text, secs float8, uid text, name text, data text, depth smallint, kept boolean)
 ), fresh AS (
     INSERT INTO event_keys AS k (key, uid, expires_at)
-    SELECT key, uid, now() + make_interval(secs => secs) FROM given ORDER BY key
+    SELECT key, uid, now() + make_interval(secs => secs) FROM given g
+    WHERE NOT EXISTS (SELECT FROM event_keys o WHERE o.key = g.old AND o.expires_at >= now()) ORDER BY key
     ON CONFLICT (key) DO UPDATE SET uid = excluded.uid, expires_at = excluded.expires_at WHERE k.expires_at < now()
     RETURNING key
 ), numbered AS MATERIALIZED (
     SELECT nextval('events_id_seq') AS id, g.* FROM given g JOIN fresh USING (key) ORDER BY g.ord
 ), stored AS (
-    INSERT INTO events (id, uid, name, data, depth) SELECT id, uid, name, data, depth FROM numbered
+    INSERT INTO events (id, uid, name, data, depth) SELECT id, uid, name, data, depth FROM numbered WHERE kept
 ), made AS (
     INSERT INTO tasks (event_id, rule_id, service_id, state, handed_at, expires_at)
     SELECT n.id, t.rule_id, t.service_id, t.state, CASE WHEN t.state = 'queued' THEN now() END,
@@ -52,7 +54,10 @@ ON CONFLICT (name) DO UPDATE SET last_seen = now(), sample = excluded.sample
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event ready to be written: `key` is what it is deduplicated on, `tasks` (rule, service, state)."""
+    """An event ready to be written: `key` is what it is deduplicated on, `tasks` (rule, service, state).
+
+    Of an event without tasks only the key is stored. `old_key`: a duplicate under this one is a duplicate, too.
+    """
 
     key: bytes
     window: float
@@ -61,6 +66,7 @@ class NewEvent:
     data: str
     depth: int
     tasks: Sequence[tuple[int, int, str]]
+    old_key: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -74,7 +80,7 @@ class Written:
 
 
 class Intake:
-    """The observer's hands in the database."""
+    """Persistence for event intake."""
 
     def __init__(self, db: Database, *, max_age: float) -> None:
         self._db = db
@@ -93,8 +99,8 @@ class Intake:
 
     def _write(self, events: list[NewEvent], conn: Connection) -> list[Written]:
         given = [
-            {"ord": ord_, "key": e.key.hex(), "secs": e.window, "uid": e.uid, "name": e.name, "data": e.data,
-             "depth": e.depth}
+            {"ord": ord_, "key": e.key.hex(), "old": e.old_key.hex() if e.old_key else None, "secs": e.window,
+             "uid": e.uid, "name": e.name, "data": e.data if e.tasks else "", "depth": e.depth, "kept": bool(e.tasks)}
             for ord_, e in enumerate(events, 1)
         ]  # fmt: skip
         tasks = [(ord_, *task) for ord_, event in enumerate(events, 1) for task in event.tasks]
@@ -114,12 +120,13 @@ class Intake:
                     entry.queued.append((service_id, task_id))
         repeated = [i for i, entry in enumerate(written) if entry.duplicate]
         if repeated:
-            keys = [events[i].key for i in repeated]
+            keys = [key for i in repeated for key in (events[i].key, events[i].old_key) if key is not None]
             first: dict[bytes, str] = dict(
                 conn.execute("SELECT key, uid FROM event_keys WHERE key = ANY(%s)", [keys]).fetchall()
             )
             for i in repeated:
-                written[i].uid = first.get(events[i].key, written[i].uid)
+                old = events[i].old_key
+                written[i].uid = first.get(events[i].key) or first.get(old or b"") or written[i].uid
         return written
 
     def seen(self, samples: dict[str, str]) -> None:

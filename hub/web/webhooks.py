@@ -158,7 +158,8 @@ class _Desk:
                 return Accepted(first, duplicate=True)
             if not cut:
                 # Its own id, because two equal calls are two calls.
-                [accepted], queued = hub.observer.write([Event(WEBHOOK_RECEIVED, data, uid)], [depth], conn)
+                event = Event(WEBHOOK_RECEIVED, data, uid, f"webhook:{service.id}")
+                [accepted], queued = hub.observer.write([event], [depth], conn)
             hub.log.add([delivery], conn)
         hub.observer.hand_over(queued)
         if cut:

@@ -65,6 +65,16 @@ def test_an_idempotency_key_is_accepted_once_whatever_the_content(api: Api, inge
                 "Idempotency-Key")  # fmt: skip
 
 
+def test_one_token_cannot_use_up_the_ids_of_another(api: Api, ingest: httpx.Client) -> None:
+    """Else whoever may send any event could suppress `order-7-paid` of somebody else."""
+    other = api.client("ingest")
+    headers = {"Idempotency-Key": "order-7-paid"}
+    answers = [c.post("/api/v1/events", json={"name": "e"}, headers=headers).json() for c in (other, ingest, ingest)]
+    assert [a["duplicate"] for a in answers] == [False, False, True]
+    streamed = [c.post("/api/v1/events", content=b'{"name": "e", "id": "n"}', headers=NDJSON) for c in (other, ingest)]
+    assert [a["duplicate"] for r in streamed for a in r.json()] == [False, False]
+
+
 def test_of_many_who_send_the_same_key_at_once_one_is_first(api: Api, ingest: httpx.Client) -> None:
     """Two web processes, one event: the database decides."""
     gate = threading.Barrier(8)

@@ -41,11 +41,12 @@ def test_one_event_makes_one_task_for_each_matching_rule(hub: Hub) -> None:
 
 
 def test_an_event_without_a_rule_is_counted_and_not_stored(hub: Hub) -> None:
-    """Moodle fires thousands of events that nobody asked for. Its name is kept, for suggestions."""
+    """Moodle fires thousands of events that nobody asked for. Its name is kept, for suggestions; its key, so that
+    the sender's second try is told that it is one."""
     add_service(hub, "http://127.0.0.1:9")
     accepted = hub.observer.handle_event(Event("nobody.listens", {"a": 1}))
     assert accepted.tasks == () and not accepted.duplicate and accepted.id
-    assert count(hub, "events") == count(hub, "event_keys") == count(hub, "tasks") == 0
+    assert count(hub, "events") == count(hub, "tasks") == 0 and count(hub, "event_keys") == 1
     assert hub.db.one("SELECT sample FROM event_names WHERE name = 'nobody.listens'") == {"sample": '{"a":1}'}
 
 
@@ -85,6 +86,45 @@ def test_the_same_content_is_accepted_once_in_60_seconds(hub: Hub) -> None:
     assert emit(hub, data={"a": 1, "b": [1, 2]}) == []
     hub.db.run("UPDATE event_keys SET expires_at = expires_at - interval '21 seconds'")
     assert len(emit(hub, data={"a": 1, "b": [1, 2]})) == 1
+
+
+@pytest.mark.parametrize("key", ["k-1", None])
+def test_an_event_that_no_rule_wants_is_a_duplicate_the_second_time(hub: Hub, key: str | None) -> None:
+    first = hub.observer.handle_event(Event("nobody.listens", {"a": 1}, key))
+    again = hub.observer.handle_event(Event("nobody.listens", {"a": 1}, key))
+    assert not first.duplicate and again == Accepted(first.id, True, ())
+    both = hub.observer.handle_events([Event("other", {}, key and "k-2"), Event("other", {}, key and "k-2")])
+    assert [a.duplicate for a in both] == [False, True] and both[0].id == both[1].id
+
+
+def test_content_that_no_rule_wanted_is_accepted_once_a_rule_wants_it(hub: Hub) -> None:
+    """Who adds the missing rule and sends the event again does not wait for a minute."""
+    add_service(hub, "http://127.0.0.1:9")
+    assert emit(hub) == []
+    add_rule(hub)
+    assert len(emit(hub)) == 1 and emit(hub) == []
+
+
+def test_an_id_belongs_to_its_source_and_event_name(hub: Hub) -> None:
+    """Token B cannot make A's `order-7-paid` a duplicate by sending it first."""
+    add_service(hub, "http://127.0.0.1:9")
+    add_rule(hub, "all", "*")
+    events = [Event(name, {}, "order-7", source) for name in ("paid", "sent") for source in ("token:1", "token:2", "")]
+    assert [a.duplicate for a in hub.observer.handle_events(events)] == [False] * 6
+    assert [a.duplicate for a in hub.observer.handle_events(events)] == [True] * 6
+    assert count(hub, "tasks") == 6
+
+
+def test_an_id_that_the_release_before_accepted_is_still_a_duplicate(hub: Hub) -> None:
+    """Its keys knew neither source nor name; they count until they expire."""
+    add_service(hub, "http://127.0.0.1:9")
+    add_rule(hub)
+    hub.db.run("INSERT INTO event_keys VALUES (sha256('id'::bytea || '\\x00'::bytea || 'order-7'::bytea), 'order-7',"
+               " now() + interval '1 hour')")  # fmt: skip
+    again = hub.observer.handle_event(Event("e", {}, "order-7", "token:1"))
+    assert again == Accepted("order-7", True, ()) and count(hub, "tasks") == 0
+    hub.db.run("UPDATE event_keys SET expires_at = now() - interval '1 second'")
+    assert len(hub.observer.handle_event(Event("e", {}, "order-7", "token:1")).tasks) == 1
 
 
 @pytest.mark.parametrize("key", ["race", None])

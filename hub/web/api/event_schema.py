@@ -7,8 +7,8 @@ KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "The sender's id of the event: accepted once per 24 h. Of an array or a stream, the item's place"
-    " is added. An event's own `id` wins.",
+    "description": "The sender's id of the event: accepted once per 24 h, token and event name. Of an array or a"
+    " stream, the item's place is added. An event's own `id` wins.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
 }
 _NAME = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}

@@ -15,6 +15,7 @@ from hub.codec import dumps, loads
 from hub.errors import HubError, PayloadError, TooLargeError
 from hub.models import JSON, Accepted, Event
 from hub.observer import parse_event
+from hub.store.tokens import Token
 from hub.web import bodies, problems
 from hub.web.api import event_schema, routers, shapes
 from hub.web.gate import Gate, address, bearer
@@ -81,32 +82,33 @@ class _Ingest:
             body = await bodies.read(request, _SMALL)
             with self._known.one():
                 return await run_in_threadpool(self._checked, body, request, secret, sender)
-        await run_in_threadpool(self._gate.check, secret, "ingest", sender)
+        token = await run_in_threadpool(self._gate.check, secret, "ingest", sender)
         with self._known.one():
             if kind in bodies.NDJSON:
-                return await self._stream(request, _header_key(request))
+                return await self._stream(request, _header_key(request), _source(token))
             if not bodies.is_json(kind):
                 raise Problem(415, "must be application/json or application/x-ndjson", field="Content-Type")
             body = await bodies.read(request, self._limit * _ARRAY)
-            return await run_in_threadpool(lambda: self._whole(bodies.parse(body), _header_key(request)))
+            key, source = _header_key(request), _source(token)
+            return await run_in_threadpool(lambda: self._whole(bodies.parse(body), key, source))
 
     def _checked(self, body: bytes, request: Request, secret: str | None, sender: str) -> Response:
         """Check the token, of the header or of Moodle's body, and accept."""
         if secret is not None:
-            self._gate.check(secret, "ingest", sender)
-            return self._whole(bodies.parse(body), _header_key(request))
+            known = self._gate.check(secret, "ingest", sender)
+            return self._whole(bodies.parse(body), _header_key(request), _source(known))
         try:
             value = bodies.parse(body)
         except Problem:
             value = None  # who says neither who they are nor anything sensible is told the former
         token = value.get("token") if isinstance(value, dict) and "eventname" in value else None
-        self._gate.check(token if isinstance(token, str) else None, "ingest", sender)
-        return self._whole(value, _header_key(request))
+        known = self._gate.check(token if isinstance(token, str) else None, "ingest", sender)
+        return self._whole(value, _header_key(request), _source(known))
 
-    def _whole(self, value: JSON, key: str | None) -> Response:
+    def _whole(self, value: JSON, key: str | None, source: str) -> Response:
         """One object or an array."""
         if not isinstance(value, list):
-            return JSONResponse(_shown(self._observer.handle_event(self._event(value, key))), 202)
+            return JSONResponse(_shown(self._observer.handle_event(self._event(value, key, source))), 202)
         if len(value) > event_schema.MOST:
             raise Problem(
                 413,
@@ -116,24 +118,24 @@ class _Ingest:
         events = []
         for i, item in enumerate(value):
             try:
-                events.append(self._event(item, f"{key}:{i}" if key else None))
+                events.append(self._event(item, f"{key}:{i}" if key else None, source))
             except PayloadError as e:
                 raise type(e)(f"[{i}].{e}") from None
         accepted = self._observer.handle_events(events) if events else []
         return JSONResponse([_shown(a) for a in accepted], 202)
 
-    def _event(self, value: JSON, key: str | None) -> Event:
+    def _event(self, value: JSON, key: str | None, source: str) -> Event:
         if isinstance(value, dict) and "token" in value and "eventname" in value:
             value = {k: v for k, v in value.items() if k != "token"}
-        return parse_event(value, limit=self._limit, key=key)
+        return parse_event(value, limit=self._limit, key=key, source=source)
 
-    async def _stream(self, request: Request, key: str | None) -> Response:
+    async def _stream(self, request: Request, key: str | None, source: str) -> Response:
         answers = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - the response closes it
         done = 0
         try:
             answers.write(b"[")
             async for batch in self._batches(request):
-                accepted = await run_in_threadpool(self._lines, batch, key)
+                accepted = await run_in_threadpool(self._lines, batch, key, source)
                 text = ",".join(dumps(_shown(a)) for a in accepted)
                 answers.write((b"," if done else b"") + text.encode())
                 done += len(batch)
@@ -171,11 +173,11 @@ class _Ingest:
         if batch:
             yield batch
 
-    def _lines(self, batch: list[tuple[int, bytes]], key: str | None) -> list[Accepted]:
+    def _lines(self, batch: list[tuple[int, bytes]], key: str | None, source: str) -> list[Accepted]:
         events = []
         for number, line in batch:
             try:
-                events.append(self._event(loads(line), f"{key}:{number}" if key else None))
+                events.append(self._event(loads(line), f"{key}:{number}" if key else None, source))
             except TooLargeError as e:
                 raise _wrong(413, number, str(e)) from None
             except PayloadError as e:
@@ -208,6 +210,11 @@ def _pieces(file: IO[bytes]) -> Iterator[bytes]:
     with file:
         while piece := file.read(65536):
             yield piece
+
+
+def _source(token: Token) -> str:
+    """Whose ids these are: a token's ids collide with no other token's."""
+    return f"token:{token.id}"
 
 
 def _is_small(request: Request) -> bool:
