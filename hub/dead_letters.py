@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 
 import structlog
 
 from hub.errors import NotFoundError
 from hub.hooks import Hooks
 from hub.models import Claim, DeadReason, Delivery, Service
-from hub.store.graves import Graves
+from hub.store.graves import Chosen, Graves
 from hub.store.ledger import Ledger
 
 log = structlog.get_logger("hub.dead_letters")
@@ -41,42 +40,42 @@ class DeadLetters:
             log.error("dead letter", task=claim.id, _event=claim.event_name, service=service.name,
                       attempts=claim.attempt, error=delivery.error)  # fmt: skip
 
-    def count(self, *, service: str | None = None, since: datetime | None = None, until: datetime | None = None) -> int:
+    def count(self, chosen: Chosen) -> int:
         """How many dead letters match, orphans too."""
-        return self._graves.count(None, service=service, since=since, until=until)[0]
+        return self._graves.count(chosen)[0]
 
-    def would_replay(
-        self,
-        ids: Sequence[int] | None = None,
-        *,
-        service: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-    ) -> tuple[int, int]:
-        """`replay` without its limit and without doing it: (how many would leave, how many stay). Raises as it does."""
-        self._all_there(ids)
-        count, orphans = self._graves.count(ids, service=service, since=since, until=until)
+    def bounded(self, chosen: Chosen) -> Chosen:
+        """The same choice without what dies from now on."""
+        return chosen if chosen.up_to is not None else replace(chosen, up_to=self._graves.newest())
+
+    def would_replay(self, chosen: Chosen) -> tuple[int, int]:
+        """(how many a replay would take, how many stay because their rule or service is gone). Raises as it does."""
+        if chosen.ids is not None:
+            self.all_there(chosen.ids)
+        return self.would_replay_matching(chosen)
+
+    def would_replay_matching(self, chosen: Chosen) -> tuple[int, int]:
+        """As `would_replay`; ids that are no dead letters are left out."""
+        count, orphans = self._graves.count(chosen)
         return count - orphans, orphans
 
-    def replay(
-        self,
-        ids: Sequence[int] | None = None,
-        *,
-        service: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        limit: int = 500,
-    ) -> Replayed:
-        """Give dead letters a new life: the same rule and event, attempts from 0, a new idempotency key.
-
-        A dead letter leaves in the transaction that makes its task, or stays. Takes at most `limit` of
-        those that match; call again until nothing is replayed.
+    def replay(self, ids: Sequence[int] | None = None, *, service: str | None = None, limit: int = 500) -> Replayed:
+        """One transaction of a replay; `operations.replay` has the whole of it.
 
         Raises:
             NotFoundError: an id was given that is no dead letter, or a service that is none.
         """
-        self._all_there(ids)
-        made, orphans = self._graves.revive(ids, service=service, since=since, until=until, limit=limit)
+        if ids is not None:
+            self.all_there(ids)
+        chosen = Chosen(ids=tuple(ids) if ids is not None else None, service=service)
+        return self.replay_matching(chosen, limit=limit)
+
+    def replay_matching(self, chosen: Chosen, *, limit: int) -> Replayed:
+        """Requeue at most `limit` dead letters: same rule and event, attempts from 0, a new idempotency key.
+
+        A dead letter leaves in the transaction that makes its task, or stays. Ids that are none are left out.
+        """
+        made, orphans = self._graves.revive(chosen, limit=limit)
         by_service: dict[str, int] = {}
         for _, name in made:
             by_service[name] = by_service.get(name, 0) + 1
@@ -88,6 +87,7 @@ class DeadLetters:
         """Cancel dead letters for good; each leaves a row that says who did it."""
         return self._graves.delete(ids, who=who)
 
-    def _all_there(self, ids: Sequence[int] | None) -> None:
-        if ids is not None and (missing := self._graves.missing(ids)):
+    def all_there(self, ids: Sequence[int]) -> None:
+        """Raises `NotFoundError` when one of the ids is no dead letter."""
+        if missing := self._graves.missing(ids):
             raise NotFoundError(f"no dead letter {missing[0]}; `hub dlq list` shows what there is")

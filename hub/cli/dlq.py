@@ -83,12 +83,16 @@ def replay(
     yes: Yes = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Give dead letters a new life: same rule and event, attempts from 0. Each leaves when its task is safe."""
+    """Requeue dead letters: same rule and event, attempts from 0. What dies again meanwhile is not replayed again."""
+    from hub.operations import replay as operation
+
     wanted = _chosen(ids, id_option, service, since, until, all_)
-    start, end = parse_time(since), parse_time(until)
-    tasks: list[int] = []
+    chosen = operation.Chosen(
+        ids=tuple(wanted) or None, service=service, since=parse_time(since), until=parse_time(until)
+    )
     with open_hub() as hub:
-        count, orphans = hub.dead_letters.would_replay(wanted or None, service=service, since=start, until=end)
+        chosen = hub.dead_letters.bounded(chosen)
+        count, orphans = hub.dead_letters.would_replay(chosen)
         if dry_run:
             if as_json:
                 print_json({"replayed": 0, "would_replay": count, "tasks": [], "orphans": orphans})
@@ -96,21 +100,13 @@ def replay(
                 print(f"{count} dead letter(s) would be replayed")
             return
         if wanted:
-            done = hub.dead_letters.replay(wanted, limit=len(wanted))
-            tasks, orphans = list(done.tasks), len(wanted) - len(done.tasks)
+            done = operation.replay_ids(hub.dead_letters, wanted)
         else:
             if count > 1 and sys.stdin.isatty():
                 confirm(f"Replay {count} dead letter(s)?", yes=yes)
             with progress("replayed", count) as (bar, bar_task):
-                while len(tasks) < count:  # what dies again meanwhile is not replayed again
-                    done = hub.dead_letters.replay(
-                        service=service, since=start, until=end, limit=min(_BATCH, count - len(tasks))
-                    )
-                    tasks += done.tasks
-                    bar.update(bar_task, completed=len(tasks))
-                    if not done.tasks:
-                        orphans = done.orphans
-                        break
+                done = operation.replay(hub.dead_letters, chosen, told=lambda n: bar.update(bar_task, completed=n))
+    tasks, orphans = done.tasks, done.orphans
     if as_json:
         print_json({"replayed": len(tasks), "tasks": tasks, "orphans": orphans})
     else:
@@ -135,6 +131,7 @@ def delete(
     """Delete dead letters for good. Each leaves a row that says who did it."""
     from hub.cli.tasks import who
     from hub.errors import NotFoundError
+    from hub.store.graves import Chosen
 
     wanted = _chosen(ids, id_option, service, since, until, all_)
     start, end = parse_time(since), parse_time(until)
@@ -145,7 +142,7 @@ def delete(
             confirm(f"Delete {len(wanted)} dead letter(s)?", yes=yes)
             gone = hub.dead_letters.delete(wanted, who=who())
         else:
-            count = hub.dead_letters.count(service=service, since=start, until=end)
+            count = hub.dead_letters.count(Chosen(service=service, since=start, until=end))
             confirm(f"Delete {count} dead letter(s)?", yes=yes)
             gone = 0
             with progress("deleted", count) as (bar, task):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,10 @@ _WHERE = """
     AND (%(service)s::bigint IS NULL OR d.service_id = %(service)s)
     AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s)
     AND (%(until)s::timestamptz IS NULL OR d.created_at < %(until)s)
+    AND (%(reason)s::text IS NULL OR d.reason = %(reason)s)
+    AND (%(event)s::text IS NULL OR d.event = %(event)s)
+    AND (%(beginning)s::text IS NULL OR starts_with(d.event, %(beginning)s))
+    AND (%(up_to)s::bigint IS NULL OR d.id <= %(up_to)s)
 """
 # The event may have been purged meanwhile: it comes back with its old id, and as young as the replay.
 _REVIVE = f"""
@@ -52,6 +57,22 @@ SELECT id, task_id, rule_id, service_id, event, 'dead letter deleted', %s FROM g
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which dead letters; what is None does not matter.
+
+    `event`: a name, or its beginning and `*`. `until` is exclusive; `up_to`, an id, is inclusive.
+    """
+
+    ids: tuple[int, ...] | None = None
+    service: str | None = None
+    event: str | None = None
+    reason: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    up_to: int | None = None
+
+
 class Graves:
     """The table behind the dead-letter queue."""
 
@@ -59,41 +80,41 @@ class Graves:
         self._db = db
         self._max_age = max_age
 
-    def _params(
-        self, ids: Sequence[int] | None, service: str | None, since: datetime | None, until: datetime | None
-    ) -> dict[str, Any]:
+    def _params(self, chosen: Chosen) -> dict[str, Any]:
         service_id = None
-        if service is not None:
-            row = self._db.one("SELECT id FROM services WHERE name = %s ORDER BY deleted_at NULLS FIRST", [service])
+        if chosen.service is not None:
+            sql = "SELECT id FROM services WHERE name = %s ORDER BY deleted_at NULLS FIRST"
+            row = self._db.one(sql, [chosen.service])
             if row is None:
-                raise NotFoundError(f"no service named {service!r}")
+                raise NotFoundError(f"no service named {chosen.service!r}")
             service_id = row["id"]
-        return {"ids": list(ids) if ids is not None else None, "service": service_id, "since": since, "until": until}
+        event = chosen.event or None
+        whole = event is not None and not event.endswith("*")
+        return {
+            "ids": list(chosen.ids) if chosen.ids is not None else None, "service": service_id,
+            "since": chosen.since, "until": chosen.until, "reason": chosen.reason, "up_to": chosen.up_to,
+            "event": event if whole else None, "beginning": event[:-1] if event is not None and not whole else None,
+        }  # fmt: skip
+
+    def newest(self) -> int:
+        """The highest id; 0 when there are none."""
+        row = self._db.one("SELECT coalesce(max(id), 0) AS id FROM dead_letters")
+        return int(row["id"]) if row else 0
 
     def missing(self, ids: Sequence[int]) -> list[int]:
         """Those of `ids` that are no dead letters."""
         rows = self._db.all("SELECT id FROM dead_letters WHERE id = ANY(%s)", [list(ids)])
         return sorted(set(ids) - {row["id"] for row in rows})
 
-    def count(
-        self, ids: Sequence[int] | None, *, service: str | None, since: datetime | None, until: datetime | None
-    ) -> tuple[int, int]:
+    def count(self, chosen: Chosen) -> tuple[int, int]:
         """(how many match, how many of them have no rule or service any more)."""
-        row = self._db.one(_COUNT, self._params(ids, service, since, until))
+        row = self._db.one(_COUNT, self._params(chosen))
         assert row is not None
         return int(row["n"]), int(row["orphans"])
 
-    def revive(
-        self,
-        ids: Sequence[int] | None,
-        *,
-        service: str | None,
-        since: datetime | None,
-        until: datetime | None,
-        limit: int,
-    ) -> tuple[list[tuple[int, str]], int]:
+    def revive(self, chosen: Chosen, *, limit: int) -> tuple[list[tuple[int, str]], int]:
         """Make tasks of dead letters: ([(task id, service name)], how many have no rule any more)."""
-        params = self._params(ids, service, since, until) | {"limit": limit, "max_age": self._max_age}
+        params = self._params(chosen) | {"limit": limit, "max_age": self._max_age}
         with self._db.transaction() as conn:
             made = [(row[0], row[1]) for row in conn.execute(_REVIVE.encode(), params).fetchall()]
             orphans = 0

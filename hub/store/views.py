@@ -27,7 +27,8 @@ FROM scheduled_tasks ORDER BY name
 _RUNS = """
 SELECT id, name, service, started_at, ended_at, result, host, pid, summary, error FROM task_runs
 WHERE (%(name)s::text IS NULL OR name = %(name)s) AND (%(before)s::bigint IS NULL OR id < %(before)s)
-  AND (NOT %(failed)s OR result = 'error')
+  AND (NOT %(failed)s OR result IN ('error', 'lost'))
+  AND (%(service)s::text IS NULL OR service = %(service)s)
 ORDER BY id DESC LIMIT %(limit)s
 """
 _BEATS = """
@@ -68,10 +69,17 @@ class Views(TaskViews, DeadLetterViews, DeliveryViews):
         return found(next((s for s in self.schedules() if s["name"] == name), None), "scheduled task", name)
 
     def list_runs(
-        self, *, name: str | None = None, failed: bool = False, before: int | None = None, limit: int = 50
+        self,
+        *,
+        name: str | None = None,
+        service: str | None = None,
+        failed: bool = False,
+        before: int | None = None,
+        limit: int = 50,
     ) -> list[Row]:
-        """The run log of scheduled tasks, newest first."""
-        return self._db.all(_RUNS, {"name": name, "failed": failed, "before": before, "limit": bounded(limit)})
+        """The run log of scheduled tasks, newest first. `failed`: result `error` or `lost`."""
+        params = {"name": name, "service": service, "failed": failed, "before": before, "limit": bounded(limit)}
+        return self._db.all(_RUNS, params)
 
     def event_names(self, *, limit: int = 500) -> list[Row]:
         """`name last_seen` of events that were really seen, the latest first."""

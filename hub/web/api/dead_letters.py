@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from hub.app import Hub
 from hub.codec import readable
+from hub.operations import replay as operation
 from hub.web.api import shapes
 from hub.web.api.routers import routers
 from hub.web.gate import Gate
@@ -30,6 +31,9 @@ class Replay(shapes.Given):
     since: shapes.Moment | None = None
     until: shapes.Moment | None = None
     all: bool = False
+    up_to: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
+        None, description="Only dead letters up to this id: the `up_to` of the response before, to continue its run."
+    )
     dry_run: bool = Field(False, description="Only count.")
 
     @property
@@ -42,7 +46,10 @@ class Replayed(BaseModel):
     replayed: int
     tasks: list[int] = Field(description="The new tasks.")
     orphans: int = Field(description="Left where they are: their rule or service was deleted.")
-    remaining: int = Field(description="Could be replayed, and were not (at most 10,000 a request): ask again.")
+    remaining: int = Field(
+        description="Could be replayed, and were not (at most 10,000 a request): ask again with `up_to`."
+    )
+    up_to: int = Field(0, description="The newest dead letter at the start: what dies again meanwhile stays.")
     dry_run: bool = False
 
 
@@ -135,32 +142,24 @@ def _who(request: Request) -> str:
     return f"token {request.state.token.name}"
 
 
-def _filters(what: Replay) -> dict[str, Any]:
-    return {"service": what.service, "since": what.since, "until": what.until}
+def _chosen(what: Replay) -> operation.Chosen:
+    ids = tuple(dict.fromkeys(what.ids)) if what.ids is not None else None
+    return operation.Chosen(ids=ids, service=what.service, since=what.since, until=what.until, up_to=what.up_to)
 
 
 def _counted(hub: Hub, what: Replay) -> dict[str, Any]:
-    left, orphans = hub.dead_letters.would_replay(what.ids, **_filters(what))
-    return {"replayed": 0, "tasks": [], "orphans": orphans, "remaining": left, "dry_run": True}
+    chosen = hub.dead_letters.bounded(_chosen(what))
+    left, orphans = hub.dead_letters.would_replay(chosen)
+    return {"replayed": 0, "tasks": [], "orphans": orphans, "remaining": left, "up_to": chosen.up_to, "dry_run": True}
 
 
 def _replay(hub: Hub, what: Replay) -> dict[str, Any]:
-    tasks: list[int] = []
-    orphans = left = 0
-    ids = list(dict.fromkeys(what.ids)) if what.ids is not None else None
-    if ids is not None:
-        done = hub.dead_letters.replay(ids, limit=len(ids))
-        tasks, orphans = list(done.tasks), len(ids) - len(done.tasks)
-        return {"replayed": len(tasks), "tasks": tasks, "orphans": orphans, "remaining": 0}
-    while len(tasks) < _MOST:
-        done = hub.dead_letters.replay(**_filters(what), limit=_BATCH)
-        tasks += done.tasks
-        if not done.tasks:
-            orphans = done.orphans
-            break
+    if what.ids is not None:
+        done = operation.replay_ids(hub.dead_letters, what.ids)
     else:
-        left, orphans = hub.dead_letters.would_replay(**_filters(what))
-    return {"replayed": len(tasks), "tasks": tasks, "orphans": orphans, "remaining": left}
+        done = operation.replay(hub.dead_letters, _chosen(what), most=_MOST)
+    return {"replayed": len(done.tasks), "tasks": done.tasks, "orphans": done.orphans, "remaining": done.remaining,
+            "up_to": done.up_to}  # fmt: skip
 
 
 def _detail(hub: Hub, dead_letter_id: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from hub.codec import readable
 from hub.errors import NotFoundError
+from hub.operations.replay import Chosen, replay, replay_ids
 from hub.web.console.filters import beginning, digits, moment, number, of, segment
 from hub.web.console.pages import Form, Pages, back, link
 
@@ -92,7 +93,12 @@ def make_dlq(pages: Pages) -> APIRouter:
         form: Form = request.state.form
         to = back(request, "/dead-letters")
         what = form.get("act")
-        if what in _ALL:
+        if what == "replay-all":
+            done = replay(hub.dead_letters, Chosen(**_wanted({name: form.get(name) for name in _FILTERS})))
+            if not done.tasks and not done.orphans:
+                return pages.go(to, "Choose some dead letters first.", bad=True)
+            return replayed(to, done.tasks, done.orphans)
+        if what == "delete-all":
             # All are named first: what dies while this runs is not touched.
             found = [row["id"] for rows in matching({name: form.get(name) for name in _FILTERS}) for row in rows]
         else:
@@ -103,11 +109,10 @@ def make_dlq(pages: Pages) -> APIRouter:
             who = f"console:{request.state.session.name}"
             gone = sum(hub.dead_letters.delete(ids, who=who) for ids in _batches(found))
             return pages.go(to, f"{of(gone, 'dead letter')} deleted.")
-        tasks: list[int] = []
-        for ids in _batches(found):
-            there = sorted(set(ids) - set(hub.views.missing_dead_letters(ids)))  # without what somebody took meanwhile
-            tasks += hub.dead_letters.replay(there, limit=len(there)).tasks if there else ()
-        stay = len(found) - len(hub.views.missing_dead_letters(found))
+        chosen = replay_ids(hub.dead_letters, found, missing_ok=True)  # without what somebody took meanwhile
+        return replayed(to, chosen.tasks, chosen.orphans)
+
+    def replayed(to: str, tasks: list[int], stay: int) -> Response:
         text = f"{of(len(tasks), 'dead letter')} replayed."
         if stay:
             text += f" {number(stay)} stayed: the rule or service is gone."

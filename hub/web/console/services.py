@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from hub.definitions import ServiceSpec, parse_spec
 from hub.errors import ConfigError, ConflictError, DeliveryError, HubError, StaleError
 from hub.store.documents import service_document
+from hub.store.graves import Chosen
 from hub.web.console import charts
 from hub.web.console.filters import digits, of, segment
 from hub.web.console.pages import Form, Pages, back
@@ -90,8 +91,8 @@ def make_services(pages: Pages) -> APIRouter:
             deliveries=hub.views.list_deliveries(service=name, limit=20),
             lately=hub.activity.services(3600).get(name, {"ok": 0, "failed": 0, "p50": None, "p95": None}),
             outcomes=charts.outcomes(minutes), latency=charts.latency(minutes),
-            runs=[r for r in hub.views.list_runs(limit=100) if r["service"] == name][:5],
-            dead=hub.dead_letters.count(service=name),
+            runs=hub.views.list_runs(service=name, limit=5),
+            dead=hub.dead_letters.count(Chosen(service=name)),
         )  # fmt: skip
 
     @router.get("/services/{name}/edit")

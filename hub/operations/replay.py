@@ -1,0 +1,82 @@
+"""Replay of dead letters: a bounded run that never replays what dies again while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from hub.dead_letters import DeadLetters
+from hub.store.graves import Chosen
+
+__all__ = ["Chosen", "Outcome", "replay", "replay_ids"]
+BATCH = 500  # dead letters of one transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a replay did.
+
+    `tasks`: the new tasks. `orphans`: dead letters that stay because their rule or service was deleted.
+    `remaining`: could be replayed, and were not, because of `most`. `up_to`: the newest dead letter at the start;
+    pass it to the next call to continue the same run.
+    """
+
+    tasks: list[int]
+    orphans: int
+    remaining: int = 0
+    up_to: int = 0
+
+
+def replay(
+    dead_letters: DeadLetters,
+    chosen: Chosen,
+    *,
+    most: int | None = None,
+    told: Callable[[int], None] = lambda count: None,
+    batch: int = BATCH,
+) -> Outcome:
+    """Replay all dead letters that match and exist now, in batches of one transaction each.
+
+    Ids of dead letters grow, and a task that dies again gets a new one: whatever is above `up_to` stays.
+
+    Args:
+        most: stop after that many.
+        told: called after each batch with the number of dead letters replayed so far.
+
+    Raises:
+        NotFoundError: no such service.
+    """
+    chosen = dead_letters.bounded(chosen)
+    tasks: list[int] = []
+    while most is None or len(tasks) < most:
+        limit = batch if most is None else min(batch, most - len(tasks))
+        done = dead_letters.replay_matching(chosen, limit=limit)
+        if not done.tasks:
+            return Outcome(tasks, done.orphans, 0, chosen.up_to or 0)
+        tasks += done.tasks
+        told(len(tasks))
+    remaining, orphans = dead_letters.would_replay_matching(chosen)
+    return Outcome(tasks, orphans, remaining, chosen.up_to or 0)
+
+
+def replay_ids(dead_letters: DeadLetters, ids: Sequence[int], *, missing_ok: bool = False) -> Outcome:
+    """Replay these dead letters.
+
+    Args:
+        missing_ok: leave out ids that are no dead letters (any more), instead of refusing all.
+
+    Raises:
+        NotFoundError: names the first id that is no dead letter; nothing was replayed.
+    """
+    wanted = list(dict.fromkeys(ids))
+    if not missing_ok:
+        dead_letters.all_there(wanted)
+    tasks: list[int] = []
+    for some in _batches(wanted):
+        tasks += dead_letters.replay_matching(Chosen(ids=tuple(some)), limit=len(some)).tasks
+    return Outcome(tasks, dead_letters.count(Chosen(ids=tuple(wanted))))
+
+
+def _batches(ids: list[int]) -> Iterator[list[int]]:
+    for start in range(0, len(ids), BATCH):
+        yield ids[start : start + BATCH]
