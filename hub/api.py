@@ -7,6 +7,8 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+import structlog
+
 from hub.app import Hub, build
 from hub.codec import dumps
 from hub.errors import DeliveryError, HubError
@@ -16,6 +18,7 @@ from hub.settings import load_settings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+log = structlog.get_logger("hub.api")
 _lock = threading.Lock()
 _hub: Hub | None = None
 _forked: list[Hub | None] = []
@@ -83,7 +86,9 @@ def request(
         NotFoundError: no such service.
         CircuitOpenError: the circuit is open; `.retry_after` seconds.
         DeliveryError: it failed; `.delivery` is what was logged.
-        UnavailableError: the hub's database is away.
+        UnavailableError: the hub's database is away, or an internal error; nothing was sent.
+
+    A log row that cannot be written after the request raises nothing; it leaves a line in the process's log.
     """
     hub = _get()
     body = None if payload is None else dumps(payload)
@@ -101,7 +106,15 @@ def request(
         delivery = hub.gateway.execute_request(target, wanted)
     except DeliveryError as e:
         if e.delivery is not None:
-            hub.log.add([e.delivery])
+            _record(hub, e.delivery)
         raise
-    hub.log.add([delivery])
+    _record(hub, delivery)
     return delivery
+
+
+def _record(hub: Hub, delivery: Delivery) -> None:
+    """Write the delivery log. The request is over: a failing write must not look like a failed request."""
+    try:
+        hub.log.add([delivery])
+    except Exception as e:
+        log.warning("delivery not logged", service=delivery.service, status=delivery.status, error=str(e))

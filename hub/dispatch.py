@@ -20,6 +20,7 @@ from hub.errors import (
     DeliveryError,
     HubError,
     InvalidPayloadError,
+    NotSentError,
     PayloadError,
     RateLimitedError,
     SecretsError,
@@ -110,8 +111,11 @@ class Dispatcher:
             raise self._failed(claim, service, e, context) from e
         except BaseException as e:
             why = str(e) if isinstance(e, HubError) else f"the hub's own fault: {type(e).__name__}"
-            self._ledger.give_back(claim, delay=_NOT_HELD, why=why)
-            if not isinstance(e, UnavailableError):
+            delay = e.retry_after if isinstance(e, NotSentError) else _NOT_HELD
+            self._ledger.give_back(claim, delay=delay, why=why)
+            if isinstance(e, NotSentError):
+                log.warning("released: nothing was sent", why=why, retry_after=delay, **context)
+            elif not isinstance(e, UnavailableError):
                 log.exception("the hub's own fault; the attempt does not count", **context)
             return "parked"
         if self._wait:

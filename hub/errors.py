@@ -10,6 +10,7 @@
     ├── PayloadError           event data or a template cannot become a request
     │   └── TooLargeError      it is more than a limit allows
     ├── UnavailableError       the hub's own database or broker is down: never a service's fault
+    │   └── NotSentError(retry_after)        internal error before the first byte left: the attempt is released
     └── DeliveryError          one attempt failed; `.outcome` is the metric label
         ├── CircuitOpenError(retry_after)    nothing was sent
         ├── RateLimitedError(retry_after)    nothing was sent
@@ -70,10 +71,23 @@ class UnavailableError(HubError):
     """The hub's own database or broker does not answer. Counts against no service and no task."""
 
 
+class NotSentError(UnavailableError):
+    """An internal error before the first byte of a request left: no descriptors, extra missing, TLS file unusable.
+
+    Attributes:
+        retry_after: seconds until another attempt makes sense.
+    """
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class DeliveryError(HubError):
     """One attempt failed.
 
     Attributes:
+        sent: whether the service may have been reached. False: the attempt made no try.
         outcome: bounded label: http_4xx, http_5xx, timeout, connect_error, unroutable, invalid_payload, fault.
         status: HTTP status or None.
         response_body: what the service answered, bounded, or None.
@@ -83,6 +97,7 @@ class DeliveryError(HubError):
     """
 
     outcome: str = "fault"
+    sent: bool = True
 
     def __init__(
         self,
@@ -114,24 +129,28 @@ class InvalidPayloadError(DeliveryError):
     """The rule's template gives no valid request; counts as an attempt, moves no breaker."""
 
     outcome = "invalid_payload"
+    sent = False
 
 
 class CircuitOpenError(DeliveryError):
     """The circuit is open: nothing was sent, wait `retry_after` seconds."""
 
     outcome = "circuit_open"
+    sent = False
 
 
 class RateLimitedError(DeliveryError):
     """The service's `rate_limit` is used up: nothing was sent, wait `retry_after` seconds."""
 
     outcome = "rate_limited"
+    sent = False
 
 
 class SecretsError(DeliveryError):
     """No key of this process opens the service's secrets: nothing was sent, and the hub is to blame."""
 
     outcome = "secrets_unreadable"
+    sent = False
 
 
 class TransportError(DeliveryError):
@@ -178,6 +197,7 @@ class EgressRefusedError(TransportError):
     """The egress guard does not let the hub talk to that address."""
 
     outcome = "connect_error"
+    sent = False
 
 
 class AuthenticationError(TransportError):

@@ -11,10 +11,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from uuid import uuid4
 
 import structlog
 
-from hub.errors import DeliveryError, EgressRefusedError, TransportError, UnavailableError
+from hub.errors import (
+    ConfigError,
+    DeliveryError,
+    EgressRefusedError,
+    NotSentError,
+    TransportError,
+    UnavailableError,
+)
 from hub.hooks import Hooks
 from hub.models import BreakerState, Claim, Delivery, Direction, Request, Response, Service, ServiceType
 from hub.paths import mask_body
@@ -22,7 +30,7 @@ from hub.retry_policy import longest_run, run_tries
 from hub.store.breakers import Breakers, Permit
 from hub.store.flow import Flow
 from hub.transports.auth import check_secrets
-from hub.transports.base import Deadline, Transport
+from hub.transports.base import CONFIG_RECHECK, Deadline, Transport
 
 log = structlog.get_logger("hub.gateway")
 _BACKOFF_CAP = 60.0
@@ -63,48 +71,64 @@ class Gateway:
             claim: the task behind it; None for a direct request.
 
         Raises:
-            CircuitOpenError, RateLimitedError, SecretsError: nothing was sent; the attempt may be given back.
-            DeliveryError: the attempt failed; `.delivery` says how.
-            UnavailableError: the hub's own fault, before anything was sent.
+            CircuitOpenError, RateLimitedError, SecretsError: nothing was sent; release the attempt.
+            UnavailableError (NotSentError): an internal error before anything was sent; release the attempt.
+            DeliveryError: the attempt failed; `.delivery` says how. `.delivery.tries` is 0 when nothing was sent.
         """
         self._lease()
         check_secrets(service)
-        self._flow.take_slot(service)
+        if request.idempotency_key is None:  # one key for all tries
+            request = replace(request, idempotency_key=f"msg_{uuid4().hex}")
         permit = self._permit(service, claim)
+        try:
+            self._flow.take_slot(service)
+        except BaseException:
+            self._quietly(lambda: self._breakers.release(service, permit))
+            raise
         transport = self._transports[service.type]
         started = time.perf_counter()
-        tried = 0
+        sends = 0
 
-        def send(number: int) -> Response:
-            nonlocal tried
-            self._lease()  # before the first, too: the circuit's row may have been waited for
-            tried = number
-            return transport.send(service, replace(request, at=self._now()), Deadline(service.timeout))
+        def send(_: int) -> Response:
+            try:
+                self._lease()  # before the first, too: the circuit's row may have been waited for
+                return transport.send(service, replace(request, at=self._now()), Deadline(service.timeout))
+            except NotSentError:
+                raise
+            except ConfigError as e:  # by contract raised before a transport sends
+                raise NotSentError(str(e), retry_after=CONFIG_RECHECK) from e
+            except UnavailableError as e:
+                raise NotSentError(str(e)) from e
 
         def report(number: int, error: DeliveryError | None) -> None:
+            nonlocal sends
+            sends = number
             self._hooks.try_finished(service.name, error.outcome if error else "success")
 
         try:
-            response, _ = run_tries(
+            response, tries = run_tries(
                 send, tries=service.tries, backoff=service.retry_backoff, cap=_BACKOFF_CAP,
                 sleep=self._sleep, on_try=report,
             )  # fmt: skip
+        except NotSentError:
+            self._quietly(lambda: self._breakers.release(service, permit))
+            raise
         except Exception as e:
-            error = e if isinstance(e, DeliveryError) else self._own_fault(e)
-            if not tried:
-                self._quietly(lambda: self._breakers.release(service, permit))
-                raise
+            error = e if isinstance(e, DeliveryError) else self._own_fault(e, sends + 1)
             seconds = time.perf_counter() - started
-            self._judge(service, permit, error)
+            if isinstance(error.__cause__, NotSentError):  # an internal error ended the tries
+                self._quietly(lambda: self._breakers.release(service, permit))
+            else:
+                self._judge(service, permit, error)
             self._hooks.attempt_finished(service.name, error.outcome, seconds)
-            error.delivery = record(service, request, claim, tries=tried, seconds=seconds, error=error)
+            error.delivery = record(service, request, claim, tries=error.tries, seconds=seconds, error=error)
             if error is e:
                 raise
             raise error from e
         seconds = time.perf_counter() - started
         self._quietly(lambda: self._breakers.succeeded(service, permit))
         self._hooks.attempt_finished(service.name, "success", seconds)
-        return record(service, request, claim, tries=tried, seconds=seconds, response=response)
+        return record(service, request, claim, tries=tries, seconds=seconds, response=response)
 
     def check(self, service: Service) -> str:
         """Reach the service without side effects; what was seen, in a sentence. Moves no breaker."""
@@ -125,11 +149,12 @@ class Gateway:
         )
         return self._breakers.admit(service, probe_lease=longest + 5)
 
-    def _own_fault(self, e: Exception) -> DeliveryError:
-        """A fault of the hub after something may have been sent: the attempt counts, the breaker does not move."""
-        if not isinstance(e, UnavailableError):
-            log.error("the hub's own fault while sending", exc_info=e)
-        return DeliveryError(f"the hub failed while sending ({type(e).__name__}); the service may have got it")
+    def _own_fault(self, e: Exception, tries: int) -> DeliveryError:
+        """An unforeseen error of a transport: the attempt counts, the breaker does not move."""
+        log.error("internal error while sending", exc_info=e)
+        error = DeliveryError(f"the hub failed while sending ({type(e).__name__}); the service may have got it")
+        error.tries = tries
+        return error
 
     def _judge(self, service: Service, permit: Permit, error: DeliveryError) -> None:
         if error.counts_against_breaker:

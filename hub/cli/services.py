@@ -174,14 +174,14 @@ def test(name: Name, as_json: JsonFlag = False) -> None:
     """Reach the service without side effects."""
     import time
 
-    from hub.errors import DeliveryError
+    from hub.errors import DeliveryError, NotSentError
 
     with open_hub() as hub:
         service = hub.registry.service(name)
         started = time.perf_counter()
         try:
             found, ok = hub.gateway.check(service), True
-        except DeliveryError as e:
+        except (DeliveryError, NotSentError) as e:
             found, ok = str(e), False
         took = round((time.perf_counter() - started) * 1000, 1)
     if as_json:

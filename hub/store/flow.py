@@ -6,7 +6,8 @@ from hub.errors import RateLimitedError
 from hub.models import Service
 from hub.store.database import Database
 
-# GCRA: `next_slot` is when the next send would be exactly on the limit; up to a second's worth may burst.
+# GCRA: `next_slot` is when the next send would be exactly on the limit. After a pause `rate` sends may go
+# at once and then one every 1 / `rate` seconds: at most 2 x rate - 1 in any one second.
 _TAKE = """
 UPDATE service_flow SET next_slot = greatest(next_slot, clock_timestamp()) + make_interval(secs => 1 / %(rate)s)
 WHERE service_id = %(service)s

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import pika
 from pika import exceptions as wrong
 
-from hub.errors import ConfigError, InvalidPayloadError
+from hub.errors import ConfigError, InvalidPayloadError, NotSentError
 from hub.models import Request, Response, Service
 from hub.settings import Settings
 from hub.transports.amqp_connection import (
@@ -31,7 +31,7 @@ from hub.transports.amqp_connection import (
     within,
 )
 from hub.transports.amqp_uri import AmqpUri, parse
-from hub.transports.base import Deadline
+from hub.transports.base import CONFIG_RECHECK, Deadline
 
 APP_ID = "integration-hub"
 _NO_HEARTBEAT_IDLE = 300.0  # seconds after which a connection without heartbeats is not trusted any more
@@ -103,7 +103,7 @@ class AmqpTransport:
             try:
                 link = _Link(connect(service, self._settings, deadline), service, uri)
             except ConfigError as e:
-                raise InvalidPayloadError(str(e)) from None
+                raise NotSentError(str(e), retry_after=CONFIG_RECHECK) from None
         try:
             with within(link.connection, deadline):
                 yield link

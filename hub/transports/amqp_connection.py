@@ -14,7 +14,14 @@ import pika
 from pika import exceptions as wrong
 from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorStackTimeout
 
-from hub.errors import AuthenticationError, ConnectError, TimedOutError, TransportError, UnroutableError
+from hub.errors import (
+    AuthenticationError,
+    ConnectError,
+    NotSentError,
+    TimedOutError,
+    TransportError,
+    UnroutableError,
+)
 from hub.models import Service
 from hub.settings import Settings
 from hub.transports import egress
@@ -56,6 +63,8 @@ def connect(service: Service, settings: Settings, deadline: Deadline) -> pika.Bl
                 raise DeadlineExpired
             return pika.BlockingConnection(_parameters(service, uri, addresses[-1 - left], tls, seconds / (left + 1)))
         except (*ERRORS, RuntimeError) as e:
+            if getattr(_root(e), "errno", None) in egress.OWN_FAULT:
+                raise NotSentError("this machine can open no more connections") from None
             error = translate(e, service)
             if not left or not isinstance(error, ConnectError):
                 raise error from None

@@ -11,6 +11,8 @@ from typing import Protocol
 
 from hub.models import Request, Response, Service
 
+CONFIG_RECHECK = 10.0  # seconds until a service whose definition cannot be used on this machine is tried again
+
 
 class Deadline:
     """A point in time by which a try must have ended. `clock` is monotonic seconds."""
@@ -33,7 +35,10 @@ class Transport(Protocol):
         """Send; return what the service answered if that is a success.
 
         Raises:
-            TransportError: one of its subclasses, without secrets in the text.
+            TransportError: one of its subclasses, without secrets in the text; `.sent` False when the service
+                itself was not contacted (a token endpoint failed).
+            InvalidPayloadError: the request cannot be made of this payload, endpoint or definition.
+            NotSentError: an internal error before the first byte left; counts against nothing.
         """
 
     def check(self, service: Service, deadline: Deadline) -> str:

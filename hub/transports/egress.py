@@ -8,13 +8,14 @@ addresses are always refused; private ones by `HUB_EGRESS_PRIVATE`, with `HUB_EG
 from __future__ import annotations
 
 import errno
+import os
 import re
 import socket
 import threading
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from hub.errors import ConfigError, ConnectError, EgressRefusedError, TimedOutError, UnavailableError
+from hub.errors import ConfigError, ConnectError, EgressRefusedError, NotSentError, TimedOutError
 from hub.settings import Settings
 from hub.transports.base import Deadline
 
@@ -41,7 +42,7 @@ _EMBEDS_LAST = tuple(IPv6Network(n) for n in ("::/96", "::ffff:0:0/96", "::ffff:
 _NAT64_LOCAL = IPv6Network("64:ff9b:1::/48")
 _ISATAP = re.compile(r":(?:0|200):5efe:")
 _NUMBERS = re.compile(r"[0-9a-fx.]+", re.IGNORECASE)
-_OWN_FAULT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL}
+OWN_FAULT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL}
 
 
 def resolve(host: str, port: int, settings: Settings, timeout: float | None = None) -> list[str]:
@@ -97,7 +98,7 @@ def connect(host: str, port: int, settings: Settings, deadline: Deadline) -> soc
 
     Raises:
         EgressRefusedError, ConnectError, TimedOutError: as `resolve`, or nobody listens there.
-        UnavailableError: this machine has no more sockets, ports or memory.
+        NotSentError: this machine has no more sockets, ports or memory.
     """
     return open_first(resolve(host, port, settings, deadline.remaining), host, port, deadline)
 
@@ -120,8 +121,8 @@ def open_first(addresses: list[str], host: str, port: int, deadline: Deadline) -
         except OSError as e:
             if sock is not None:
                 sock.close()
-            if e.errno in _OWN_FAULT:
-                raise UnavailableError(f"this machine can open no more connections: {e.strerror}") from None
+            if e.errno in OWN_FAULT:
+                raise NotSentError(f"this machine can open no more connections: {e.strerror}") from None
             last = e
     if last is None or isinstance(last, TimeoutError):
         raise TimedOutError(f"no connection to {host}:{port} in time")
@@ -181,6 +182,7 @@ class _Lookup:
         self.done = threading.Event()
         self.found: list[Address] = []
         self.failed = "no address"
+        self.starved: str | None = None  # why this machine could not ask
 
 
 _running: dict[str, _Lookup] = {}
@@ -193,9 +195,15 @@ def _lookup(host: str, port: int, timeout: float | None) -> list[Address]:
         lookup = _running.get(host)
         if lookup is None:
             lookup = _running[host] = _Lookup()
-            threading.Thread(target=_ask, args=(host, port, lookup), name="hub-dns", daemon=True).start()
+            try:
+                threading.Thread(target=_ask, args=(host, port, lookup), name="hub-dns", daemon=True).start()
+            except RuntimeError as e:
+                del _running[host]
+                raise NotSentError(f"this machine can start no more threads: {e}") from None
     if not lookup.done.wait(timeout):
         raise TimedOutError(f"DNS did not say in time which address {host} has")
+    if lookup.starved:
+        raise NotSentError(f"this machine can open no more connections: {lookup.starved}")
     if not lookup.found:
         raise ConnectError(f"no address for {host}: {lookup.failed}")
     return lookup.found
@@ -207,9 +215,19 @@ def _ask(host: str, port: int, lookup: _Lookup) -> None:
             lookup.found.append(_plain(ip_address(sockaddr[0])))
     except socket.gaierror as e:
         lookup.failed = (e.strerror or "no address").lower()
+        lookup.starved = _starved()
     except (OSError, UnicodeError, ValueError):
         lookup.failed = "not a host name"
     finally:
         with _running_lock:
             _running.pop(host, None)
         lookup.done.set()
+
+
+def _starved() -> str | None:
+    """Why this process can open no file. The resolver reports a lack of descriptors as an unknown host."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as e:
+        return e.strerror if e.errno in OWN_FAULT else None
+    return None

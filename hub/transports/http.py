@@ -14,10 +14,10 @@ from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_environ_proxies, select_proxy
 
-from hub.errors import ConfigError, InvalidPayloadError
+from hub.errors import ConfigError, NotSentError
 from hub.settings import Settings
 from hub.transports import http_message, proxy
-from hub.transports.base import Deadline
+from hub.transports.base import CONFIG_RECHECK, Deadline
 from hub.transports.http_answer import Incoming
 from hub.transports.http_pool import Pool
 from hub.transports.urls import Base, parse_base
@@ -91,8 +91,8 @@ class HubAdapter(BaseAdapter):
 
         Raises:
             ConnectError, TimedOutError, EgressRefusedError: no complete answer.
-            InvalidPayloadError: a header is not allowed, or a TLS file of the service is not usable.
-            UnavailableError: this machine is out of sockets.
+            InvalidPayloadError: a header is not allowed.
+            NotSentError: a TLS file of the service is not usable, or this machine is out of sockets.
         """
         via = None
         if self._settings.egress_proxy:
@@ -104,7 +104,7 @@ class HubAdapter(BaseAdapter):
         try:
             wire = self._pool.take(base, deadline, via)
         except ConfigError as e:
-            raise InvalidPayloadError(str(e)) from None
+            raise NotSentError(str(e), retry_after=CONFIG_RECHECK) from None
         try:
             where = f"{base.host}:{base.port}"
             incoming = http_message.exchange(wire, method, head, body, deadline, self._settings.response_limit, where)

@@ -46,8 +46,8 @@ class RestTransport:
         Raises:
             RejectedError: an answer other than 2xx, with its status, body and `Retry-After`.
             ConnectError, TimedOutError, EgressRefusedError: no complete answer.
-            InvalidPayloadError: the request cannot be made: endpoint, header, TLS file or secret.
-            UnavailableError: this machine is out of sockets.
+            InvalidPayloadError: the request cannot be made: endpoint, header or secret.
+            NotSentError: a TLS file is not usable, or this machine is out of sockets.
         """
         client = self._clients.get(service)
         answer = client.send(request, deadline)

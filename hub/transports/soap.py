@@ -16,17 +16,18 @@ from typing import Any
 
 from hub.codec import dumps, loads
 from hub.errors import (
-    ConfigError,
     DeliveryError,
     FaultError,
     InvalidPayloadError,
+    NotSentError,
     PayloadError,
     RejectedError,
     TimedOutError,
+    UnavailableError,
 )
 from hub.models import Request, Response, Service
 from hub.settings import Settings
-from hub.transports.base import Deadline, bounded
+from hub.transports.base import CONFIG_RECHECK, Deadline, bounded
 from hub.transports.masking import without_secrets
 from hub.transports.per_service import PerService
 from hub.transports.soap_wire import Call, Wire
@@ -47,7 +48,7 @@ class SoapTransport:
         """Call the operation; the answer's body is JSON.
 
         Raises:
-            ConfigError: the extra `soap` is not installed.
+            NotSentError: the extra `soap` is not installed, or a TLS file is not usable.
             InvalidPayloadError: no such operation, or the payload does not fit it. Nothing was sent.
             FaultError: the service answered with a fault, or with what the WSDL does not foresee.
             RejectedError: an HTTP status that is no success, and no fault.
@@ -61,7 +62,9 @@ class SoapTransport:
         with client.wire.on(call):
             try:
                 result = port._binding.send(client.zeep, port._binding_options, operation, (), arguments)
-            except DeliveryError:
+            except (DeliveryError, UnavailableError) as e:
+                if isinstance(e, DeliveryError) and not call.sent:
+                    e.sent = False
                 raise
             except Exception as e:
                 raise self._translate(e, call) from None
@@ -126,13 +129,15 @@ class _Client:
         """Fetch and read the WSDL, unless that is done; threads that come meanwhile wait for it.
 
         Raises:
-            ConfigError: the extra `soap` is not installed.
+            NotSentError: the extra `soap` is not installed.
             FaultError: it cannot be read. TransportError: it cannot be fetched.
         """
         if self._ports:
             return
         if not self._lock.acquire(timeout=deadline.remaining):
-            raise TimedOutError("the WSDL did not arrive in time")
+            error = TimedOutError("the WSDL did not arrive in time")
+            error.sent = False
+            raise error
         try:
             if not self._ports:
                 self._load(self._service, deadline)
@@ -151,25 +156,30 @@ class _Client:
         try:
             import zeep
         except ImportError:
-            raise ConfigError("SOAP services need an extra: pip install 'integration-hub[soap]'") from None
+            text = "SOAP services need an extra: pip install 'integration-hub[soap]'"
+            raise NotSentError(text, retry_after=CONFIG_RECHECK) from None
+        except OSError as e:  # out of descriptors
+            raise NotSentError(f"zeep cannot be loaded: {e.strerror}") from None
         options = zeep.Settings(strict=True, forbid_dtd=True, forbid_entities=True, xml_huge_tree=False)
         with self.wire.on(Call(service, deadline, None)):
             try:
                 self.zeep = zeep.Client(  # type: ignore[no-untyped-call]
                     service.base_url, transport=self.wire, settings=options
                 )
-            except DeliveryError:
+            except (DeliveryError, UnavailableError) as e:
+                if isinstance(e, DeliveryError):
+                    e.sent = False  # the service itself was not called
                 raise
             except Exception as e:
                 message = without_secrets(str(e) or type(e).__name__, service)
-                raise FaultError(f"the WSDL cannot be read: {message[:500]}") from None
+                raise _unread(f"the WSDL cannot be read: {message[:500]}") from None
         ports: list[_Port] = []
         for name, found in self.zeep.wsdl.services.items():
             for port_name, port in found.ports.items():
                 bind = partial(self.zeep.bind, name, port_name)
                 ports.append(_Port(f"{name}.{port_name}", frozenset(port.binding.all()), bind))
         if not ports:
-            raise FaultError("the WSDL has no SOAP port")
+            raise _unread("the WSDL has no SOAP port")
         self._ports = ports
 
     def names(self) -> list[str]:
@@ -185,6 +195,13 @@ class _Client:
         known = ", ".join(self.names()[:_NAMES])
         ports = ", ".join(port.name for port in self._ports[:_NAMES])
         raise InvalidPayloadError(f"the WSDL has no operation {endpoint!r}; operations: {known}; ports: {ports}")
+
+
+def _unread(text: str) -> FaultError:
+    """The WSDL is of no use: the service itself was not called."""
+    error = FaultError(text)
+    error.sent = False
+    return error
 
 
 def _arguments(body: str | None) -> dict[str, Any]:

@@ -80,3 +80,29 @@ print(hub.emit("a", {"who": "parent again"}).duplicate)
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
+
+
+def test_all_tries_of_a_request_without_a_key_carry_the_same_one(target: HttpTarget, settings: Settings) -> None:
+    """A receiver must be able to tell a second try from a second request."""
+    with build(settings) as own:
+        fields = {"name": "signed", "base_url": target.url, "max_retries": 3, "retry_backoff": 0}
+        own.registry.add_service(parse_spec(ServiceSpec, fields | {"signing_secret": "whsec_" + "A" * 32}))
+    target.on("/users", 503)
+    for _ in range(2):
+        with pytest.raises(RejectedError):
+            hub.request("signed", "/users", {})
+    assert len(target.seen) == 6
+    for header in ("idempotency-key", "webhook-id"):
+        keys = [seen.headers[header] for seen in target.seen]
+        assert len(set(keys[:3])) == len(set(keys[3:])) == 1 and keys[0] != keys[3]
+
+
+def test_a_log_row_that_cannot_be_written_does_not_undo_what_was_sent(target: HttpTarget, settings: Settings) -> None:
+    target.on("/users", 204)
+    target.on("/down", 503)
+    hub.request("crm", "/users", {})
+    with build(settings) as own:
+        own.db.run("ALTER TABLE deliveries RENAME TO deliveries_gone")
+    assert hub.request("crm", "/users", {}).status == 204
+    with pytest.raises(RejectedError):
+        hub.request("crm", "/down", {})

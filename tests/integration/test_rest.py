@@ -22,6 +22,7 @@ from hub.errors import (
     DeliveryError,
     EgressRefusedError,
     InvalidPayloadError,
+    NotSentError,
     RejectedError,
     TimedOutError,
     UnavailableError,
@@ -650,7 +651,7 @@ class TestTls:
 
     @pytest.mark.parametrize("option", ["ca_file", "client_cert"])
     def test_a_file_that_is_not_there_is_named(self, transport: RestTransport, tmp_path: Path, option: str) -> None:
-        with pytest.raises(InvalidPayloadError, match=f"{option}: .*missing.pem: no such file"):
+        with pytest.raises(NotSentError, match=f"{option}: .*missing.pem: no such file"):
             send(transport, "https://127.0.0.1:1", options={option: str(tmp_path / "missing.pem")})
 
     def test_a_renewed_certificate_needs_no_restart(self, transport: RestTransport, tmp_path: Path) -> None:

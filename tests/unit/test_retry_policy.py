@@ -11,6 +11,7 @@ from hub.errors import (
     DeliveryError,
     FaultError,
     InvalidPayloadError,
+    NotSentError,
     RejectedError,
     TimedOutError,
     UnavailableError,
@@ -79,7 +80,6 @@ def test_tries_count_the_first_one_too(tries: int, made: int) -> None:
         RejectedError("maintenance", status=503, retry_after=120),
         UnroutableError("nobody"),
         FaultError("fault"),
-        InvalidPayloadError("template"),
     ],
     ids=str,
 )
@@ -122,3 +122,33 @@ def test_any_policy_stays_within_its_bounds(tries: int, backoff: float, cap: flo
     assert len(service.numbers) == tries
     assert all(pause <= cap for pause in service.slept)
     assert service.slept == sorted(service.slept)
+
+
+def test_what_was_not_sent_is_no_try() -> None:
+    service = Service(InvalidPayloadError("template"))
+    with pytest.raises(InvalidPayloadError) as failed:
+        service.run(5)
+    assert (failed.value.tries, service.numbers, service.reported) == (0, [1], [])
+
+
+def test_an_internal_error_before_the_first_send_makes_no_attempt() -> None:
+    service = Service(NotSentError("no descriptors"))
+    with pytest.raises(NotSentError):
+        service.run(5)
+    assert service.reported == []
+
+
+def test_an_internal_error_after_a_failed_try_leaves_that_try_as_the_outcome() -> None:
+    service = Service(ConnectError("refused"), NotSentError("no descriptors"))
+    with pytest.raises(ConnectError) as failed:
+        service.run(5)
+    assert (failed.value.tries, service.reported) == (1, [(1, "connect_error")])
+    assert isinstance(failed.value.__cause__, NotSentError)
+
+
+def test_a_failing_token_endpoint_is_asked_again_but_is_no_try() -> None:
+    down = ConnectError("the token endpoint is down")
+    down.sent = False
+    service = Service(down)
+    assert service.run(3) == (Response(status=200), 1)
+    assert service.reported == [(1, "success")]

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from hub.app import Hub
 from hub.definitions import ServiceSpec
-from hub.errors import DeliveryError
+from hub.errors import DeliveryError, NotSentError
 from hub.models import Service
 from hub.store.documents import service_document
 from hub.transports.masking import without_secrets
@@ -102,7 +102,7 @@ def make_services(hub: Hub, gate: Gate) -> APIRouter:
         service = registry.service(name)
         try:
             return {"ok": True, "message": without_secrets(hub.gateway.check(service), service)}
-        except DeliveryError as e:
+        except (DeliveryError, NotSentError) as e:
             return {"ok": False, "message": without_secrets(str(e), service)}
 
     return r.joined()
