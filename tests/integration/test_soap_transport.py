@@ -13,11 +13,11 @@ import pytest
 from standardwebhooks import Webhook
 
 from hub.errors import (
-    ConfigError,
     ConnectError,
     EgressRefusedError,
     FaultError,
     InvalidPayloadError,
+    NotSentError,
     RejectedError,
     TransportError,
 )
@@ -293,5 +293,5 @@ def test_without_the_extra_the_error_says_what_to_install(
     transport: SoapTransport, server: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "zeep", None)
-    with pytest.raises(ConfigError, match=r"integration-hub\[soap\]"):
+    with pytest.raises(NotSentError, match=r"integration-hub\[soap\]"):
         call(transport, server, "CreateUser", BODY)
