@@ -124,6 +124,12 @@ def _stop(given: threading.Event | None) -> Iterator[threading.Event]:
 
 
 def _welcome(hub: Hub, server: WebServer, announce: Callable[[str], None]) -> None:
+    """Say where the hub is reached. A login link goes to a terminal only: logs are read by more people."""
     announce(f"Integration Hub listens on {server.url}")
-    if not hub.accounts.users():
-        announce(f"first administrator (this link works once): {server.url}/login/link/{hub.accounts.add_link()}")
+    if hub.accounts.users():
+        return
+    if sys.stdout.isatty():
+        link = f"{server.url}/login/link/{hub.accounts.add_link()}"
+        announce(f"first administrator (this link works once, for an hour): {link}")
+    else:
+        announce("first administrator: there is no user yet; `hub user link` prints a link that makes one")

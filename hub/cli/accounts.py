@@ -39,7 +39,7 @@ def add_user(
     if role not in _ROLES:
         raise usage("--role is view or manage")
     with open_hub() as hub:
-        hub.accounts.add_user(name, hash_password(_password(password)), role)  # type: ignore[arg-type]
+        hub.accounts.add_user(name, hash_password(_password(password), about=[name]), role)  # type: ignore[arg-type]
     print(f"user {name} added ({role})")
 
 
@@ -61,7 +61,7 @@ def set_password(name: Name, password: Password = None) -> None:
 
     with open_hub() as hub:
         hub.accounts.user(name)
-        hub.accounts.set_password(name, hash_password(_password(password)))
+        hub.accounts.set_password(name, hash_password(_password(password), about=[name]))
     print(f"password of {name} set")
 
 
@@ -103,7 +103,7 @@ def delete_user(name: Name, yes: Yes = False) -> None:
 
 @users.command("link")
 def link() -> None:
-    """Print a one-time link that makes an administrator, for when nobody can log in."""
+    """Print a link that makes an administrator, once, within an hour; links printed before end."""
     with open_hub() as hub:
         base = hub.settings.public_url or f"http://{hub.settings.listen}"
         print(f"{base.rstrip('/')}/login/link/{hub.accounts.add_link()}")

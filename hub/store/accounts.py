@@ -13,11 +13,12 @@ from typing import Literal
 from psycopg.rows import class_row
 
 from hub.errors import ConfigError, ConflictError, NotFoundError
+from hub.store.database import Connection
 from hub.store.tokens import Tokens, check_name, hashed
 
 Role = Literal["view", "manage"]
 SESSION_SECONDS = 12 * 3600.0
-LINK_SECONDS = 24 * 3600.0
+LINK_SECONDS = 3600.0
 
 _USER = "id, name, role, enabled, created_at"
 _SESSION = """
@@ -55,10 +56,15 @@ class Accounts(Tokens):
 
     def add_user(self, name: str, password_hash: str, role: Role) -> User:
         """A new user; raises `ConflictError` when the name is taken."""
+        with self._db.transaction() as conn:
+            return self._insert(conn, name, password_hash, role)
+
+    def _insert(self, conn: Connection, name: str, password_hash: str, role: Role) -> User:
+        """A new user. An administrator ends all login links, which are there to make the first one."""
         check_name(name)
         if role not in ("view", "manage"):
             raise ConfigError("must be view or manage", field="role")
-        with self._db.transaction() as conn, conn.cursor(row_factory=class_row(User)) as cur:
+        with conn.cursor(row_factory=class_row(User)) as cur:
             if conn.execute("SELECT 1 FROM users WHERE name = %s", [name]).fetchone():
                 raise ConflictError(f"there is a user named {name!r} already")
             user = cur.execute(
@@ -67,6 +73,8 @@ class Accounts(Tokens):
                 [name, password_hash, role],
             ).fetchone()
         assert user is not None
+        if role == "manage":
+            conn.execute("DELETE FROM login_links")
         return user
 
     def users(self) -> list[User]:
@@ -99,7 +107,7 @@ class Accounts(Tokens):
             )
 
     def set_role(self, name: str, role: Role) -> None:
-        """Another role; counts from the user's next click."""
+        """Another role; ends the user's sessions."""
         self._change(name, role=role)
 
     def enable_user(self, name: str, enabled: bool) -> None:
@@ -126,8 +134,10 @@ class Accounts(Tokens):
                     "UPDATE users SET role = coalesce(%s, role), enabled = coalesce(%s, enabled) WHERE id = %s",
                     [role, enabled, user.id],
                 )
-            if enabled is False:
+            if enabled is False or (role is not None and role != user.role):
                 conn.execute("DELETE FROM sessions WHERE user_id = %s", [user.id])
+            if role == "manage":
+                conn.execute("DELETE FROM login_links")
             managers = conn.execute("SELECT 1 FROM users WHERE role = 'manage' AND enabled LIMIT 1").fetchone()
             if user.role == "manage" and user.enabled and managers is None:
                 raise ConflictError(f"{name!r} is the last user who may manage the hub")
@@ -158,12 +168,15 @@ class Accounts(Tokens):
     # Login links: the way in for the first user, or for one who forgot the password
 
     def add_link(self, *, seconds: float = LINK_SECONDS) -> str:
-        """The secret of a new link, good for one use."""
+        """The secret of a new link, good for one use; links made before end."""
         secret = secrets.token_urlsafe(32)
-        self._db.run(
-            "INSERT INTO login_links (hash, expires_at) VALUES (%s, now() + make_interval(secs => %s))",
-            [hashed(secret), seconds],
-        )
+        with self._db.transaction() as conn:
+            conn.execute("LOCK TABLE login_links IN SHARE ROW EXCLUSIVE MODE")
+            conn.execute("DELETE FROM login_links")
+            conn.execute(
+                "INSERT INTO login_links (hash, expires_at) VALUES (%s, now() + make_interval(secs => %s))",
+                [hashed(secret), seconds],
+            )
         return secret
 
     def link_is_good(self, secret: str) -> bool:
@@ -171,7 +184,15 @@ class Accounts(Tokens):
         row = self._db.one("SELECT 1 AS x FROM login_links WHERE hash = %s AND expires_at > now()", [hashed(secret)])
         return row is not None
 
-    def use_link(self, secret: str) -> bool:
-        """Use a link up; True once."""
-        sql = "DELETE FROM login_links WHERE hash = %s AND expires_at > now()"
-        return self._db.run(sql, [hashed(secret)]) == 1
+    def use_link(self, secret: str, name: str, password_hash: str) -> User | None:
+        """The administrator that a link makes, once; None when the link is not good.
+
+        Raises:
+            ConfigError: the name is not usable; the link stays good.
+            ConflictError: there is a user of that name; the link stays good.
+        """
+        with self._db.transaction() as conn:
+            sql = "DELETE FROM login_links WHERE hash = %s AND expires_at > now()"
+            if conn.execute(sql, [hashed(secret)]).rowcount != 1:
+                return None
+            return self._insert(conn, name, password_hash, "manage")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 import threading
 import time
 from collections import OrderedDict
@@ -9,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
 _KEYS = 10_000
+_SALT = secrets.token_bytes(16)
 
 
 class Busy(Exception):  # noqa: N818 - a state
@@ -42,7 +45,10 @@ class Places:
 
 
 class Limiter:
-    """Token buckets by key.
+    """Token buckets by key. At most 10,000 buckets are kept; a blocked one is never dropped.
+
+    A key that is text is kept as a hash, so that its length costs no memory. When only blocked buckets are kept,
+    all new keys share one bucket.
 
     Args:
         rate: actions per second in the long run.
@@ -53,32 +59,62 @@ class Limiter:
         self._rate = rate
         self._burst = burst
         self._clock = clock
-        self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+        # Both oldest first. A bucket is blocked when it holds less than one action.
+        self._free: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+        self._blocked: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
         self._lock = threading.Lock()
 
     def take(self, key: Hashable) -> float:
         """Take one; returns 0, or the seconds to wait until there is one."""
-        return self._look(key, 1.0)
+        return self._look(fixed(key), 1.0)
 
     def wait(self, key: Hashable) -> float:
         """Seconds until there is one, 0 when there is; takes nothing."""
-        return self._look(key, 0.0)
+        return self._look(fixed(key), 0.0)
+
+    def give(self, key: Hashable) -> None:
+        """Put back what one `take` took."""
+        self._look(fixed(key), -1.0)
+
+    def forget(self, key: Hashable) -> None:
+        """Fill a key's bucket again."""
+        key = fixed(key)
+        with self._lock:
+            self._free.pop(key, None)
+            self._blocked.pop(key, None)
 
     def _look(self, key: Hashable, cost: float) -> float:
         now = self._clock()
         with self._lock:
-            left, at = self._buckets.get(key, (self._burst, now))
+            if key not in self._free and key not in self._blocked and not self._room(now):
+                key = None
+            full = (self._burst, now)
+            left, at = self._blocked.pop(key, full) if key in self._blocked else self._free.pop(key, full)
             left = min(self._burst, left + (now - at) * self._rate)
-            if left < 1:
-                self._buckets[key] = (left, now)
-                return (1 - left) / self._rate
-            self._buckets[key] = (left - cost, now)
-            self._buckets.move_to_end(key)
-            while len(self._buckets) > _KEYS:
-                self._buckets.popitem(last=False)
-            return 0.0
+            wait = (1 - left) / self._rate if left < 1 and cost >= 0 else 0.0
+            if not wait:
+                left = min(self._burst, left - cost)
+            if left < self._burst:
+                # The shared bucket must not make room for a new one.
+                (self._blocked if left < 1 or key is None else self._free)[key] = (left, now)
+            return wait
 
-    def forget(self, key: Hashable) -> None:
-        """Fill a key's bucket again."""
-        with self._lock:
-            self._buckets.pop(key, None)
+    def _room(self, now: float) -> bool:
+        """Whether one more bucket may be kept; drops the one that was used least lately and is not blocked."""
+        if len(self._free) + len(self._blocked) < _KEYS:
+            return True
+        if self._free:
+            self._free.popitem(last=False)
+            return True
+        key, (left, at) = next(iter(self._blocked.items()))
+        if left + (now - at) * self._rate < 1:
+            return False
+        del self._blocked[key]
+        return True
+
+
+def fixed(key: Hashable) -> Hashable:
+    """A key of fixed size."""
+    if isinstance(key, int):
+        return key
+    return hashlib.blake2b(repr(key).encode("utf-8", "backslashreplace"), digest_size=16, key=_SALT).digest()

@@ -82,8 +82,38 @@ def test_sessions_end_with_the_password_the_user_or_the_time(accounts: Accounts)
     assert accounts.session(mine) is None
 
 
+def test_a_changed_role_ends_the_sessions(accounts: Accounts) -> None:
+    ada, bob = accounts.add_user("ada", "h", "manage"), accounts.add_user("bob", "h", "manage")
+    hers, his = accounts.start_session(ada.id), accounts.start_session(bob.id)
+    accounts.set_role("bob", "view")
+    assert accounts.session(his) is None and accounts.session(hers) is not None
+
+
 def test_a_link_is_good_once(accounts: Accounts) -> None:
     secret = accounts.add_link()
-    assert accounts.link_is_good(secret) and accounts.use_link(secret)
-    assert not accounts.link_is_good(secret) and not accounts.use_link(secret)
+    ada = accounts.use_link(secret, "ada", "h")
+    assert ada is not None and ada.role == "manage"
+    assert not accounts.link_is_good(secret) and accounts.use_link(secret, "bob", "h") is None
     assert not accounts.link_is_good(accounts.add_link(seconds=-1))
+    assert [user.name for user in accounts.users()] == ["ada"]
+
+
+def test_what_fails_does_not_use_a_link_up(accounts: Accounts) -> None:
+    accounts.add_user("bob", "h", "view")
+    secret = accounts.add_link()
+    for name, problem in (("", ConfigError), ("x" * 101, ConfigError), ("bob", ConflictError)):
+        with pytest.raises(problem):
+            accounts.use_link(secret, name, "h")
+    assert accounts.use_link(secret, "ada", "h") is not None
+
+
+def test_one_link_at_a_time_and_none_beside_an_administrator(accounts: Accounts) -> None:
+    first, second = accounts.add_link(), accounts.add_link()
+    assert not accounts.link_is_good(first) and accounts.link_is_good(second)
+    accounts.add_user("bob", "h", "view")
+    assert accounts.link_is_good(second)
+    accounts.add_user("ada", "h", "manage")
+    assert not accounts.link_is_good(second)
+    third = accounts.add_link()
+    accounts.set_role("bob", "manage")
+    assert not accounts.link_is_good(third)

@@ -6,10 +6,14 @@ from datetime import timedelta
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
 
 from hub.errors import ConfigError, ConflictError
 from hub.web.console.pages import COOKIE, Pages
-from hub.web.passwords import hash_password
+from hub.web.gate import address
+from hub.web.guesses import Guesses
+from hub.web.passwords import HashPool, hash_password, verify_password
+from hub.web.problems import Problem
 
 _DONE = {
     "view": "may only look from now on", "manage": "may manage from now on", "enable": "may sign in again",
@@ -17,7 +21,7 @@ _DONE = {
 }  # fmt: skip
 
 
-def make_access(pages: Pages) -> APIRouter:
+def make_access(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
     """`/access`."""
     router = pages.router()
     accounts = pages.hub.accounts
@@ -56,12 +60,14 @@ def make_access(pages: Pages) -> APIRouter:
         return pages.go("/access", f"Token {name} is revoked.")
 
     @router.post("/access/users")
-    def add_user(request: Request) -> Response:
+    async def add_user(request: Request) -> Response:
         form = request.state.form
+        name, password, role = form.get("name"), form.raw("password"), form.get("role")
         try:
-            user = accounts.add_user(form.get("name"), hash_password(form.raw("password")), form.get("role"))
+            hashed = await pool.run(lambda: hash_password(password, about=[name]))
+            user = await run_in_threadpool(accounts.add_user, name, hashed, role)
         except (ConfigError, ConflictError) as e:
-            return page(request, problem=str(e), status=422)
+            return await run_in_threadpool(page, request, problem=str(e), status=422)
         return pages.go("/access", f"User {user.name} was added.")
 
     @router.post("/access/users/change")
@@ -82,15 +88,23 @@ def make_access(pages: Pages) -> APIRouter:
         return pages.go("/access", f"User {name} {_DONE[what]}.")
 
     @router.post("/access/password")
-    def password(request: Request) -> Response:
-        form = request.state.form
+    async def password(request: Request) -> Response:
+        form, name = request.state.form, request.state.session.name
+        old, new = form.raw("old"), form.raw("password")
         try:
-            if form.raw("password") != form.raw("again"):
+            if wait := guesses.name(name, address(request)):
+                raise Problem(429, "Too many wrong passwords. Try again later.",
+                              headers={"Retry-After": str(round(wait + 0.5))})  # fmt: skip
+            found = await run_in_threadpool(accounts.password_hash, name)
+            if not await pool.run(lambda: verify_password(found[1] if found else None, old)):
+                raise ConfigError("is not your password", field="old password")
+            guesses.right(name, address(request))
+            if new != form.raw("again"):
                 raise ConfigError("the two passwords differ", field="password")
-            keep = request.cookies.get(COOKIE)
-            accounts.set_password(request.state.session.name, hash_password(form.raw("password")), keep=keep)
+            hashed = await pool.run(lambda: hash_password(new, about=[name]))
+            await run_in_threadpool(accounts.set_password, name, hashed, keep=request.cookies.get(COOKIE))
         except ConfigError as e:
-            return page(request, problem=str(e), status=422)
+            return await run_in_threadpool(page, request, problem=str(e), status=422)
         return pages.go("/access", "Your password was changed; other browsers are signed out.")
 
     return router

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
 
 from hub.errors import ConfigError, ConflictError
+from hub.store.tokens import check_name
 from hub.web.console.pages import COOKIE, Pages
 from hub.web.gate import address
-from hub.web.limits import Limiter
-from hub.web.passwords import hash_password, verify_password
+from hub.web.guesses import Guesses
+from hub.web.passwords import HashPool, hash_password, verify_password
+from hub.web.problems import Problem
 
-_RATE = 1 / 30  # wrong passwords a second in the long run,
-_BY_NAME, _BY_ADDRESS = 10, 100  # and at once: many people may share an address
+_WRONG = "Name or password is wrong."
+_NO_LINK = "This link was used already, or is too old. `hub user link` prints a new one."
 
 
-def make_login(pages: Pages) -> APIRouter:
-    """`/login`, `/logout`, `/login/link/...`."""
+def make_login(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
+    """`/login`, `/logout`, `/login/link/...`.
+
+    Handlers that hash are coroutines: a request that waits for the pool holds no thread of the server.
+    """
     router = pages.open_router()
     accounts = pages.hub.accounts
-    by_name, by_address = Limiter(_RATE, _BY_NAME), Limiter(_RATE * 10, _BY_ADDRESS)
 
     @router.get("/login")
     def form(request: Request, next: str = "") -> Response:
@@ -28,50 +33,63 @@ def make_login(pages: Pages) -> APIRouter:
         return pages.render(request, "login.html", next=next, name="", problem="", first=not accounts.users())
 
     @router.post("/login")
-    def sign_in(request: Request) -> Response:
-        given = request.state.form
+    async def sign_in(request: Request) -> Response:
+        given, origin = request.state.form, address(request)
         name, password, wanted = given.get("name"), given.raw("password"), given.get("next")
+
+        def refused(status: int, problem: str, wait: float = 0.0) -> Response:
+            response = pages.render(request, "login.html", status, next=wanted, name=name[:100], problem=problem,
+                                    first=False)  # fmt: skip
+            if wait:
+                response.headers["Retry-After"] = str(round(wait + 0.5))
+            return response
+
         # Taken before the slow check, so that many at once gain nothing.
-        wait = max(by_name.take(name.lower()), by_address.take(address(request)))
-        problem = f"Too many wrong passwords. Try again in {round(wait + 0.5)} seconds." if wait else ""
-        status = 429
-        if not problem:
-            found = accounts.password_hash(name)
-            if verify_password(found[1] if found else None, password) and found:
-                by_name.forget(name.lower())
-                _end_old(pages, request)
-                return pages.sign_in(request, pages.go(_local(wanted)), accounts.start_session(found[0].id))
-            problem, status = "Name or password is wrong.", 401
-        response = pages.render(request, "login.html", status, next=wanted, name=name, problem=problem, first=False)
+        try:
+            wait = guesses.address(origin) or guesses.name(name, origin)
+        except ValueError:
+            return refused(401, _WRONG)
         if wait:
-            response.headers["Retry-After"] = str(round(wait + 0.5))
-        return response
+            return refused(429, f"Too many wrong passwords. Try again in {round(wait + 0.5)} seconds.", wait)
+        found = await run_in_threadpool(accounts.password_hash, name)
+        if not await pool.run(lambda: verify_password(found[1] if found else None, password)) or found is None:
+            return refused(401, _WRONG)
+        guesses.right(name, origin)
+        secret = await run_in_threadpool(_new_session, pages, request, found[0].id)
+        return pages.sign_in(request, pages.go(_local(wanted)), secret)
+
+    def check_link(request: Request, secret: str) -> None:
+        """Raises `Problem` unless the link is good; says nothing else about the request."""
+        if wait := guesses.link(address(request)):
+            raise Problem(
+                429, "Too many wrong links. Try again later.", headers={"Retry-After": str(round(wait + 0.5))}
+            )
+        if not accounts.link_is_good(secret):
+            raise Problem(404, _NO_LINK)
+        guesses.right_link(address(request))
 
     @router.get("/login/link/{secret}")
     def link(request: Request, secret: str) -> Response:
-        if not accounts.link_is_good(secret):
-            return pages.refusal(
-                request, 404, "This link was used already, or is too old. `hub user link` prints a new one."
-            )
+        check_link(request, secret)
         return pages.render(request, "link.html", name="", problem="")
 
     @router.post("/login/link/{secret}")
-    def use_link(request: Request, secret: str) -> Response:
+    async def use_link(request: Request, secret: str) -> Response:
+        await run_in_threadpool(check_link, request, secret)
         given = request.state.form
         name, password = given.get("name"), given.raw("password")
         try:
+            check_name(name)
             if password != given.raw("again"):
                 raise ConfigError("the two passwords differ", field="password")
-            hashed = hash_password(password)
-            if any(user.name == name for user in accounts.users()):
-                raise ConflictError(f"there is a user named {name!r} already")
-            if not accounts.use_link(secret):
-                return pages.refusal(request, 404, "This link was used already. `hub user link` prints a new one.")
-            user = accounts.add_user(name, hashed, "manage")
+            hashed = await pool.run(lambda: hash_password(password, about=[name]))
+            user = await run_in_threadpool(accounts.use_link, secret, name, hashed)
         except (ConfigError, ConflictError) as e:
-            return pages.render(request, "link.html", 422, name=name, problem=str(e))
-        _end_old(pages, request)
-        return pages.sign_in(request, pages.go("/", f"Welcome, {name}."), accounts.start_session(user.id))
+            return pages.render(request, "link.html", 422, name=name[:100], problem=str(e))
+        if user is None:
+            raise Problem(404, _NO_LINK)
+        session = await run_in_threadpool(_new_session, pages, request, user.id)
+        return pages.sign_in(request, pages.go("/", f"Welcome, {name}."), session)
 
     signed_in = pages.router()
 
@@ -85,9 +103,14 @@ def make_login(pages: Pages) -> APIRouter:
 
 
 def _end_old(pages: Pages, request: Request) -> None:
-    """A session that was there before counts no more: nobody can plant one."""
+    """End the session that the browser had: nobody can plant one."""
     if secret := request.cookies.get(COOKIE):
         pages.hub.accounts.end_session(secret)
+
+
+def _new_session(pages: Pages, request: Request, user_id: int) -> str:
+    _end_old(pages, request)
+    return pages.hub.accounts.start_session(user_id)
 
 
 def _local(path: str) -> str:

@@ -23,6 +23,7 @@ from hub.errors import HubError, NotFoundError, StaleError, UnavailableError
 from hub.store.accounts import Session
 from hub.web import bodies
 from hub.web.console import filters
+from hub.web.limits import Busy
 from hub.web.problems import Problem
 
 log = structlog.get_logger("hub.console")
@@ -30,7 +31,8 @@ COOKIE = "hub_session"
 _FLASH = "hub_flash"
 _OWN = ("/logout", "/rules/preview", "/access/password")  # what the role `view` may send too
 _ONLY_LOOKS = "Your role may look, and change nothing."
-_FORM_LIMIT = 2 * 1024 * 1024
+_FORM_LIMIT = 2 * 1024 * 1024  # bytes
+_OPEN_FORM_LIMIT = 16 * 1024  # bytes; of people who are not signed in
 _CSP = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -133,10 +135,17 @@ class Pages:
         """A page that says why not."""
         return self.render(request, "refused.html", status, status=status, title=HTTPStatus(status).phrase, text=text)
 
+    @staticmethod
+    def _with(response: Response, headers: Mapping[str, str] | None) -> Response:
+        response.headers.update(headers or {})
+        return response
+
     def of_error(self, request: Request, e: Exception) -> Response:
         """The page that an error becomes."""
+        if isinstance(e, Busy):
+            return self._with(self.refusal(request, 503, "The hub is busy. Try again."), {"Retry-After": "2"})
         if isinstance(e, Problem):
-            return self.refusal(request, e.status_code, str(e.detail))
+            return self._with(self.refusal(request, e.status_code, str(e.detail)), e.headers)
         if isinstance(e, NotFoundError):
             return self.refusal(request, 404, str(e))
         if isinstance(e, StaleError):
@@ -169,11 +178,11 @@ def _unpack(cookie: str | None) -> tuple[str, bool] | None:
         return None
 
 
-async def _read_form(request: Request) -> Form:
+async def _read_form(request: Request, limit: int = _FORM_LIMIT) -> Form:
     kind = bodies.media_type(request)
     if kind not in ("", "application/x-www-form-urlencoded"):
         raise Problem(415, "a form is needed")
-    text = (await bodies.read(request, _FORM_LIMIT)).decode("utf-8", "replace")
+    text = (await bodies.read(request, limit)).decode("utf-8", "replace")
     try:
         return Form(parse_qs(text, keep_blank_values=True, max_num_fields=20_000))
     except ValueError:
@@ -196,9 +205,9 @@ def _open(pages: Pages) -> type[APIRoute]:
                     request.state.session = None
                     if request.method == "POST":
                         _same_site(request)
-                        request.state.form = await _read_form(request)
+                        request.state.form = await _read_form(request, _OPEN_FORM_LIMIT)
                     return _finish(await handle(request))
-                except (HubError, Problem) as e:
+                except (HubError, Problem, Busy) as e:
                     return _finish(pages.of_error(request, e))
 
             return answer
@@ -231,7 +240,7 @@ def _guarded(pages: Pages) -> type[APIRoute]:
                         if session.role != "manage" and not request.url.path.startswith(_OWN):
                             raise Problem(403, _ONLY_LOOKS)
                     return _finish(await handle(request))
-                except (HubError, Problem) as e:
+                except (HubError, Problem, Busy) as e:
                     return _finish(await run_in_threadpool(pages.of_error, request, e))
 
             return answer

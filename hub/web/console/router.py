@@ -20,6 +20,8 @@ from hub.web.console.queue import make_queue
 from hub.web.console.rules import make_rules
 from hub.web.console.schedules import make_schedules
 from hub.web.console.services import make_services
+from hub.web.guesses import Guesses
+from hub.web.passwords import HashPool
 
 _STATIC = {"hub.css": "text/css", "hub.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
@@ -28,9 +30,13 @@ def make_console(hub: Hub) -> APIRouter:
     """The console of a hub."""
     pages = Pages(hub)
     router = APIRouter(include_in_schema=False)
+    guesses, pool = Guesses(), HashPool()
+    hub.on_close(pool.close)
+    router.include_router(make_login(pages, guesses, pool))
+    router.include_router(make_access(pages, guesses, pool))
     for make in (
-        make_login, make_overview, make_services, make_rules, make_events, make_queue, make_dlq, make_deliveries,
-        make_schedules, make_access,
+        make_overview, make_services, make_rules, make_events, make_queue, make_dlq, make_deliveries,
+        make_schedules,
     ):  # fmt: skip
         router.include_router(make(pages))
     files = {name: (resources.files("hub.web") / "static" / name).read_bytes() for name in _STATIC}
