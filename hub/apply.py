@@ -118,12 +118,10 @@ def _write(what: Plan, registry: Registry, schedule: Schedule) -> None:
             registry.add_service(spec)
         elif action == "change":
             registry.update_service(spec.name, spec.model_dump())
-    for rule in what.rules:
-        action = actions["rule", rule.name]
-        if action == "add":
-            registry.add_rule(rule)
-        elif action == "change":
-            registry.update_rule(rule.name, rule.model_dump())
+    registry.write_rules(
+        [rule for rule in what.rules if actions["rule", rule.name] == "add"],
+        [rule for rule in what.rules if actions["rule", rule.name] == "change"],
+    )
     for name, (cron, enabled) in what.schedules.items():
         if cron is not None:
             schedule.set(name, cron)

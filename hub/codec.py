@@ -6,6 +6,7 @@ Standard library on purpose: it keeps integers of any size, which faster parsers
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any, NoReturn
 
 from hub.errors import PayloadError
@@ -17,6 +18,10 @@ def _no_constant(name: str) -> NoReturn:
 
 NESTED = 200
 """Deeper JSON may be read here, and not where a worker is deeper in its stack, or by what writes an answer."""
+
+INT_DIGITS = sys.get_int_max_str_digits() or 4300
+"""Most digits of an integer: Python converts longer ones neither from text nor to text."""
+TOO_LONG = f"an integer has more than {INT_DIGITS} digits"
 
 _decoder = json.JSONDecoder(parse_constant=_no_constant)
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -44,8 +49,8 @@ def loads(text: str | bytes) -> Any:
         raise PayloadError(f"not JSON: {e.msg} at line {e.lineno} column {e.colno}") from None
     except RecursionError:
         raise PayloadError("nested too deeply") from None
-    except ValueError as e:  # integers of more than 4300 digits
-        raise PayloadError(f"not JSON: {e}") from None
+    except ValueError as e:
+        raise PayloadError(f"not usable: {_reason(e)}") from None
 
 
 def dumps(value: Any) -> str:
@@ -53,7 +58,12 @@ def dumps(value: Any) -> str:
     try:
         return _encoder.encode(value)
     except (TypeError, ValueError, RecursionError) as e:
-        raise PayloadError(f"cannot be written as JSON: {e}") from None
+        raise PayloadError(f"cannot be written as JSON: {_reason(e)}") from None
+
+
+def _reason(e: Exception) -> str:
+    """Why a value cannot be converted; Python's text about long integers names a function of the interpreter."""
+    return TOO_LONG if "integer string conversion" in str(e) else str(e)
 
 
 def readable(text: str | None) -> Any:
@@ -91,4 +101,4 @@ def canonical(value: Any) -> bytes:
     try:
         return _canonical.encode(value).encode()
     except (TypeError, ValueError, RecursionError) as e:
-        raise PayloadError(f"cannot be written as JSON: {e}") from None
+        raise PayloadError(f"cannot be written as JSON: {_reason(e)}") from None

@@ -7,7 +7,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -187,10 +187,11 @@ class RuleSpec(_Spec):
     def _checked(self) -> RuleSpec:
         _no_control(self.event)
         _no_control(self.endpoint)
-        if re.search("[\x00\ud800-\udfff]", self.template() or ""):
-            raise ValueError("payload: NUL and half a surrogate pair are not allowed")
         try:
-            check_template(self.template())
+            template = self.template()
+            if re.search("[\x00\ud800-\udfff]", template or ""):
+                raise PayloadError("NUL and half a surrogate pair are not allowed")
+            check_template(template)
         except PayloadError as e:
             raise ValueError(f"payload: {e}") from None
         try:
@@ -222,11 +223,17 @@ def split_password(url: str) -> tuple[str, str | None]:
 
 def join_password(url: str, password: str) -> str:
     """The reverse of `split_password`, for exports: `password` goes in percent-encoded."""
+    before, after = around_password(url)
+    return f"{before}{password}{after}"
+
+
+def around_password(url: str) -> tuple[str, str]:
+    """What precedes and what follows the password in a URL that `split_password` returned."""
     parts = urlsplit(url)
-    user, at, hostport = parts.netloc.rpartition("@")
-    return urlunsplit(
-        parts._replace(netloc=f"{user}:{password}@{hostport}" if at else f":{quote(password)}@{hostport}")
-    )
+    user, _, hostport = parts.netloc.rpartition("@")
+    whole = urlunsplit(parts._replace(netloc=f"{user}:@{hostport}"))
+    at = len(f"{parts.scheme}://{user}:")
+    return whole[:at], whole[at:]
 
 
 def parse_spec(kind: type[ServiceSpec] | type[RuleSpec], data: Any, *, where: str = "") -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from hub.config_file import dump, reference
+from hub.config_file import Reference, dump
 from hub.definitions import RuleSpec, ServiceSpec
 from hub.models import Service
 from hub.schedule import Schedule
@@ -15,7 +15,7 @@ from hub.store.registry import Registry
 
 def export(registry: Registry, schedule: Schedule) -> tuple[str, list[str]]:
     """(the file that `apply` takes, the variables it needs). Secrets stand in it as `${NAME}`."""
-    names: list[str] = []
+    names: dict[str, None] = {}  # in the order in which the file asks for them
     services = [_exported(service, names) for service in registry.services()]
     plain = RuleSpec.model_construct(name="x", event="x", service="x").model_dump()
     rules = [
@@ -25,17 +25,17 @@ def export(registry: Registry, schedule: Schedule) -> tuple[str, list[str]]:
     schedules: dict[str, Any] = {
         task.name: task.cron if task.enabled else {"cron": task.cron, "enabled": False} for task in schedule.list()
     }
-    return dump({"services": services, "rules": rules, "schedules": schedules}, names), names
+    return dump({"services": services, "rules": rules, "schedules": schedules}, list(names)), list(names)
 
 
-def _exported(service: Service, names: list[str]) -> dict[str, Any]:
-    def variable(key: str) -> str:
+def _exported(service: Service, names: dict[str, None]) -> dict[str, Any]:
+    def variable(key: str) -> Reference:
         name = re.sub(r"[^A-Z0-9]+", "_", f"{service.name}_{key}".upper()).strip("_")
         name = f"_{name}" if name[0].isdigit() else name
         while name in names:
             name += "_"
-        names.append(name)
-        return reference(name)
+        names[name] = None
+        return Reference(name)
 
     document = service_document(service, mask=variable)
     plain = ServiceSpec.model_construct(name="x", base_url="x").model_dump()

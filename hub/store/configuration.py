@@ -25,10 +25,15 @@ _AS_THEY_ARE = (
     "cb_cooldown", "response_queue", "options", "version", "created_at", "updated_at",
 )  # fmt: skip
 _SELECT_SERVICES = "SELECT * FROM services WHERE deleted_at IS NULL ORDER BY name"
+_SELECT_SERVICE = "SELECT * FROM services WHERE deleted_at IS NULL AND name = %s"
 _SELECT_RULES = """
 SELECT r.*, s.name AS service, s.enabled AS service_enabled
 FROM rules r JOIN services s ON s.id = r.service_id AND s.deleted_at IS NULL
 WHERE r.deleted_at IS NULL ORDER BY r.name"""
+_SELECT_RULE = """
+SELECT r.*, s.name AS service, s.enabled AS service_enabled
+FROM rules r JOIN services s ON s.id = r.service_id AND s.deleted_at IS NULL
+WHERE r.deleted_at IS NULL AND r.name = %s"""
 _LISTEN_RETRY = 1.0
 
 
@@ -40,6 +45,8 @@ class Snapshot:
     rules: tuple[Rule, ...]
     by_service_id: dict[int, Service]
     by_rule_id: dict[int, Rule]
+    services_by_name: dict[str, Service]
+    rules_by_name: dict[str, Rule]
 
 
 class Configuration:
@@ -82,7 +89,10 @@ class Configuration:
         if unreadable - self._unreadable:
             log.warning("no key in HUB_SECRET_KEYS opens the secrets of some services", services=sorted(unreadable))
         self._unreadable = unreadable
-        return Snapshot(services, rules, {s.id: s for s in services}, {r.id: r for r in rules})
+        return Snapshot(
+            services, rules, {s.id: s for s in services}, {r.id: r for r in rules}, {s.name: s for s in services},
+            {r.name: r for r in rules},
+        )  # fmt: skip
 
     def _to_service(self, row: Row) -> Service:
         """A service; one whose secrets no key opens is marked, and does not take the others with it."""
@@ -109,17 +119,25 @@ class Configuration:
 
     def service(self, name: str) -> Service:
         """The service of that name; raises `NotFoundError`."""
-        for service in self.snapshot().services:
-            if service.name == name:
-                return service
-        raise NotFoundError(f"no service named {name!r}; `hub service list` shows what there is")
+        if self._db.joined:  # many changes in one transaction: a snapshot for each would take quadratic time
+            row = self._db.one(_SELECT_SERVICE, [name])
+            service = None if row is None else self._to_service(row)
+        else:
+            service = self.snapshot().services_by_name.get(name)
+        if service is None:
+            raise NotFoundError(f"no service named {name!r}; `hub service list` shows what there is")
+        return service
 
     def rule(self, name: str) -> Rule:
         """The rule of that name; raises `NotFoundError`."""
-        for rule in self.snapshot().rules:
-            if rule.name == name:
-                return rule
-        raise NotFoundError(f"no rule named {name!r}; `hub rule list` shows what there is")
+        if self._db.joined:
+            row = self._db.one(_SELECT_RULE, [name])
+            rule = None if row is None else to_rule(row)
+        else:
+            rule = self.snapshot().rules_by_name.get(name)
+        if rule is None:
+            raise NotFoundError(f"no rule named {name!r}; `hub rule list` shows what there is")
+        return rule
 
     # Hearing of changes
 

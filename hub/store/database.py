@@ -116,7 +116,10 @@ class Database:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Whatever this thread does inside is one transaction: all of it, or nothing."""
+        """Whatever this thread does inside is one transaction: all of it, or nothing. May be nested."""
+        if self.joined:
+            yield
+            return
         with self.transaction() as conn:
             self._mine.conn = conn
             try:
@@ -146,6 +149,9 @@ class Database:
             ConflictError: a unique name is taken.
         """
         try:
+            if self.joined:  # whatever fails inside fails all of it: no savepoint is needed
+                yield self._mine.conn
+                return
             with self._connection() as conn, conn.transaction():
                 yield conn
         except _UNAVAILABLE as e:

@@ -6,7 +6,16 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from hub.definitions import PLAIN_OPTIONS, RuleSpec, ServiceSpec, join_password, split_password, template_value
+from hub.config_file import Reference
+from hub.definitions import (
+    PLAIN_OPTIONS,
+    RuleSpec,
+    ServiceSpec,
+    around_password,
+    join_password,
+    split_password,
+    template_value,
+)
 from hub.errors import ConfigError
 from hub.models import Rule, Service
 from hub.rules import BODYLESS
@@ -85,18 +94,18 @@ def _unmasked(given: dict[str, Any], known: dict[str, Any], where: str) -> dict[
 
 
 def service_document(
-    service: Service, *, secrets: bool = False, mask: str | Callable[[str], str] = _MASK
+    service: Service, *, secrets: bool = False, mask: str | Callable[[str], Reference] = _MASK
 ) -> dict[str, Any]:
     """A service as people write it (the apply file's shape); secrets masked unless asked for, and readable.
 
     Args:
-        mask: stands for every secret, or gives what stands for the one of that name.
+        mask: stands for every secret, or returns the reference for the secret of that name.
     """
     known = service.secrets
     if service.secrets_unreadable:
         known = dict.fromkeys(_NEEDED.get(service.auth_type, ()), _MASK)  # those that are there for sure
 
-    def show(key: str) -> str:
+    def show(key: str) -> str | Reference:
         return known[key] if secrets else mask(key) if callable(mask) else mask
 
     o = service.options
@@ -107,12 +116,16 @@ def service_document(
         auth["header"] = o["apikey_header"]
     if o.get("username"):
         auth["username"] = o["username"]
-    url = service.base_url
+    url: str | Reference = service.base_url
     if "password" in known:
+        password = show("password")
         if service.auth_type == "basic":
-            auth["password"] = show("password")
+            auth["password"] = password
+        elif isinstance(password, Reference):
+            before, after = around_password(service.base_url)
+            url = Reference(password.name, before, after)
         else:
-            url = join_password(url, quote(known["password"], safe="") if secrets else show("password"))
+            url = join_password(service.base_url, quote(password, safe="*"))
     if service.auth_type == "oauth2":
         auth.update(o.get("oauth2", {}), client_secret=show("client_secret"))
     document: dict[str, Any] = {

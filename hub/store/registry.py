@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from hub.store.documents import (
     rule_document,
     service_document,
 )
+from hub.store.rule_batches import rule_values, write_rules
 
 # What was held must not die of age the moment it may run again.
 _GRACE = {
@@ -186,7 +187,7 @@ class Registry(Configuration):
                     " (name, event, service_id, endpoint, method, payload, conditions, strict, enabled)"
                     " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
                     " RETURNING *, %s::text AS service, %s::boolean AS service_enabled",
-                    [*_rule_values(spec, service), service.name, service.enabled],
+                    [*rule_values(spec, service.id), service.name, service.enabled],
                 ).fetchone()
             except psycopg.errors.UniqueViolation:
                 raise ConflictError(f"there is a rule named {spec.name!r} already") from None
@@ -208,7 +209,7 @@ class Registry(Configuration):
                     " conditions = %s, strict = %s, enabled = %s, version = version + 1, updated_at = now()"
                     " WHERE id = %s AND version = %s AND deleted_at IS NULL"
                     " RETURNING *, %s::text AS service, %s::boolean AS service_enabled",
-                    [*_rule_values(spec, service), current.id, seen, service.name, service.enabled],
+                    [*rule_values(spec, service.id), current.id, seen, service.name, service.enabled],
                 ).fetchone()
             except psycopg.errors.UniqueViolation:
                 raise ConflictError(f"there is a rule named {spec.name!r} already") from None
@@ -218,6 +219,12 @@ class Registry(Configuration):
                 cur.execute(_GRACE["rules"].encode(), [current.id])
         self.invalidate()
         return to_rule(row)
+
+    def write_rules(self, added: Sequence[RuleSpec], replaced: Sequence[RuleSpec]) -> None:
+        """Add and replace many rules in one transaction; raises as `rule_batches.write_rules` does."""
+        with self._db.transaction() as conn:
+            write_rules(conn, added, replaced)
+        self.invalidate()
 
     def enable_rule(self, name: str, enabled: bool) -> None:
         """Enable or disable; tasks of a disabled rule are held, not lost."""
@@ -247,11 +254,3 @@ class Registry(Configuration):
 
 def _stale(kind: str, name: str) -> StaleError:
     return StaleError(f"{kind} {name!r} was changed by somebody else; read it again")
-
-
-def _rule_values(spec: RuleSpec, service: Service) -> list[Any]:
-    conditions = None if spec.conditions is None else Jsonb(spec.conditions)
-    return [
-        spec.name, spec.event, service.id, spec.endpoint, spec.method, spec.template(), conditions, spec.strict,
-        spec.enabled,
-    ]  # fmt: skip

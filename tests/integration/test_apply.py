@@ -187,6 +187,54 @@ def test_what_only_looks_like_a_variable_survives_export(hub: Hub) -> None:
     assert set(put(hub, exported)) == {"same"}
 
 
+MARKED = "\ue000CRM_TOKEN\ue001 HUBVAR0XCRM_TOKENX ${CRM_TOKEN}"
+
+
+def test_no_stored_text_becomes_a_variable_on_its_way_through_export_and_apply(hub: Hub) -> None:
+    """Whoever may write a rule must not read the environment of the one who copies the configuration."""
+    put(hub, CONTRACT)
+    rule = {"payload": {MARKED: MARKED}, "conditions": {"a": MARKED}, "endpoint": "/" + MARKED.replace(" ", "/")}
+    hub.registry.update_rule("new-users-to-crm", rule)
+    hub.registry.update_service("crm", {"headers": {"X-Own": MARKED}, "base_url": f"https://h.example.org/{MARKED}"})
+    stored = hub.registry.rule("new-users-to-crm"), hub.registry.service("crm")
+    exported, names = export(hub.registry, hub.schedule)
+    assert names == ["CRM_TOKEN"]
+    assert set(put(hub, exported)) == {"same"}
+    assert (hub.registry.rule("new-users-to-crm"), hub.registry.service("crm")) == stored
+
+
+def test_a_password_beside_text_that_looks_like_a_variable_is_exported_as_a_variable(hub: Hub) -> None:
+    put(
+        hub,
+        "services: [{name: q, type: amqp, base_url: 'amqp://m$e:${P}@mq.example.org/%2F?exchange=$${P}'}]",
+        {"P": "s"},
+    )
+    exported, names = export(hub.registry, hub.schedule)
+    assert names == ["Q_PASSWORD"] and "m$e:${Q_PASSWORD}@mq" in exported and "exchange=$${P}" in exported
+    assert put(hub, exported, {"Q_PASSWORD": "s"})[0] == "same"
+
+
+def rows_read(hub: Hub, rules: int) -> int:
+    """How many rows PostgreSQL reads while a file that adds so many rules, and one that changes them, are applied."""
+    each = "".join(f"- {{name: r{rules}-{i}, event: e{i}, service: crm}}\n" for i in range(rules))
+    counted = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::int AS n FROM pg_stat_xact_user_tables"
+    found = 0
+    for method in ("POST", "PUT"):
+        text = "services: [{name: crm, base_url: 'http://x'}]\nrules:\n" + each.replace("}", f", method: {method}}}")
+        with hub.registry.together():
+            put(hub, text)
+            row = hub.db.one(counted)
+        assert row is not None
+        found += row["n"]
+    return found
+
+
+def test_the_work_of_applying_a_file_grows_with_its_length_not_with_its_square(hub: Hub) -> None:
+    put(hub, CONTRACT)
+    few = rows_read(hub, 50)
+    assert rows_read(hub, 400) < 12 * few
+
+
 def test_a_file_is_written_as_a_whole_or_not_at_all(hub: Hub) -> None:
     """Somebody takes a name between the look and the writing: nothing of the file is there afterwards."""
     plan = apply.plan(parse(EVERYTHING, VALUES.get), hub.registry, hub.schedule)
@@ -208,7 +256,7 @@ def test_a_changed_secret_is_shown_as_changed_and_not_shown(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("services: [", "not YAML at line 1"),
+        ("services: [", "not YAML at line 2"),
         ("- a", "expected an object"),
         ("servces: []", "servces: unknown part"),
         ("services: {}", "services: expected a list"),
@@ -222,15 +270,22 @@ def test_a_changed_secret_is_shown_as_changed_and_not_shown(hub: Hub) -> None:
         ("rules: [{name: a, event: x, service: crm, conditions: {a: {nope: 1}}}]", "conditions"),
         ("rules: [{name: a, event: x, service: crm, endpont: /}]", "rules[0].endpont: unknown field"),
         ('rules: [{name: a, event: x, service: crm, conditions: {a: "\\0"}}]', "rules[0]"),
-        ('rules: [{name: a, event: x, service: crm, payload: {a: "\\ud800"}}]', "rules[0]"),
-        ('rules: [{name: a, event: "\\ud800", service: crm}]', "rules[0]"),
-        ('services: [{name: a, base_url: "http://x/\\ud800"}]', "services[0]"),
-        ('services: [{name: a, base_url: "http://x", mask: ["\\ud800"]}]', "services[0]"),
+        ('rules: [{name: a, event: x, service: crm, payload: {a: "\\ud800"}}]', "not YAML at line 1"),
+        ('rules: [{name: a, event: "\\ud800", service: crm}]', "not YAML at line 1"),
+        ('services: [{name: a, base_url: "http://x/\\ud800"}]', "not YAML at line 1"),
+        ('services: [{name: a, base_url: "http://x", mask: ["\\ud800"]}]', "not YAML at line 1"),
         ("schedules: {nope: '* * * * *'}", "schedules.nope"),
         ("schedules: {consume_responses_task: '61 * * * *'}", "minute"),
         ("schedules: {consume_responses_task: {enabled: 1}}", "true or false"),
         ("services: &a [*a]", "recursive"),
         (BOMB, "more than"),
+        (f"services: [{'1,' * 1_000_001}]", "more than 1000000 values"),
+        ("services: " + "[" * 100_000, "nested more than 200 deep"),
+        ("services: [{name: a, base_url: 'http://x', timeout: 1" + "0" * 5000 + "}]", "an integer has more than 4300"),
+        (
+            "rules: [{name: a, event: x, service: crm, payload: {a: 0x" + "f" * 4200 + "}}]",
+            "an integer has more than 4300",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused_as_a_whole(hub: Hub, text: str, says: str) -> None:
