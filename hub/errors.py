@@ -19,6 +19,7 @@
             ├── ConnectError                 refused, DNS, TLS, connection lost
             ├── TimedOutError                no complete answer within the deadline
             ├── RejectedError(status, retry_after)   an answer that means no
+            │   └── ExpiredTokenError            401 to an OAuth token that was good before
             ├── AuthenticationError          AMQP: user, password, vhost or permission refused
             ├── FaultError                   a SOAP fault
             └── UnroutableError              AMQP: nobody would take the message
@@ -191,6 +192,14 @@ class RejectedError(TransportError):
     @property
     def counts_against_breaker(self) -> bool:
         return (self.status or 0) >= 500 or self.status == 408
+
+
+class ExpiredTokenError(RejectedError):
+    """The service no longer takes an OAuth token that it took before; the next try fetches another one."""
+
+    @property
+    def retriable(self) -> bool:
+        return True
 
 
 class EgressRefusedError(TransportError):

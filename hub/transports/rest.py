@@ -12,7 +12,7 @@ from http import HTTPStatus
 from urllib.parse import quote, urlsplit
 
 from hub import __version__
-from hub.errors import InvalidPayloadError, RejectedError
+from hub.errors import ExpiredTokenError, InvalidPayloadError, RejectedError
 from hub.models import Request, Response, Service
 from hub.settings import Settings
 from hub.transports.auth import authorization
@@ -100,7 +100,11 @@ class Client:
             self._oauth = ClientCredentials(options.get("oauth2") or {}, secret, self._post)
 
     def send(self, request: Request, deadline: Deadline) -> Answer:
-        """One exchange; with OAuth a second one when the first says that the token is no longer good."""
+        """One exchange.
+
+        Raises:
+            ExpiredTokenError: the service no longer takes the OAuth token; the next send fetches another one.
+        """
         method = request.method.upper()
         if method not in METHODS:
             raise InvalidPayloadError(f"method {request.method[:20]!r} is none of {', '.join(sorted(METHODS))}")
@@ -113,13 +117,15 @@ class Client:
         path = self._target(request.endpoint)
         if self._oauth is None:
             return self._adapter.exchange(method, self._base, path, headers, body, deadline)
-        for last in (False, True):
-            token = self._oauth.token(deadline)
-            headers["Authorization"] = f"Bearer {token}"
-            answer = self._adapter.exchange(method, self._base, path, headers, body, deadline)
-            if answer.status_code != 401 or last:
-                break
-            self._oauth.refused(token)
+        token = self._oauth.token(deadline)
+        headers["Authorization"] = f"Bearer {token}"
+        answer = self._adapter.exchange(method, self._base, path, headers, body, deadline)
+        if answer.status_code != 401:
+            self._oauth.accepted(token)
+        elif self._oauth.refused(token):
+            raise ExpiredTokenError(
+                "HTTP 401: the token is no longer good", status=401, response_body=self.text(answer)
+            )
         return answer
 
     def text(self, answer: Answer) -> str | None:
