@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -26,15 +26,37 @@ _MASK = "***"
 _NEEDED = {"bearer": ("token",), "apikey": ("token",), "basic": ("password",), "oauth2": ("client_secret",)}
 
 
-def check_service(spec: ServiceSpec) -> None:
-    """What only a transport can tell of a definition; raises `ConfigError` that names the field."""
+def check_service(spec: ServiceSpec, stored: Mapping[str, str] | None = None) -> None:
+    """What only a transport can tell of a definition; raises `ConfigError` that names the field.
+
+    Args:
+        stored: the service's secrets before a change, by name; those that stay are not judged again.
+    """
+    secrets = {name: value for name, value in spec.split()[1].items() if value != (stored or {}).get(name)}
+    for name, value in secrets.items():
+        if value.startswith(_MASK):
+            raise ConfigError(
+                "begins with ***, which stands for a secret that is stored; give the secret itself",
+                field=_field(spec, name),
+            )
     if spec.type == "amqp":
         amqp_uri.parse(split_password(spec.base_url)[0])
-    for name in ("signing_secret", "signing_secret_old"):
-        check_secret(name, getattr(spec, name))
-    check_secret("inbound.signing_secret", spec.inbound.signing_secret)
+    for name in ("signing_secret", "signing_secret_old", "inbound_signing_secret"):
+        check_secret(_field(spec, name), secrets.get(name))
     if spec.auth.type == "oauth2" and urlsplit(spec.auth.token_url or "").scheme not in ("http", "https"):
         raise ConfigError("starts with neither http:// nor https://", field="auth.token_url")
+
+
+def _field(spec: ServiceSpec, name: str) -> str:
+    """The field of a definition that a stored secret comes from."""
+    kind, _, rest = name.partition(":")
+    if kind == "header":
+        return f"secret_headers.{rest}"
+    if name.startswith("inbound_"):
+        return f"inbound.{name.removeprefix('inbound_')}"
+    if kind == "password" and spec.auth.type != "basic":
+        return "base_url"
+    return name if name.startswith("signing_") else f"auth.{name}"
 
 
 def check_rule(spec: RuleSpec, service_type: str) -> None:

@@ -88,10 +88,10 @@ class Registry(Configuration):
         current = self._current(self.service, name, version)
         merged = merge(service_document(current, secrets=True), changes)
         spec: ServiceSpec = parse_spec(ServiceSpec, merged)
-        check_service(spec)
-        columns, secrets = spec.split()
         if current.secrets_unreadable:
             check_replaced(spec, changes)
+        check_service(spec, current.secrets)
+        columns, secrets = spec.split()
         values = {
             **columns,
             "options": Jsonb(columns["options"]),

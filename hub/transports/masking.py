@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
-from hub.models import Service
+from hub.models import JSON, Service
 
 _MIN = 4  # masking shorter ones would shred every text and say what they are
 
@@ -21,6 +21,26 @@ def without_secrets(text: str, service: Service) -> str:
     for form in sorted(forms(service), key=len, reverse=True):
         text = text.replace(form, "***")
     return text
+
+
+def hidden(value: JSON, service: Service) -> JSON:
+    """A JSON value with each secret of `service` replaced by `***`, in members' names too."""
+    known = sorted(forms(service), key=len, reverse=True)
+    return _hidden(value, known) if known else value
+
+
+def _hidden(value: JSON, known: Sequence[str]) -> JSON:
+    if isinstance(value, str):
+        for form in known:
+            value = value.replace(form, "***")
+        return value
+    if isinstance(value, dict):
+        return {_hidden(key, known): _hidden(inner, known) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_hidden(inner, known) for inner in value]
+    if isinstance(value, int | float) and not isinstance(value, bool) and str(value) in known:
+        return "***"
+    return value
 
 
 def forms(service: Service) -> set[str]:

@@ -5,6 +5,7 @@ While a secret is rotated both sign: the receiver accepts a request when one sig
 
 from __future__ import annotations
 
+import base64
 import hmac
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from standardwebhooks import Webhook
 
 from hub.errors import ConfigError, InvalidPayloadError
 
+_SHORTEST, _LONGEST = 24, 64  # bytes of a secret
 _TOLERANCE = timedelta(minutes=5)
 
 
@@ -61,12 +63,19 @@ def fits(secret: str, headers: Mapping[str, str], body: str, now: datetime) -> b
 
 
 def check_secret(field: str, secret: str | None) -> None:
-    """Raises `ConfigError` when it cannot sign."""
-    if secret:
-        try:
-            _hook("it", secret)
-        except InvalidPayloadError as e:
-            raise ConfigError(str(e), field=field) from None
+    """Raises `ConfigError` when it is not what Standard Webhooks calls a secret: 24 to 64 bytes, in base64."""
+    if not secret:
+        return
+    encoded = secret.removeprefix("whsec_")
+    try:
+        size = len(base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True))
+    except ValueError:
+        raise ConfigError("must be whsec_ and base64, as Standard Webhooks says", field=field) from None
+    if not _SHORTEST <= size <= _LONGEST:
+        raise ConfigError(
+            f"has {size} bytes; Standard Webhooks asks for {_SHORTEST} to {_LONGEST} random bytes, in base64 after"
+            " whsec_ (`openssl rand -base64 32` makes some)", field=field,
+        )  # fmt: skip
 
 
 def _hook(name: str, secret: str) -> Webhook:

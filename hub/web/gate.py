@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from hub.settings import Settings
 from hub.store.accounts import Accounts
 from hub.store.tokens import Scope, Token
+from hub.web.authorization import Access, needs
 from hub.web.bodies import JsonRequest
 from hub.web.limits import Limiter
 from hub.web.problems import Problem
@@ -20,6 +21,11 @@ _ALLOWED: dict[Scope, frozenset[Scope]] = {
     "ingest": frozenset({"ingest"}),
     "view": frozenset({"view"}),
     "manage": frozenset({"ingest", "view", "manage"}),
+}
+_SCOPES: dict[Access, Scope] = {
+    Access.SCOPE_INGEST: "ingest",
+    Access.SCOPE_VIEW: "view",
+    Access.SCOPE_MANAGE: "manage",
 }
 _FAILURES = 20  # wrong tokens from one address at once,
 _FAILURE_RATE = 0.5  # and so many more per second, before it is only told to wait
@@ -74,17 +80,17 @@ def address(request: Request) -> str:
     return request.client.host if request.client else "?"
 
 
-def guarded(gate: Gate, scope: Scope | None, *, limit: int) -> type[APIRoute]:
-    """A kind of route: the token is checked before anything of the body is read, and the body is bounded.
+def guarded(gate: Gate, access: Access, *, limit: int) -> type[APIRoute]:
+    """A kind of route that declares a scope: the token is checked before the body is read; the body is bounded.
 
     Handlers find the token as `request.state.token`.
     """
+    scope = _SCOPES[access]
 
     class GuardedRoute(APIRoute):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            security = [{"token": [scope] if scope else []}]
-            kwargs["openapi_extra"] = {**(kwargs.get("openapi_extra") or {}), "security": security}
-            super().__init__(*args, **kwargs)
+        def __init__(self, path: str, endpoint: Callable[..., Any], **kwargs: Any) -> None:
+            kwargs["openapi_extra"] = {**(kwargs.get("openapi_extra") or {}), "security": [{"token": [scope]}]}
+            super().__init__(path, needs(access)(endpoint), **kwargs)
 
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()

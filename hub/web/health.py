@@ -16,6 +16,7 @@ from hub.app import Hub
 from hub.errors import UnavailableError
 from hub.scrape import CONTENT_TYPE_LATEST, make_scraper
 from hub.tasks.broker import DISPATCH
+from hub.web.authorization import Access, needs
 
 log = structlog.get_logger("hub.web")
 _METRICS: dict[int | str, dict[str, Any]] = {
@@ -36,11 +37,13 @@ def make_health(hub: Hub) -> APIRouter:
 
     @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz", summary="The process is alive")
+    @needs(Access.PUBLIC)
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
     @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", summary="The hub can take events", responses={503: {"description": "The database is away."}})
+    @needs(Access.PUBLIC)
     async def readyz() -> JSONResponse:
         database, broker = await asyncio.gather(*(probe.ask() for probe in probes))
         ready = database == "ok"
@@ -48,6 +51,7 @@ def make_health(hub: Hub) -> APIRouter:
         return JSONResponse(body, 200 if ready else 503, headers={} if ready else {"Retry-After": "5"})
 
     @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response, responses=_METRICS)
+    @needs(Access.PUBLIC)
     def metrics(request: Request) -> Response:
         token = hub.settings.metrics_token
         given = request.headers.get("authorization", "")

@@ -18,6 +18,7 @@ from hub.app import Hub
 from hub.errors import ConfigError, UnavailableError
 from hub.web import problems
 from hub.web.api import make_api
+from hub.web.authorization import check_declared
 from hub.web.console.router import make_console
 from hub.web.docs import make_docs
 from hub.web.edge import Edge
@@ -33,9 +34,14 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to tell
 
 
 def make_app(hub: Hub) -> FastAPI:
-    """Everything the hub answers over HTTP, as one ASGI application."""
+    """Everything the hub serves over HTTP, as one ASGI application.
+
+    Raises:
+        RuntimeError: a route does not declare who may use it.
+    """
     app = FastAPI(title="Integration Hub", version=__version__, openapi_url=None, docs_url=None, redoc_url=None,
-                  generate_unique_id_function=_operation_id)  # fmt: skip
+                  generate_unique_id_function=_operation_id,
+                  redirect_slashes=False)  # fmt: skip # a redirect would repeat the Host that the caller made up
     gate = Gate(hub.accounts, hub.settings)
     problems.install(app)
     app.add_middleware(Edge)
@@ -44,6 +50,7 @@ def make_app(hub: Hub) -> FastAPI:
     app.include_router(make_api(hub, gate))
     app.include_router(make_docs(hub, gate, app))
     app.include_router(make_console(hub))
+    check_declared(app.routes)
     return app
 
 

@@ -1,5 +1,8 @@
 """`POST /webhook/{service}`: a service calls. Proved by its inbound token or signature, stored, made an event.
 
+A caller without a proof learns nothing: a service that does not exist is refused as one whose proof is wrong, after
+the same steps.
+
 Log row and event are one transaction. A call that comes again with the same `webhook-id` (or `Idempotency-Key`)
 within 24 h changes nothing. A chain of events that goes round in circles ends at `HUB_MAX_DEPTH`: the caller
 says by `X-Hub-Task` which request of the hub it answers.
@@ -7,13 +10,15 @@ says by `X-Hub-Task` which request of the hub it answers.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import re
+import secrets
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 from fastapi import APIRouter, Request, Response
@@ -21,13 +26,15 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from hub.app import Hub
-from hub.models import JSON, Accepted, Delivery, Direction, Event, Service
+from hub.errors import NotFoundError
+from hub.models import JSON, Accepted, Delivery, Direction, Event, Service, ServiceType
 from hub.paths import mask_body
 from hub.store.intake import once
-from hub.transports.masking import without_secrets
+from hub.transports.masking import hidden, without_secrets
 from hub.transports.signing import fits
 from hub.web import bodies
 from hub.web.api import routers, shapes
+from hub.web.authorization import Access, needs
 from hub.web.gate import address, bearer, too_often
 from hub.web.limits import Limiter, Places
 from hub.web.problems import Problem
@@ -35,6 +42,9 @@ from hub.web.problems import Problem
 log = structlog.get_logger("hub.web")
 WEBHOOK_RECEIVED = "hub.webhook_received"
 _FAILURES, _FAILURE_RATE = 20, 0.5  # wrong proofs from one address at once, and per second
+_GUESSES, _GUESS_RATE = 100, 1.0  # the same, whatever services they name
+_GUESSED = "too many calls with a wrong proof from this address"
+_NO_SECRET = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 _AT_ONCE = 100  # calls under way
 _TASK = re.compile(r"[0-9]{1,18}", re.ASCII)
 _SECRET_HEADER = re.compile(r"auth|token|secret|key|cookie|signature|password|credential|session", re.IGNORECASE)
@@ -51,6 +61,11 @@ class _Call:
     address: str
     kind: str
 
+    @property
+    def signed(self) -> bool:
+        """Whether it may be proved by a signature, for which the body is needed."""
+        return "webhook-signature" in self.headers
+
 
 def make_webhooks(hub: Hub) -> APIRouter:
     """The endpoint for services."""
@@ -63,10 +78,11 @@ def make_webhooks(hub: Hub) -> APIRouter:
         status_code=202,
         summary="A service calls",
         response_model=shapes.Accepted,
-        responses=routers.problems(404, 408, 413, 415) | {202: {"description": "It is stored."}},
+        responses=routers.problems(408, 413, 415) | {202: {"description": "It is stored."}},
         openapi_extra={"security": [{"inbound": []}, {"apikey": []}, {"signature": []}], "requestBody": _BODY,
                        "parameters": _HEADERS},
     )  # fmt: skip
+    @needs(Access.SERVICE)
     async def receive(service: shapes.ServiceName, request: Request) -> Response:
         """Takes any JSON. The proof is the service's inbound token (bearer or `X-API-Key`) or a Standard Webhooks
         signature with its inbound signing secret, not older than five minutes. It becomes the event
@@ -77,7 +93,7 @@ def make_webhooks(hub: Hub) -> APIRouter:
             bodies.media_type(request),
         )  # fmt: skip
         known = await run_in_threadpool(desk.find, service, call)
-        with (strangers if _signed(known, call) else callers).one():
+        with (callers if _token_fits(known, call.token) else strangers).one():
             body = await bodies.read(request, hub.settings.event_limit)
             return await run_in_threadpool(desk.receive, known, call, body)
 
@@ -88,36 +104,50 @@ class _Desk:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._calls = Limiter(hub.settings.token_rate, hub.settings.token_rate)
-        self._failures = Limiter(_FAILURE_RATE, _FAILURES)
+        self._failures = Limiter(_FAILURE_RATE, _FAILURES)  # by service and address: one caller, one service
+        self._guesses = Limiter(_GUESS_RATE, _GUESSES)  # by address: one caller, whatever service it names
 
     def find(self, name: str, call: _Call) -> Service:
-        """The service, and everything that can be said before the body is read."""
-        service = self._hub.registry.service(name)
+        """The service as far as the caller may know it, with every check that needs no body.
+
+        Returns a service without secrets and with id 0 when there is none of that name and the body must be read
+        before the call can be refused.
+
+        Raises:
+            Problem: 401 wrong proof or no such service, 429 too many of those, 503 the secrets cannot be read.
+        """
+        try:
+            service = self._hub.registry.service(name)
+        except NotFoundError:
+            service = Service(0, name, ServiceType.REST, "")
         if service.secrets_unreadable:  # its proof cannot be judged; a caller that tries again loses nothing
             raise Problem(503, "the hub cannot read the secrets of this service", headers={"Retry-After": "60"})
-        if wait := self._failures.wait((service.id, call.address)):
-            raise too_often("too many calls with a wrong proof from this address", wait)
-        if not _signed(service, call):
-            self._prove(service, call, _token_fits(service, call.token))
+        if _token_fits(service, call.token):
             self._check(service, call)
+        elif not call.signed:
+            self._refuse(service, call)
+        elif wait := max(self._guesses.wait(call.address), self._failures.wait((service.name, call.address))):
+            raise too_often(_GUESSED, wait)
         return service
 
     def receive(self, service: Service, call: _Call, body: bytes) -> Response:
         """Store the call and its event; answer with the event's id."""
-        if _signed(service, call):
-            self._prove(service, call, _signature_fits(service, call, body, self._hub.clock.now()))
+        if not _token_fits(service, call.token):
+            if not _signature_fits(service, call, body, self._hub.clock.now()):
+                self._refuse(service, call)
             self._check(service, call)
         value = bodies.parse(body)
         accepted = self._store(service, call, body, value)
         return JSONResponse({"id": accepted.id, "duplicate": accepted.duplicate, "tasks": list(accepted.tasks)}, 202)
 
-    def _prove(self, service: Service, call: _Call, good: bool) -> None:
-        if not good:
-            self._failures.take((service.id, call.address))
-            raise Problem(
-                401, "the inbound token or signature is missing or wrong, or the service has no inbound secret",
-                headers={"WWW-Authenticate": 'Bearer realm="webhook"'},
-            )  # fmt: skip
+    def _refuse(self, service: Service, call: _Call) -> NoReturn:
+        wait = self._guesses.take(call.address) or self._failures.take((service.name, call.address))
+        if wait:
+            raise too_often(_GUESSED, wait)
+        raise Problem(
+            401, "no such service, or its inbound token or signature is missing or wrong",
+            headers={"WWW-Authenticate": 'Bearer realm="webhook"'},
+        )  # fmt: skip
 
     def _check(self, service: Service, call: _Call) -> None:
         if not service.enabled:
@@ -149,7 +179,7 @@ class _Desk:
         )  # fmt: skip
         data = {
             "service": service.name, "webhook_id": message_id, "task_id": task_id, "headers": headers,
-            "payload": value,
+            "payload": hidden(value, service),
         }  # fmt: skip
         queued: list[tuple[int, int]] = []
         accepted = Accepted(uid, duplicate=False)
@@ -174,14 +204,10 @@ class _Desk:
         return (None, 1) if depth is None else (int(given), depth + 1)
 
 
-def _signed(service: Service, call: _Call) -> bool:
-    """Whether the call is to be judged by its signature."""
-    return "inbound_signing_secret" in service.secrets and "webhook-signature" in call.headers
-
-
 def _token_fits(service: Service, given: str | None) -> bool:
     wanted = service.secrets.get("inbound_token")
-    return bool(wanted and given) and hmac.compare_digest(_digest(str(given)), _digest(str(wanted)))
+    same = hmac.compare_digest(_digest(given or ""), _digest(wanted or ""))  # also when there is none: same time
+    return bool(wanted and given) and same
 
 
 def _digest(secret: str) -> bytes:
@@ -190,8 +216,10 @@ def _digest(secret: str) -> bytes:
 
 def _signature_fits(service: Service, call: _Call, body: bytes, now: datetime) -> bool:
     """Standard Webhooks: id, time (five minutes) and body are signed."""
+    secret = service.secrets.get("inbound_signing_secret")
     try:
-        return fits(service.secrets["inbound_signing_secret"], call.headers, body.decode(), now)
+        # Computed also when there is no secret: the time says nothing about the service.
+        return fits(secret or _NO_SECRET, call.headers, body.decode(), now) and secret is not None
     except UnicodeDecodeError:  # what is no text is no proof
         return False
 

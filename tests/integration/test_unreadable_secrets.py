@@ -26,7 +26,7 @@ from tests.support.console import signed_in
 from tests.support.hubs import add_rule, add_service, attempt, due_now, emit, task
 
 TOKEN, OTHER = "tok-77e1c0ffee", "tok-0ddba11"
-SIGNING = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQ="
+SIGNING = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"
 
 
 class Noted(Hooks):

@@ -142,8 +142,47 @@ def test_guessing_is_slowed_down_and_only_for_who_guesses(api: Api, caller: http
     assert caller.post("/webhook/other", json={}, headers={"X-API-Key": "t2"}).status_code == 202
 
 
+@pytest.mark.parametrize("proof", ["none", "token", "signature", "huge"])
+def test_a_service_that_does_not_exist_is_indistinguishable_from_one_whose_proof_is_wrong(
+    api: Api, caller: httpx.Client, proof: str
+) -> None:
+    add_service(api.hub, "http://127.0.0.1:9/", "bare")
+    add_service(
+        api.hub, "http://127.0.0.1:9/", "off", inbound={"token": TOKEN, "signing_secret": SECRET}, enabled=False,
+    )  # fmt: skip
+    body = b" " * 3_000_000 if proof == "huge" else b"{}"
+    headers = {
+        "none": {},
+        "token": {"Authorization": "Bearer wrong"},
+        "signature": signed(body, "a", secret=OUTBOUND),
+        "huge": {"webhook-signature": "v1,AAAA"},
+    }[proof]
+    seen = set()
+    for name in ("crm", "bare", "off", "nobody", "a" * 100):
+        answer = caller.post(f"/webhook/{name}", content=body, headers=headers)
+        seen.add((answer.status_code, answer.text, tuple((k, v) for k, v in answer.headers.items() if k != "date")))
+    assert len(seen) == 1 and seen.pop()[0] == (413 if proof == "huge" else 401)
+
+
+def test_guessing_names_is_slowed_down_and_a_good_proof_is_let_in_all_the_same(api: Api, caller: httpx.Client) -> None:
+    answers = [caller.post(f"/webhook/guess-{n}", json={}) for n in range(160)]
+    assert answers[0].status_code == 401 and answers[-1].status_code == 429
+    assert int(answers[-1].headers["Retry-After"]) >= 1
+    assert caller.post("/webhook/crm", json={}, headers=BEARER).status_code == 202
+
+
+def test_an_inbound_token_that_the_body_repeats_does_not_stay(api: Api, caller: httpx.Client) -> None:
+    add_rule(api.hub, event=WEBHOOK_RECEIVED)
+    body = {"token": TOKEN, "list": [f"Bearer {TOKEN}", {TOKEN: 1}], "n": 7}
+    [task] = caller.post("/webhook/crm", json=body, headers=BEARER).json()["tasks"]
+    stored = api.hub.db.all("SELECT data FROM events") + api.hub.db.all("SELECT sample FROM event_names")
+    stored += api.hub.db.all("SELECT request_body, properties FROM deliveries")
+    assert len(stored) == 3 and TOKEN not in str(stored)
+    data = api.client("view").get(f"/api/v1/tasks/{task}").json()["event_data"]
+    assert data["payload"] == {"token": "***", "list": ["Bearer ***", {"***": 1}], "n": 7}
+
+
 def test_what_cannot_be_taken_is_refused_in_so_many_words(api: Api, caller: httpx.Client) -> None:
-    problem(caller.post("/webhook/nobody", json={}, headers=BEARER), 404)
     refused = caller.get("/webhook/crm", headers=BEARER)
     problem(refused, 405)
     assert refused.headers["Allow"] == "POST"

@@ -18,6 +18,7 @@ from hub.observer import parse_event
 from hub.store.tokens import Token
 from hub.web import bodies, problems
 from hub.web.api import event_schema, routers, shapes
+from hub.web.authorization import Access, needs
 from hub.web.gate import Gate, address, bearer
 from hub.web.limits import Places
 from hub.web.problems import Problem
@@ -49,6 +50,7 @@ def make_events(hub: Hub, gate: Gate) -> APIRouter:
             "requestBody": event_schema.BODY,
         },
     )
+    @needs(Access.SCOPE_INGEST)
     async def accept(request: Request) -> Response:
         """Takes one event (an object, answered by an object), an array of at most 1,000, or NDJSON of any length.
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter
 
 from hub.app import Hub
 from hub.web.api.shapes import ProblemShape
+from hub.web.authorization import Access
 from hub.web.gate import Gate, guarded
 from hub.web.problems import MEDIA_TYPE
 
@@ -58,9 +59,12 @@ def routers(hub: Hub, gate: Gate, path: str, tag: str) -> Routers:
     """Routers of one resource."""
     limit = hub.settings.event_limit
     return Routers(
-        APIRouter(prefix=path, tags=[tag], route_class=guarded(gate, "view", limit=limit), responses=problems(404)),
         APIRouter(
-            prefix=path, tags=[tag], route_class=guarded(gate, "manage", limit=limit),
+            prefix=path, tags=[tag], route_class=guarded(gate, Access.SCOPE_VIEW, limit=limit),
+            responses=problems(404),
+        ),
+        APIRouter(
+            prefix=path, tags=[tag], route_class=guarded(gate, Access.SCOPE_MANAGE, limit=limit),
             responses=problems(404, 408, 409, 413, 415),
         ),
     )  # fmt: skip

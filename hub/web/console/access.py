@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from hub.errors import ConfigError, ConflictError
+from hub.web.authorization import Access, needs
 from hub.web.console.pages import COOKIE, Pages
 from hub.web.gate import address
 from hub.web.guesses import Guesses
@@ -37,10 +38,12 @@ def make_access(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
         )  # fmt: skip
 
     @router.get("/access")
+    @needs(Access.ROLE_VIEW)
     def show(request: Request) -> Response:
         return page(request)
 
     @router.post("/access/tokens")
+    @needs(Access.ROLE_MANAGE)
     def add_token(request: Request) -> Response:
         form = request.state.form
         name, days = form.get("name"), form.get("days")
@@ -54,12 +57,14 @@ def make_access(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
         return page(request, token=(token.name, secret))
 
     @router.post("/access/tokens/revoke")
+    @needs(Access.ROLE_MANAGE)
     def revoke(request: Request) -> Response:
         name = request.state.form.get("name")
         accounts.revoke_token(name)
         return pages.go("/access", f"Token {name} is revoked.")
 
     @router.post("/access/users")
+    @needs(Access.ROLE_MANAGE)
     async def add_user(request: Request) -> Response:
         form = request.state.form
         name, password, role = form.get("name"), form.raw("password"), form.get("role")
@@ -71,6 +76,7 @@ def make_access(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
         return pages.go("/access", f"User {user.name} was added.")
 
     @router.post("/access/users/change")
+    @needs(Access.ROLE_MANAGE)
     def change(request: Request) -> Response:
         form = request.state.form
         name, what = form.get("name"), form.get("act")
@@ -88,6 +94,7 @@ def make_access(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
         return pages.go("/access", f"User {name} {_DONE[what]}.")
 
     @router.post("/access/password")
+    @needs(Access.ROLE_VIEW)
     async def password(request: Request) -> Response:
         form, name = request.state.form, request.state.session.name
         old, new = form.raw("old"), form.raw("password")

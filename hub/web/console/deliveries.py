@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from hub.web.authorization import Access, needs
 from hub.web.console.filters import beginning, digits, moment
 from hub.web.console.pages import Pages, link
 
@@ -17,6 +18,7 @@ def make_deliveries(pages: Pages) -> APIRouter:
     hub = pages.hub
 
     @router.get("/deliveries")
+    @needs(Access.ROLE_VIEW)
     def list_(
         request: Request, service: str = "", direction: str = "", result: str = "", status: str = "", event: str = "",
         since: str = "", until: str = "", before: str = "",
@@ -36,6 +38,7 @@ def make_deliveries(pages: Pages) -> APIRouter:
         )  # fmt: skip
 
     @router.get("/deliveries/{id_}")
+    @needs(Access.ROLE_VIEW)
     def show(request: Request, id_: int) -> Response:
         row = hub.views.delivery(id_)
         attempts = hub.views.list_deliveries(task=row["task_id"], limit=200)[::-1] if row["task_id"] else []

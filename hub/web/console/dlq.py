@@ -13,6 +13,7 @@ from fastapi.responses import Response, StreamingResponse
 from hub.codec import readable
 from hub.errors import NotFoundError
 from hub.operations.replay import Chosen, replay, replay_ids
+from hub.web.authorization import Access, needs
 from hub.web.console.filters import beginning, digits, moment, number, of, segment
 from hub.web.console.pages import Form, Pages, back, link
 
@@ -28,6 +29,7 @@ def make_dlq(pages: Pages) -> APIRouter:
     hub = pages.hub
 
     @router.get("/dead-letters")
+    @needs(Access.ROLE_VIEW)
     def list_(
         request: Request, service: str = "", event: str = "", reason: str = "", since: str = "", until: str = "",
         before: str = "",
@@ -50,12 +52,12 @@ def make_dlq(pages: Pages) -> APIRouter:
             yield rows
 
     @router.get("/dead-letters/all")
+    @needs(Access.ROLE_MANAGE)
     def sure(
         request: Request, act: str = "", service: str = "", event: str = "", reason: str = "", since: str = "",
         until: str = "",
     ) -> Response:  # fmt: skip
         """The dry run of a replay or deletion of all that match, before it is done."""
-        pages.needs_manage(request)
         filters = {"service": service, "event": event, "reason": reason, "since": since, "until": until}
         total = orphans = 0
         for rows in matching(filters):
@@ -70,6 +72,7 @@ def make_dlq(pages: Pages) -> APIRouter:
         )  # fmt: skip
 
     @router.get("/dead-letters/export")
+    @needs(Access.ROLE_VIEW)
     def export(
         request: Request, service: str = "", event: str = "", reason: str = "", since: str = "", until: str = ""
     ) -> Response:
@@ -89,6 +92,7 @@ def make_dlq(pages: Pages) -> APIRouter:
         return StreamingResponse(lines(), media_type="application/x-ndjson", headers=headers)
 
     @router.post("/dead-letters/act")
+    @needs(Access.ROLE_MANAGE)
     def act(request: Request) -> Response:
         form: Form = request.state.form
         to = back(request, "/dead-letters")
@@ -120,6 +124,7 @@ def make_dlq(pages: Pages) -> APIRouter:
         return pages.go(f"/tasks/{tasks[0]}" if only else to, text, bad=bool(stay))
 
     @router.get("/dead-letters/{id_}")
+    @needs(Access.ROLE_VIEW)
     def show(request: Request, id_: int) -> Response:
         row = hub.views.dead_letter(id_)
         attempts = hub.views.list_deliveries(task=row["task_id"], limit=200)[::-1]

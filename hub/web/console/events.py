@@ -8,6 +8,7 @@ from fastapi.responses import Response
 from hub.codec import loads
 from hub.errors import PayloadError
 from hub.observer import parse_event
+from hub.web.authorization import Access, needs
 from hub.web.console.filters import of, pretty
 from hub.web.console.pages import Form, Pages
 from hub.web.console.rules import sample_event
@@ -26,8 +27,8 @@ def make_events(pages: Pages) -> APIRouter:
         )  # fmt: skip
 
     @router.get("/events/new")
+    @needs(Access.ROLE_MANAGE)
     def new(request: Request, name: str = "") -> Response:
-        pages.needs_manage(request)
         if not name:
             rules = [rule.event for rule in hub.registry.rules() if rule.enabled]
             name = rules[0] if rules else "\\core\\event\\user_created"
@@ -35,6 +36,7 @@ def make_events(pages: Pages) -> APIRouter:
         return page(request, event.name, pretty(event.data), source=source)
 
     @router.post("/events/new")
+    @needs(Access.ROLE_MANAGE)
     def send(request: Request) -> Response:
         form: Form = request.state.form
         name, text = form.get("name"), form.raw("data")

@@ -8,6 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from hub.errors import ConfigError, ConflictError
 from hub.store.tokens import check_name
+from hub.web.authorization import Access, needs
 from hub.web.console.pages import COOKIE, Pages
 from hub.web.gate import address
 from hub.web.guesses import Guesses
@@ -27,12 +28,14 @@ def make_login(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
     accounts = pages.hub.accounts
 
     @router.get("/login")
+    @needs(Access.PUBLIC)
     def form(request: Request, next: str = "") -> Response:
         if pages.session(request) is not None:
             return pages.go(_local(next))
         return pages.render(request, "login.html", next=next, name="", problem="", first=not accounts.users())
 
     @router.post("/login")
+    @needs(Access.PUBLIC)
     async def sign_in(request: Request) -> Response:
         given, origin = request.state.form, address(request)
         name, password, wanted = given.get("name"), given.raw("password"), given.get("next")
@@ -69,11 +72,13 @@ def make_login(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
         guesses.right_link(address(request))
 
     @router.get("/login/link/{secret}")
+    @needs(Access.PUBLIC)
     def link(request: Request, secret: str) -> Response:
         check_link(request, secret)
         return pages.render(request, "link.html", name="", problem="")
 
     @router.post("/login/link/{secret}")
+    @needs(Access.PUBLIC)
     async def use_link(request: Request, secret: str) -> Response:
         await run_in_threadpool(check_link, request, secret)
         given = request.state.form
@@ -94,6 +99,7 @@ def make_login(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
     signed_in = pages.router()
 
     @signed_in.post("/logout")
+    @needs(Access.ROLE_VIEW)
     def sign_out(request: Request) -> Response:
         _end_old(pages, request)
         return pages.sign_out(pages.go("/login"))

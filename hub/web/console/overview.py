@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from hub.web.authorization import Access, needs
 from hub.web.console import charts
 from hub.web.console.pages import Pages
 
@@ -15,6 +16,7 @@ def make_overview(pages: Pages) -> APIRouter:
     hub = pages.hub
 
     @router.get("/")
+    @needs(Access.ROLE_VIEW)
     def overview(request: Request) -> Response:
         stats = hub.views.stats()
         minutes = hub.activity.minutes(60)

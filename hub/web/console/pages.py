@@ -22,6 +22,7 @@ from hub.app import Hub
 from hub.errors import HubError, NotFoundError, StaleError, UnavailableError
 from hub.store.accounts import Session
 from hub.web import bodies
+from hub.web.authorization import Access, access_of
 from hub.web.console import filters
 from hub.web.limits import Busy
 from hub.web.problems import Problem
@@ -29,8 +30,8 @@ from hub.web.problems import Problem
 log = structlog.get_logger("hub.console")
 COOKIE = "hub_session"
 _FLASH = "hub_flash"
-_OWN = ("/logout", "/rules/preview", "/access/password")  # what the role `view` may send too
-_ONLY_LOOKS = "Your role may look, and change nothing."
+_ONLY_LOOKS = "Your role (view) allows reading only."
+_SAFE = ("GET", "HEAD")
 _FORM_LIMIT = 2 * 1024 * 1024  # bytes
 _OPEN_FORM_LIMIT = 16 * 1024  # bytes; of people who are not signed in
 _CSP = (
@@ -81,11 +82,11 @@ class Pages:
         self._templates.globals |= {"hub_version": __version__, "navigation": NAVIGATION}
 
     def router(self) -> APIRouter:
-        """Routes for people who are signed in; a form needs the role `manage`, and the token of its page."""
+        """Routes for signed-in users. Each declares the role it needs; a form also needs the token of its page."""
         return APIRouter(route_class=_guarded(self), include_in_schema=False)
 
     def open_router(self) -> APIRouter:
-        """Routes for everybody: signing in."""
+        """Routes for everybody (signing in); each declares that it is public."""
         return APIRouter(route_class=_open(self), include_in_schema=False)
 
     def render(self, request: Request, template: str, status: int = 200, /, **values: Any) -> Response:
@@ -125,11 +126,6 @@ class Pages:
         """Who is signed in."""
         secret = request.cookies.get(COOKIE)
         return self.hub.accounts.session(secret) if secret else None
-
-    def needs_manage(self, request: Request) -> None:
-        """For pages that are only there to change something."""
-        if request.state.session.role != "manage":
-            raise Problem(403, _ONLY_LOOKS)
 
     def refusal(self, request: Request, status: int, text: str) -> Response:
         """A page that says why not."""
@@ -198,12 +194,13 @@ def _finish(response: Response) -> Response:
 def _open(pages: Pages) -> type[APIRoute]:
     class OpenRoute(APIRoute):
         def get_route_handler(self) -> Handler:
+            _declared(self, Access.PUBLIC)
             handle = super().get_route_handler()
 
             async def answer(request: Request) -> Response:
                 try:
                     request.state.session = None
-                    if request.method == "POST":
+                    if request.method not in _SAFE:
                         _same_site(request)
                         request.state.form = await _read_form(request, _OPEN_FORM_LIMIT)
                     return _finish(await handle(request))
@@ -218,6 +215,7 @@ def _open(pages: Pages) -> type[APIRoute]:
 def _guarded(pages: Pages) -> type[APIRoute]:
     class GuardedRoute(APIRoute):
         def get_route_handler(self) -> Handler:
+            access = _declared(self, Access.ROLE_VIEW, Access.ROLE_MANAGE)
             handle = super().get_route_handler()
 
             async def answer(request: Request) -> Response:
@@ -225,20 +223,20 @@ def _guarded(pages: Pages) -> type[APIRoute]:
                 try:
                     session = await run_in_threadpool(pages.session, request)
                     if session is None:
-                        if request.method != "GET":
+                        if request.method not in _SAFE:
                             raise Problem(401, "You are no longer signed in. Sign in again; nothing was changed.")
                         wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
                         return _finish(pages.go(link("/login", next=wanted if wanted != "/" else "")))
                     request.state.session = session
-                    if request.method == "POST":
+                    if access is Access.ROLE_MANAGE and session.role != "manage":
+                        raise Problem(403, _ONLY_LOOKS)
+                    if request.method not in _SAFE:
                         request.state.form = await _read_form(request)
                         given = request.headers.get("x-csrf-token") or request.state.form.get("csrf")
                         if not hmac.compare_digest(given.encode(), session.csrf.encode()):
                             raise Problem(
                                 403, "This form is not of a page of yours, or is of an old session. Reload the page."
                             )
-                        if session.role != "manage" and not request.url.path.startswith(_OWN):
-                            raise Problem(403, _ONLY_LOOKS)
                     return _finish(await handle(request))
                 except (HubError, Problem, Busy) as e:
                     return _finish(await run_in_threadpool(pages.of_error, request, e))
@@ -246,6 +244,14 @@ def _guarded(pages: Pages) -> type[APIRoute]:
             return answer
 
     return GuardedRoute
+
+
+def _declared(route: APIRoute, *allowed: Access) -> Access:
+    """What a route declares; raises `RuntimeError` when its router cannot enforce that."""
+    access = access_of(route.endpoint)
+    if access not in allowed:
+        raise RuntimeError(f"{route.path} must declare one of: {', '.join(allowed)}")
+    return access
 
 
 def _same_site(request: Request) -> None:

@@ -7,6 +7,7 @@ from fastapi.responses import Response
 
 from hub.codec import readable
 from hub.errors import NotFoundError
+from hub.web.authorization import Access, needs
 from hub.web.console.filters import beginning, digits, of
 from hub.web.console.pages import Form, Pages, back, link
 
@@ -20,6 +21,7 @@ def make_queue(pages: Pages) -> APIRouter:
     hub = pages.hub
 
     @router.get("/queue")
+    @needs(Access.ROLE_VIEW)
     def list_(
         request: Request, state: str = "", service: str = "", event: str = "", failed: str = "", orphan: str = "",
         overdue: str = "", before: str = "",
@@ -42,6 +44,7 @@ def make_queue(pages: Pages) -> APIRouter:
         )  # fmt: skip
 
     @router.post("/queue/act")
+    @needs(Access.ROLE_MANAGE)
     def act(request: Request) -> Response:
         form: Form = request.state.form
         ids = [n for v in form.all("id") if (n := digits(v)) is not None]
@@ -75,6 +78,7 @@ def make_queue(pages: Pages) -> APIRouter:
             hub.hooks.task_finished(service, "cancelled")
 
     @router.get("/tasks/{id_}")
+    @needs(Access.ROLE_VIEW)
     def show(request: Request, id_: int) -> Response:
         attempts = hub.views.list_deliveries(task=id_, limit=200)[::-1]
         task, ended = None, None

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from hub.app import Hub
+from hub.web.authorization import Access, needs
 from hub.web.console.access import make_access
 from hub.web.console.deliveries import make_deliveries
 from hub.web.console.dlq import make_dlq
@@ -43,6 +44,7 @@ def make_console(hub: Hub) -> APIRouter:
     tags = {name: f'"{hashlib.sha256(content).hexdigest()[:16]}"' for name, content in files.items()}
 
     @router.get("/static/{name}")
+    @needs(Access.PUBLIC)
     async def static(request: Request, name: str) -> Response:
         if name not in files:
             return Response(status_code=404)

@@ -16,6 +16,7 @@ from hub.errors import ConfigError, ConflictError, DeliveryError, HubError, Payl
 from hub.models import JSON, Event, Rule
 from hub.store.documents import rule_document
 from hub.store.views import Views
+from hub.web.authorization import Access, needs
 from hub.web.console.filters import digits, pretty, segment
 from hub.web.console.pages import Form, Pages, back
 
@@ -33,6 +34,7 @@ def make_rules(pages: Pages) -> APIRouter:
     hub = pages.hub
 
     @router.get("/rules")
+    @needs(Access.ROLE_VIEW)
     def list_(request: Request, service: str = "") -> Response:
         rows = [rule for rule in hub.registry.rules() if not service or rule.service == service]
         services = [s.name for s in hub.registry.services()]
@@ -55,11 +57,12 @@ def make_rules(pages: Pages) -> APIRouter:
         )  # fmt: skip
 
     @router.get("/rules/new")
+    @needs(Access.ROLE_MANAGE)
     def new(request: Request, event: str = "", service: str = "") -> Response:
-        pages.needs_manage(request)
         return form_page(request, _BLANK | {"event": event, "service": service}, old=None, version=0)
 
     @router.post("/rules/new")
+    @needs(Access.ROLE_MANAGE)
     def add(request: Request) -> Response:
         form: Form = request.state.form
         try:
@@ -69,12 +72,13 @@ def make_rules(pages: Pages) -> APIRouter:
         return pages.go("/rules", f"Rule {rule.name} was added. Events of its name make tasks from now on.")
 
     @router.get("/rules/{name}/edit")
+    @needs(Access.ROLE_MANAGE)
     def edit(request: Request, name: str) -> Response:
-        pages.needs_manage(request)
         rule = hub.registry.rule(name)
         return form_page(request, rule_document(rule), old=name, version=rule.version)
 
     @router.post("/rules/{name}/edit")
+    @needs(Access.ROLE_MANAGE)
     def save(request: Request, name: str) -> Response:
         form: Form = request.state.form
         version = digits(form.get("version"))
@@ -93,25 +97,30 @@ def make_rules(pages: Pages) -> APIRouter:
         return pages.go("/rules", f"Rule {rule.name} was saved.")
 
     @router.post("/rules/preview")
+    @needs(Access.ROLE_VIEW)
     def preview(request: Request) -> Response:
         return JSONResponse(_preview(hub, request.state.form))
 
     @router.post("/rules/{name}/enable")
+    @needs(Access.ROLE_MANAGE)
     def enable(request: Request, name: str) -> Response:
         hub.registry.enable_rule(name, True)
         return pages.go(back(request, "/rules"), f"{name} is enabled; what was held runs.")
 
     @router.post("/rules/{name}/disable")
+    @needs(Access.ROLE_MANAGE)
     def disable(request: Request, name: str) -> Response:
         hub.registry.enable_rule(name, False)
         return pages.go(back(request, "/rules"), f"{name} is disabled; its tasks are held.")
 
     @router.post("/rules/{name}/delete")
+    @needs(Access.ROLE_MANAGE)
     def delete(request: Request, name: str) -> Response:
         hub.registry.delete_rule(name)
         return pages.go("/rules", f"{name} was deleted. Tasks that were left are orphans in the queue.")
 
     @router.get("/rules/{name}")
+    @needs(Access.ROLE_VIEW)
     def show(request: Request, name: str) -> Response:
         rule = hub.registry.rule(name)
         if request.state.session.role == "manage":

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from hub.errors import ConfigError
+from hub.web.authorization import Access, needs
 from hub.web.console.pages import Pages, back
 
 _ABOUT = {
@@ -28,10 +29,12 @@ def make_schedules(pages: Pages) -> APIRouter:
         )  # fmt: skip
 
     @router.get("/schedules")
+    @needs(Access.ROLE_VIEW)
     def list_(request: Request) -> Response:
         return page(request)
 
     @router.get("/schedules/{name}/preview")
+    @needs(Access.ROLE_VIEW)
     def preview(request: Request, name: str, cron: str = "") -> Response:
         try:
             return JSONResponse({"runs": [at.isoformat() for at in hub.schedule.preview(cron, 5, name=name)]})
@@ -39,6 +42,7 @@ def make_schedules(pages: Pages) -> APIRouter:
             return JSONResponse({"error": str(e), "field": e.field})
 
     @router.post("/schedules/{name}/set")
+    @needs(Access.ROLE_MANAGE)
     def set_(request: Request, name: str) -> Response:
         cron = request.state.form.get("cron")
         try:
@@ -48,21 +52,25 @@ def make_schedules(pages: Pages) -> APIRouter:
         return pages.go("/schedules", f"{name} runs by {task.cron} from the next minute.")
 
     @router.post("/schedules/{name}/reset")
+    @needs(Access.ROLE_MANAGE)
     def reset(request: Request, name: str) -> Response:
         task = hub.schedule.reset(name)
         return pages.go("/schedules", f"{name} runs by {task.cron} again.")
 
     @router.post("/schedules/{name}/run")
+    @needs(Access.ROLE_MANAGE)
     def run(request: Request, name: str) -> Response:
         hub.schedule.request_run(name)
         return pages.go(back(request, "/schedules"), f"{name} runs at the next tick, within a minute.")
 
     @router.post("/schedules/{name}/enable")
+    @needs(Access.ROLE_MANAGE)
     def enable(request: Request, name: str) -> Response:
         hub.schedule.enable(name, True)
         return pages.go("/schedules", f"{name} is enabled.")
 
     @router.post("/schedules/{name}/disable")
+    @needs(Access.ROLE_MANAGE)
     def disable(request: Request, name: str) -> Response:
         hub.schedule.enable(name, False)
         return pages.go("/schedules", f"{name} is disabled.")

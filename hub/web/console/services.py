@@ -12,6 +12,7 @@ from hub.definitions import ServiceSpec, parse_spec
 from hub.errors import ConfigError, ConflictError, DeliveryError, HubError, StaleError
 from hub.store.documents import service_document
 from hub.store.graves import Chosen
+from hub.web.authorization import Access, needs
 from hub.web.console import charts
 from hub.web.console.filters import digits, of, segment
 from hub.web.console.pages import Form, Pages, back
@@ -47,6 +48,7 @@ def make_services(pages: Pages) -> APIRouter:
     hub = pages.hub
 
     @router.get("/services")
+    @needs(Access.ROLE_VIEW)
     def list_(request: Request) -> Response:
         stats = hub.views.stats()
         circuits = {row["service"]: row for row in stats["breakers"]}
@@ -64,11 +66,12 @@ def make_services(pages: Pages) -> APIRouter:
         return pages.render(request, "services.html", rows=rows, share=charts.share)
 
     @router.get("/services/new")
+    @needs(Access.ROLE_MANAGE)
     def new(request: Request) -> Response:
-        pages.needs_manage(request)
         return pages.render(request, "service_form.html", **_shown(_BLANK), old=None, version=0, problem="")
 
     @router.post("/services/new")
+    @needs(Access.ROLE_MANAGE)
     def add(request: Request) -> Response:
         document: dict[str, Any] = {}
         try:
@@ -80,6 +83,7 @@ def make_services(pages: Pages) -> APIRouter:
         return pages.go(f"/services/{segment(service.name)}", f"Service {service.name} was added.")
 
     @router.get("/services/{name}")
+    @needs(Access.ROLE_VIEW)
     def show(request: Request, name: str) -> Response:
         service = hub.registry.service(name)
         document = service_document(service)
@@ -96,8 +100,8 @@ def make_services(pages: Pages) -> APIRouter:
         )  # fmt: skip
 
     @router.get("/services/{name}/edit")
+    @needs(Access.ROLE_MANAGE)
     def edit(request: Request, name: str) -> Response:
-        pages.needs_manage(request)
         service = hub.registry.service(name)
         shown = _shown(service_document(service, mask="" if service.secrets_unreadable else _MASK))
         return pages.render(
@@ -106,6 +110,7 @@ def make_services(pages: Pages) -> APIRouter:
         )  # fmt: skip
 
     @router.post("/services/{name}/edit")
+    @needs(Access.ROLE_MANAGE)
     def save(request: Request, name: str) -> Response:
         form: Form = request.state.form
         current = hub.registry.service(name)
@@ -125,16 +130,19 @@ def make_services(pages: Pages) -> APIRouter:
         return pages.go(f"/services/{segment(service.name)}", f"Service {service.name} was saved.")
 
     @router.post("/services/{name}/enable")
+    @needs(Access.ROLE_MANAGE)
     def enable(request: Request, name: str) -> Response:
         hub.registry.enable_service(name, True)
         return pages.go(back(request, f"/services/{segment(name)}"), f"{name} is enabled; what was held runs.")
 
     @router.post("/services/{name}/disable")
+    @needs(Access.ROLE_MANAGE)
     def disable(request: Request, name: str) -> Response:
         hub.registry.enable_service(name, False)
         return pages.go(back(request, f"/services/{segment(name)}"), f"{name} is disabled; its tasks are held.")
 
     @router.post("/services/{name}/delete")
+    @needs(Access.ROLE_MANAGE)
     def delete(request: Request, name: str) -> Response:
         rules = hub.registry.delete_service(name)
         return pages.go(
@@ -142,6 +150,7 @@ def make_services(pages: Pages) -> APIRouter:
         )
 
     @router.post("/services/{name}/reset")
+    @needs(Access.ROLE_MANAGE)
     def reset(request: Request, name: str) -> Response:
         closed = hub.breakers.reset(hub.registry.service(name))
         text = (
@@ -152,6 +161,7 @@ def make_services(pages: Pages) -> APIRouter:
         return pages.go(back(request, f"/services/{segment(name)}"), text)
 
     @router.post("/services/{name}/test")
+    @needs(Access.ROLE_MANAGE)
     def test(request: Request, name: str) -> Response:
         service = hub.registry.service(name)
         try:

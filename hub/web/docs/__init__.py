@@ -20,6 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from hub import __version__
 from hub.app import Hub
 from hub.web.api.shapes import ProblemShape
+from hub.web.authorization import Access, needs
 from hub.web.console.pages import COOKIE
 from hub.web.gate import Gate, address, bearer
 from hub.web.problems import Problem
@@ -85,11 +86,13 @@ def make_docs(hub: Hub, gate: Gate, app: FastAPI) -> APIRouter:
         gate.check(secret, None, address(request))
 
     @router.get("/api/openapi.json")
+    @needs(Access.SIGNED_IN)
     async def openapi(request: Request) -> Response:
         await run_in_threadpool(admit, request)
         return JSONResponse(document())
 
     @router.get("/api/docs")
+    @needs(Access.SIGNED_IN)
     async def docs(request: Request) -> Response:
         try:
             await run_in_threadpool(admit, request)
@@ -112,6 +115,7 @@ def make_docs(hub: Hub, gate: Gate, app: FastAPI) -> APIRouter:
         return HTMLResponse(html, headers={"Content-Security-Policy": _CSP})
 
     @router.get("/api/docs.css")
+    @needs(Access.PUBLIC)
     async def css() -> Response:
         return Response(
             (_HERE / "page.css").read_bytes(), media_type="text/css", headers={"Cache-Control": "max-age=3600"}
