@@ -195,7 +195,8 @@ class Observer:
         prepared: list[_Prepared] = []
         for event, depth in zip(events, depths, strict=True):
             text = _checked(event, self._limit)
-            matching = [rule for rule in snapshot.rules if rules.matches(rule, event)]
+            strings = rules.JsonStrings()
+            matching = [rule for rule in snapshot.rules if rules.matches(rule, event, strings)]
             uid = event.key or str(uuid.uuid4())
             key, window = _key(event, matched=bool(matching))
             if key in at:

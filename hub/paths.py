@@ -1,18 +1,21 @@
 """Stage 4a: dotted paths into JSON values: look one up, mask some. Pure.
 
 `other.username` is the member `username` of the member `other`; a number is a list index. A string on the
-way is read as JSON where it holds an object or a list: Moodle's `other` may come as one.
+way is read as JSON where it holds an object or a list: Moodle's `other` may come as one. `JsonStrings` reads
+each string of an event at most once, within limits.
 """
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Final
 
-from hub.codec import dumps, loads
+from hub.codec import NESTED, deeper_than, dumps, loads
 from hub.errors import PayloadError
 from hub.models import JSON
 
+_FIRST = re.compile(r"\s*[{[]").match
 MISSING: Final = object()
 """What `dig` returns where the path leads nowhere; null is a value."""
 
@@ -26,11 +29,52 @@ def split_path(path: str) -> tuple[str, ...]:
     return steps
 
 
-def dig(value: JSON, steps: tuple[str, ...]) -> JSON:
-    """What the steps lead to, or `MISSING`."""
+class JsonStrings:
+    """The JSON in the strings of one event, each parsed at most once; not thread-safe.
+
+    A string counts as plain text when it exceeds what is left of the limits, which are per event:
+    `MAX_CHARS` characters and `MAX_NODES` values, and when it is nested more than `NESTED` deep.
+    """
+
+    MAX_CHARS: Final = 1_048_576
+    MAX_NODES: Final = 200_000
+
+    __slots__ = ("_chars", "_nodes", "_parsed")
+
+    def __init__(self) -> None:
+        self._chars, self._nodes = self.MAX_CHARS, self.MAX_NODES
+        self._parsed: dict[str, JSON] = {}
+
+    def read(self, text: str) -> JSON:
+        """The object or list that the text holds as JSON, else the text."""
+        try:
+            return self._parsed[text]
+        except KeyError:
+            value = self._parsed[text] = self._read(text)
+            return value
+
+    def _read(self, text: str) -> JSON:
+        if _FIRST(text) is None:
+            return text
+        nodes = text.count(",") + text.count("[") + text.count("{")  # at least as many as there are
+        if len(text) > self._chars or nodes > self._nodes:
+            return text
+        self._chars -= len(text)
+        self._nodes -= nodes
+        value = _inner(text)
+        return text if deeper_than(value, NESTED) else value
+
+
+def dig(value: JSON, steps: tuple[str, ...], strings: JsonStrings | None = None) -> JSON:
+    """What the steps lead to, or `MISSING`.
+
+    Args:
+        strings: of the event that `value` is; none: its strings are parsed for this call.
+    """
     for step in steps:
         if type(value) is str:
-            value = _inner(value)
+            strings = strings or JsonStrings()
+            value = strings.read(value)
         if type(value) is dict:
             value = value.get(step, MISSING)
         elif type(value) is list and step.isascii() and step.isdigit() and len(step) < 10 and int(step) < len(value):
@@ -74,7 +118,7 @@ def _masked(value: JSON, steps: list[str]) -> JSON:
 
 def _inner(text: str) -> JSON:
     """The object or list that a string holds as JSON, else the string."""
-    if text.lstrip()[:1] in ("{", "["):
+    if _FIRST(text) is not None:
         try:
             return loads(text)
         except PayloadError:

@@ -20,10 +20,10 @@ from typing import Final
 from hub.codec import dumps
 from hub.errors import PayloadError
 from hub.models import JSON, Event, Rule
-from hub.paths import MISSING, dig, split_path
+from hub.paths import MISSING, JsonStrings, dig, split_path
 from hub.templates import Scope, check_endpoint, check_template, render_body, render_endpoint
 
-__all__ = ["check_conditions", "check_endpoint", "check_template", "matches", "render"]
+__all__ = ["JsonStrings", "check_conditions", "check_endpoint", "check_template", "matches", "render"]
 
 BODYLESS: Final = frozenset({"GET", "HEAD"})
 """Methods whose requests carry no body: what a body means there is undefined, and many servers refuse it."""
@@ -32,10 +32,13 @@ _NUMERIC = re.compile(r"[+-]?\d{1,300}(\.\d{1,300})?([eE][+-]?\d{1,3})?", re.ASC
 _DEPTH = 50  # how deeply conditions may nest
 
 
-def matches(rule: Rule, event: Event) -> bool:
+def matches(rule: Rule, event: Event, strings: JsonStrings | None = None) -> bool:
     """Whether the event's name fits the rule's (`*`: any run of characters) and its conditions hold.
 
     Enabled or not is not asked here: a disabled rule still collects tasks.
+
+    Args:
+        strings: shared by all rules that the event is matched against, so that JSON in strings is parsed once.
 
     Raises:
         PayloadError: the stored conditions are malformed; better loud than an event that matches nothing.
@@ -47,7 +50,7 @@ def matches(rule: Rule, event: Event) -> bool:
             return False
     elif not _fits(pieces, name):
         return False
-    return not rule.conditions or _holds(rule.conditions, event.data)
+    return not rule.conditions or _holds(rule.conditions, event.data, strings or JsonStrings())
 
 
 def render(
@@ -89,16 +92,16 @@ def _fits(pieces: tuple[str, ...], name: str) -> bool:
     return True
 
 
-def _holds(conditions: JSON, data: JSON) -> bool:
+def _holds(conditions: JSON, data: JSON, strings: JsonStrings) -> bool:
     for key, wanted in conditions.items():
         if key == "and":
-            held = all(_holds(c, data) for c in wanted)
+            held = all(_holds(c, data, strings) for c in wanted)
         elif key == "or":
-            held = any(_holds(c, data) for c in wanted)
+            held = any(_holds(c, data, strings) for c in wanted)
         elif key == "not":
-            held = not _holds(wanted, data)
+            held = not _holds(wanted, data, strings)
         else:
-            value = dig(data, split_path(key))
+            value = dig(data, split_path(key), strings)
             if type(wanted) is dict:
                 held = all(_operator(name)(value, operand) for name, operand in wanted.items())
             else:

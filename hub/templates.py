@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
@@ -23,7 +23,7 @@ from urllib.parse import quote, unquote
 from hub.codec import dumps, loads
 from hub.errors import InvalidPayloadError, PayloadError
 from hub.models import JSON
-from hub.paths import MISSING, dig, mask_body, split_path
+from hub.paths import MISSING, JsonStrings, dig, mask_body, split_path
 
 __all__ = ["Scope", "check_endpoint", "check_template", "mask_body", "render_body", "render_endpoint"]
 
@@ -43,6 +43,7 @@ class Scope:
     task_id: int
     now: datetime
     strict: bool = False
+    strings: JsonStrings = field(default_factory=JsonStrings, compare=False)
 
 
 Node = Callable[[Scope], JSON]
@@ -214,7 +215,7 @@ def _lookup(name: str) -> Node:
     steps = split_path(name)
 
     def look(scope: Scope) -> JSON:
-        value = dig(scope.data, steps)
+        value = dig(scope.data, steps, scope.strings)
         if value is not MISSING:
             return value
         if scope.strict:

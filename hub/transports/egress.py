@@ -33,6 +33,9 @@ NEVER = tuple(
         "255.255.255.255/32",
         "fe80::/10",
         "fd00:ec2::/32",  # AWS metadata and its neighbours over IPv6
+        "fd00:42::42/128",  # Scaleway metadata over IPv6
+        "fd00:a9fe:a9fe::1/128",  # Akamai (Linode) metadata over IPv6
+        "fd00:100::100:200/128",  # Alibaba Cloud metadata over IPv6
         "fd20:ce::254/128",  # GCP metadata over IPv6
         "fd00:c1::a9fe:a9fe/128",  # OCI metadata over IPv6
         "ff00::/8",
@@ -40,6 +43,7 @@ NEVER = tuple(
 )
 _EMBEDS_LAST = tuple(IPv6Network(n) for n in ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96"))
 _NAT64_LOCAL = IPv6Network("64:ff9b:1::/48")
+_SITE_LOCAL = IPv6Network("fec0::/10")  # deprecated, routed inside a site; Python 3.11 takes it for global
 _ISATAP = re.compile(r":(?:0|200):5efe:")
 _NUMBERS = re.compile(r"[0-9a-fx.]+", re.IGNORECASE)
 OWN_FAULT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL}
@@ -79,7 +83,8 @@ def refused(address: Address, settings: Settings) -> str | None:
         return None
     allow = networks(settings.egress_allow)
     for form in forms:
-        if not form.is_global and not any(form in network for network in allow):
+        private = not form.is_global or form in _SITE_LOCAL
+        if private and not any(form in network for network in allow):
             return f"{address} is a private address, and HUB_EGRESS_PRIVATE=deny (HUB_EGRESS_ALLOW makes exceptions)"
     return None
 
