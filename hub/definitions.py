@@ -19,7 +19,8 @@ Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9]
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")
 AMQP_QUERY = ("exchange", "routing_key", "queue_declare", "dlq")
 PLAIN_OPTIONS = (  # stored among a service's options as they are written
-    "headers", "ca_file", "client_cert", "client_key", "rate_limit", "max_attempts", "retry_delays", "mask",
+    "headers", "ca_file", "client_cert", "client_key", "credentials_origin", "rate_limit", "max_attempts",
+    "retry_delays", "mask",
 )  # fmt: skip
 _HEADER = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 
@@ -41,11 +42,14 @@ class _Spec(BaseModel):
 class AuthSpec(_Spec):
     """How the hub proves itself to a service."""
 
-    type: Literal["none", "bearer", "apikey", "basic", "oauth2"] = "none"
+    type: Literal["none", "bearer", "apikey", "basic", "oauth2", "wsse"] = "none"
     token: Line | None = Field(None, description="Bearer token or API key.")
     header: Annotated[str, Field(pattern=_HEADER.pattern)] | None = Field(None, description="Header of the API key.")
     username: Line | None = None
     password: Line | None = None
+    password_type: Literal["text", "digest"] | None = Field(
+        None, description="WS-Security UsernameToken: how the password is sent; text when not given."
+    )
     token_url: Line | None = None
     client_id: Line | None = None
     client_secret: Line | None = None
@@ -57,11 +61,14 @@ class AuthSpec(_Spec):
             "bearer": ("token",),
             "apikey": ("token",),
             "basic": ("username", "password"),
+            "wsse": ("username", "password"),
             "oauth2": ("token_url", "client_id", "client_secret"),
         }.get(self.type, ())
         for name in needed:
             if not getattr(self, name):
                 raise ValueError(f"auth of type {self.type!r} needs {name!r}")
+        if self.password_type and self.type != "wsse":
+            raise ValueError("password_type is for auth of type 'wsse'")
         return self
 
 
@@ -94,6 +101,9 @@ class ServiceSpec(_Spec):
     ca_file: Line | None = None
     client_cert: Line | None = None
     client_key: Line | None = None
+    credentials_origin: Line | None = Field(
+        None, description="SOAP: another origin (`https://host:port`) than the WSDL's that gets the credentials."
+    )
     rate_limit: float | None = Field(None, gt=0, le=100_000, description="Most attempts per second.")
     max_attempts: int | None = Field(None, ge=1, le=100)
     retry_delays: list[Annotated[float, Field(ge=0, le=604_800)]] | None = Field(None, min_length=1, max_length=100)
@@ -121,7 +131,19 @@ class ServiceSpec(_Spec):
                     raise ValueError(f"base_url: unknown parameter {key!r}; known: {', '.join(AMQP_QUERY)}")
         elif self.response_queue:
             raise ValueError("response_queue is for services of type amqp")
+        if self.auth.type == "wsse" and self.type != "soap":
+            raise ValueError("auth of type 'wsse' is for services of type soap")
+        if self.credentials_origin is not None:
+            self._check_origin(self.credentials_origin, url.scheme)
         return self
+
+    def _check_origin(self, origin: str, scheme: str) -> None:
+        if self.type != "soap":
+            raise ValueError("credentials_origin is for services of type soap")
+        if not re.fullmatch(r"https?://[^/?#@\s]+/?", origin):
+            raise ValueError("credentials_origin is an origin: https://host or https://host:port")
+        if scheme == "https" and not origin.startswith("https://"):
+            raise ValueError("credentials_origin: credentials of an https WSDL go to https only")
 
     def split(self) -> tuple[dict[str, Any], dict[str, str]]:
         """(columns, secrets) as the registry stores them: no secret is left in the columns."""
@@ -143,6 +165,7 @@ class ServiceSpec(_Spec):
         options = {
             "username": auth.username,
             "apikey_header": auth.header,
+            "password_type": auth.password_type,
             "oauth2": {k: v for k, v in oauth2.items() if v} or None,
             **{name: getattr(self, name) for name in PLAIN_OPTIONS},
         }

@@ -80,7 +80,7 @@ class Service:
 
     `options` holds what only some services have: headers, ca_file, client_cert, client_key, oauth2,
     rate_limit (requests per second), mask (payload paths), max_attempts, retry_delays, username,
-    apikey_header, amqp (exchange, routing_key, queue_declare, dlq).
+    apikey_header, password_type, credentials_origin, amqp (exchange, routing_key, queue_declare, dlq).
 
     `secrets_unreadable`: it has secrets, and no key of this process opens them; `secrets` is empty then, and nothing
     may be sent to it or taken for its word.

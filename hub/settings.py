@@ -102,6 +102,7 @@ class Settings(BaseSettings):
     )
     event_limit: int = Field(1_048_576, ge=1024, description="Most bytes of one event's JSON.")
     response_limit: int = Field(1_048_576, ge=1024, description="Most bytes read of a service's response.")
+    wsdl_limit: int = Field(10_485_760, ge=1024, description="Most bytes of a WSDL, and of each schema it imports.")
     egress_private: Literal["allow", "deny"] = Field(
         "allow", description="Whether services may have private or loopback addresses (metadata never)."
     )

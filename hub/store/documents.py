@@ -23,7 +23,13 @@ from hub.transports import amqp_uri
 from hub.transports.signing import check_secret
 
 _MASK = "***"
-_NEEDED = {"bearer": ("token",), "apikey": ("token",), "basic": ("password",), "oauth2": ("client_secret",)}
+_NEEDED = {
+    "bearer": ("token",),
+    "apikey": ("token",),
+    "basic": ("password",),
+    "wsse": ("password",),
+    "oauth2": ("client_secret",),
+}
 
 
 def check_service(spec: ServiceSpec, stored: Mapping[str, str] | None = None) -> None:
@@ -138,10 +144,12 @@ def service_document(
         auth["header"] = o["apikey_header"]
     if o.get("username"):
         auth["username"] = o["username"]
+    if o.get("password_type"):
+        auth["password_type"] = o["password_type"]
     url: str | Reference = service.base_url
     if "password" in known:
         password = show("password")
-        if service.auth_type == "basic":
+        if service.auth_type in ("basic", "wsse"):
             auth["password"] = password
         elif isinstance(password, Reference):
             before, after = around_password(service.base_url)

@@ -85,15 +85,27 @@ class HubAdapter(BaseAdapter):
         return answer
 
     def exchange(
-        self, method: str, base: Base, target: str, headers: dict[str, str], body: bytes | None, deadline: Deadline
+        self,
+        method: str,
+        base: Base,
+        target: str,
+        headers: dict[str, str],
+        body: bytes | None,
+        deadline: Deadline,
+        *,
+        limit: int | None = None,
     ) -> Answer:
         """One exchange with everything taken apart already.
+
+        Args:
+            limit: most bytes of the body that are read; `HUB_RESPONSE_LIMIT` when not given.
 
         Raises:
             ConnectError, TimedOutError, EgressRefusedError: no complete answer.
             InvalidPayloadError: a header is not allowed.
             NotSentError: a TLS file of the service is not usable, or this machine is out of sockets.
         """
+        limit = self._settings.response_limit if limit is None else limit
         via = None
         if self._settings.egress_proxy:
             via = self._proxy_of(base)
@@ -107,7 +119,7 @@ class HubAdapter(BaseAdapter):
             raise NotSentError(str(e), retry_after=CONFIG_RECHECK) from None
         try:
             where = f"{base.host}:{base.port}"
-            incoming = http_message.exchange(wire, method, head, body, deadline, self._settings.response_limit, where)
+            incoming = http_message.exchange(wire, method, head, body, deadline, limit, where)
         except BaseException:
             wire.close()
             raise
@@ -116,7 +128,7 @@ class HubAdapter(BaseAdapter):
         else:
             wire.close()
         if "content-encoding" in incoming.headers:
-            _decompress(incoming, self._settings.response_limit)
+            _decompress(incoming, limit)
         return Answer(incoming)
 
     def sweep(self) -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from standardwebhooks import Webhook
 
+from hub.definitions import ServiceSpec, parse_spec
 from hub.errors import (
+    ConfigError,
     ConnectError,
     EgressRefusedError,
+    ExpiredTokenError,
     FaultError,
     InvalidPayloadError,
     NotSentError,
@@ -23,8 +30,10 @@ from hub.errors import (
 )
 from hub.models import Request, Service, ServiceType
 from hub.settings import Settings
+from hub.store.documents import service_document
 from hub.transports.base import Deadline
 from hub.transports.soap import SoapTransport
+from tests.servers import Authority, HttpTarget, Reply
 from tests.support.proxy import unused_port
 from tests.support.soap_server import WebServer
 
@@ -240,7 +249,7 @@ def test_credentials_go_to_the_host_of_the_service_only(transport: SoapTransport
         assert server.seen[0].header("X-Own") == "hunter23"
         assert "hunter2" not in str(other.seen[0].environ)
         other.token = "hunter22"
-        with pytest.raises(RejectedError, match=r"401 from localhost; credentials go to 127\.0\.0\.1 only"):
+        with pytest.raises(RejectedError, match=r"401 from http://localhost:\d+; credentials go to http://127"):
             call(transport, server, "CreateUser", BODY, auth_type="bearer", secrets=secrets)
 
 
@@ -295,3 +304,130 @@ def test_without_the_extra_the_error_says_what_to_install(
     monkeypatch.setitem(sys.modules, "zeep", None)
     with pytest.raises(NotSentError, match=r"integration-hub\[soap\]"):
         call(transport, server, "CreateUser", BODY)
+
+
+def test_a_large_wsdl_has_a_limit_of_its_own_that_the_error_names(server: WebServer) -> None:
+    """WSDLs of several megabytes are common; a response of that size is not."""
+    plain = server.wsdl
+    server.wsdl = lambda here: plain(here) + "<!--" + "x" * 2_000_000 + "-->"
+    for limit, good in ((Settings().wsdl_limit, True), (1_500_000, False)):
+        transport = SoapTransport(Settings(wsdl_limit=limit))
+        if good:
+            assert call(transport, server, "CreateUser", BODY)["credit"] == "12.50"
+        else:
+            with pytest.raises(FaultError, match=r"more than 1500000 bytes \(HUB_WSDL_LIMIT\)") as caught:
+                call(transport, server, "CreateUser", BODY)
+            assert not caught.value.sent
+        transport.close()
+
+
+WSSE = "{http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-secext-1.0.xsd}"
+WSU = "{http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-utility-1.0.xsd}"
+
+
+def username_token(body: bytes) -> dict[str, tuple[str, str]]:
+    token = ElementTree.fromstring(body).find(f".//{WSSE}UsernameToken")
+    assert token is not None, body
+    return {e.tag.rpartition("}")[2]: (e.text or "", e.get("Type", "").rpartition("#")[2]) for e in token}
+
+
+def wsse(**options: str) -> dict[str, Any]:
+    return {"auth_type": "wsse", "options": {"username": "mia & co", **options}, "secrets": {"password": "p<ss&wörd"}}
+
+
+@pytest.mark.parametrize("endpoint", ["Soap11/CreateUser", "Soap12/CreateUser"])
+def test_a_username_token_carries_the_password_as_text(
+    transport: SoapTransport, server: WebServer, endpoint: str
+) -> None:
+    call(transport, server, endpoint, BODY, **wsse())
+    token = username_token(server.posts()[-1].body)
+    assert token["Username"][0] == "mia & co" and token["Password"] == ("p<ss&wörd", "PasswordText")
+
+
+def test_a_username_token_carries_the_password_as_a_digest(transport: SoapTransport, server: WebServer) -> None:
+    """A new nonce for every send, the time of the deployment's clock."""
+    at, nonces = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), set()
+    for _ in range(2):
+        fixed = service(server, **wsse(password_type="digest"))
+        transport.send(fixed, Request(endpoint="CreateUser", body=BODY, at=at), Deadline(10))
+        body = server.posts()[-1].body
+        token = username_token(body)
+        nonce, created = base64.b64decode(token["Nonce"][0]), token["Created"][0]
+        digest = hashlib.sha1(nonce + created.encode() + "p<ss&wörd".encode()).digest()
+        assert token["Password"] == (base64.b64encode(digest).decode(), "PasswordDigest")
+        assert created == "2026-01-02T03:04:05Z" and "p&lt;ss" not in body.decode()
+        nonces.add(nonce)
+    assert len(nonces) == 2
+
+
+@pytest.mark.parametrize("auth", ["bearer", "wsse"])
+def test_credentials_go_to_no_other_port_of_the_host(transport: SoapTransport, server: WebServer, auth: str) -> None:
+    """Another port is another server, whoever runs it."""
+    fields = wsse() if auth == "wsse" else {"auth_type": "bearer", "secrets": {"token": "canary-1"}}
+    with WebServer() as other:
+        plain = server.wsdl
+        server.wsdl = lambda here: plain(here).replace(f'location="{here}/soap"', f'location="{other.url}/soap"')
+        call(transport, server, "CreateUser", BODY, **fields)
+        (sent,) = other.posts()
+        assert sent.header("Authorization") is None and b"UsernameToken" not in sent.body
+        fields = {**fields, "options": {**fields.get("options", {}), "credentials_origin": other.url}}
+        call(transport, server, "CreateUser", BODY, version=2, **fields)
+        sent = other.posts()[-1]
+        assert sent.header("Authorization") == "Bearer canary-1" or username_token(sent.body)
+
+
+def test_a_call_that_an_https_wsdl_sends_to_http_goes_to_https(server: WebServer, tmp_path: Path) -> None:
+    """Not even `credentials_origin` lets it leave in the clear: neither credentials nor payload."""
+    authority = Authority(tmp_path)
+    wsdl = server.wsdl(server.url).replace("types.xsd", f"{server.url}/types.xsd")
+    with HttpTarget(Reply(200, wsdl, {"Content-Type": "text/xml"}), tls=authority.server()) as secure:
+        transport = SoapTransport(Settings())
+        options = {"ca_file": authority.file, "credentials_origin": server.url}
+        fields = {"auth_type": "bearer", "secrets": {"token": "canary-1"}, "options": options}
+        try:
+            with pytest.raises(ConnectError, match=f"no TLS with 127.0.0.1:{server.address[1]}"):
+                call(transport, server, "CreateUser", BODY, base_url=f"{secure.url}/wsdl", **fields)
+        finally:
+            transport.close()
+        assert secure.seen[0].headers["authorization"] == "Bearer canary-1"
+        assert [(seen.method, seen.header("Authorization")) for seen in server.seen] == [("GET", None)]
+
+
+def test_an_expired_token_is_renewed_by_the_next_try(transport: SoapTransport, server: WebServer) -> None:
+    with HttpTarget(lambda _: Reply(200, {"access_token": server.token})) as tokens:
+        oauth2 = {"token_url": tokens.url, "client_id": "hub"}
+        fields = {"auth_type": "oauth2", "options": {"oauth2": oauth2}, "secrets": {"client_secret": "s3cr3t"}}
+        server.token = "t1"
+        call(transport, server, "CreateUser", BODY, **fields)
+        server.token = "t2"
+        with pytest.raises(ExpiredTokenError):
+            call(transport, server, "CreateUser", BODY, **fields)
+        assert len(server.posts()) == 2
+        call(transport, server, "CreateUser", BODY, **fields)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"type": "rest", "auth": {"type": "wsse", "username": "u", "password": "p"}}, "type soap"),
+        ({"auth": {"type": "wsse", "username": "u"}}, "needs 'password'"),
+        ({"auth": {"type": "basic", "username": "u", "password": "p", "password_type": "digest"}}, "password_type"),
+        ({"credentials_origin": "http://other"}, "https only"),
+        ({"credentials_origin": "https://other/path"}, "is an origin"),
+        ({"type": "rest", "credentials_origin": "https://other"}, "type soap"),
+    ],
+)
+def test_definitions_that_would_leak_or_do_nothing_are_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse_spec(ServiceSpec, {"name": "s", "type": "soap", "base_url": "https://h/wsdl", **change})
+
+
+def test_a_username_token_service_is_stored_and_shown_as_it_was_written() -> None:
+    auth = {"type": "wsse", "username": "u", "password": "p", "password_type": "digest"}
+    written = {"name": "s", "type": "soap", "base_url": "https://h/wsdl", "auth": auth,
+               "credentials_origin": "https://h:8443"}  # fmt: skip
+    columns, secrets = parse_spec(ServiceSpec, written).split()
+    columns["type"] = ServiceType(columns["type"])
+    shown = service_document(Service(id=1, secrets=secrets, **columns))
+    assert shown["auth"] == {**auth, "password": "***"} and shown["credentials_origin"] == "https://h:8443"
+    assert shown["base_url"] == "https://h/wsdl" and "password" not in str(columns["options"].get("password"))

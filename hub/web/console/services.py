@@ -27,12 +27,13 @@ _NUMBERS = (
     "rate_limit",
     "max_attempts",
 )
-_TEXTS = ("response_queue", "ca_file", "client_cert", "client_key")
+_TEXTS = ("response_queue", "ca_file", "client_cert", "client_key", "credentials_origin")
 _AMQP = ("exchange", "routing_key", "queue_declare", "dlq")
 _AUTH = {
     "bearer": ("token",),
     "apikey": ("token", "header"),
     "basic": ("username", "password"),
+    "wsse": ("username", "password", "password_type"),
     "oauth2": ("token_url", "client_id", "client_secret", "scope"),
 }
 _BLANK = {
