@@ -86,8 +86,10 @@ class Dispatcher:
             UnavailableError: the database is away and the process is stopping.
         """
         claim = self._ledger.claim(task_id)
-        if claim is None:
-            return "skipped"
+        return "skipped" if claim is None else self.attempt(claim)
+
+    def attempt(self, claim: Claim) -> Literal["delivered", "parked"]:
+        """The attempt of a task that is claimed already; raises as `run` does."""
         context: dict[str, object] = {"task": claim.id, "_event": claim.event_name, "attempt": claim.attempt}
         service, rule = self._known(claim)
         if service is None or rule is None:  # deleted a moment ago, or not read: the next claim holds it or finds it

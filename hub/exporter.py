@@ -12,7 +12,7 @@ import structlog
 
 from hub.embedded import PrivatePostgres
 from hub.errors import ConfigError
-from hub.scrape import CONTENT_TYPE_LATEST, Scraper, make_scraper
+from hub.scrape import Scraper, make_scraper
 from hub.settings import Settings
 from hub.store.database import Database
 
@@ -80,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif not self._allowed():
             self._answer(401, "text/plain", b"a bearer token is needed\n")
         else:
-            self._answer(200, CONTENT_TYPE_LATEST, self.scraper.render())
+            self._answer(200, *self.scraper.response(self.headers.get("Accept", "")))
 
     def do_HEAD(self) -> None:
         self.do_GET()

@@ -32,6 +32,7 @@ _FIELDS = (
     ("month", Field.MONTH, "1-12 or jan-dec", None),
     ("day of week", Field.DOW, "0-7 (0 and 7 are Sunday) or sun-sat", (0, 7)),
 )
+_DAYS = {Field.DAY: "1-31", Field.DOW: "0-6"}
 _MINUTE = timedelta(minutes=1)
 _COUNT_MISSED = 10_000  # most missed runs that are counted
 
@@ -57,6 +58,8 @@ def parse_cron(expression: str, *, seed: str = "") -> str:
         try:
             if len(parts[i]) > 200 or not parts[i].isascii():
                 raise CronSimError
+            if kind in _DAYS and ("L" in parts[i].upper() or "#" in parts[i]):
+                raise CronSimError  # extensions of cronsim that neither cron nor Moodle has
             kind.parse(parts[i].upper())
         except (CronSimError, AssertionError, ValueError, RecursionError):
             shown = parts[i] if len(parts[i]) <= 40 else parts[i][:40] + "…"
@@ -66,10 +69,24 @@ def parse_cron(expression: str, *, seed: str = "") -> str:
             ) from None
     cron = " ".join(parts)
     try:
-        next(CronSim(cron, datetime(2024, 1, 1, tzinfo=UTC)))
+        next(_simulate(cron, datetime(2024, 1, 1, tzinfo=UTC)))
     except (CronSimError, StopIteration):
         raise ConfigError(f"{parts[2]!r} never comes together with the other fields", field="day of month") from None
     return cron
+
+
+def _simulate(cron: str, after: datetime) -> CronSim:
+    """The runs of an expression. When day of month and day of week are both given, a day that fits one of them fits.
+
+    That is cron's rule as Moodle and robfig/cron read it: a field is not given when it is exactly `*`. cronsim follows
+    Debian, where `*/10` also counts as not given, so such a field is written as a range for it.
+    """
+    parts = cron.split()
+    for i, (_, kind, *_) in enumerate(_FIELDS):
+        if kind in _DAYS and parts[i] != "*":
+            terms = parts[i].split(",")
+            parts[i] = ",".join(_DAYS[kind] + term[1:] if term.startswith("*") else term for term in terms)
+    return CronSim(" ".join(parts), after)
 
 
 def runs_after(cron: str, zone: str, after: datetime) -> Iterator[datetime]:
@@ -79,7 +96,7 @@ def runs_after(cron: str, zone: str, after: datetime) -> Iterator[datetime]:
     one that comes twice runs once. Wildcards (`*/10 * * * *`) run in real time.
     """
     last = after.astimezone(UTC)
-    for local in CronSim(cron, after.astimezone(ZoneInfo(zone))):
+    for local in _simulate(cron, after.astimezone(ZoneInfo(zone))):
         at = local.astimezone(UTC)
         if at > last:  # two times in a gap become one; a time before `after` is the first pass of a repeated hour
             last = at

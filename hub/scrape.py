@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from hub.settings import Settings
     from hub.store.database import Database
 
-__all__ = ["CONTENT_TYPE_LATEST", "Scraper", "make_scraper"]
+__all__ = ["CONTENT_TYPE_LATEST", "OPENMETRICS", "Scraper", "make_scraper"]
 log = structlog.get_logger("hub.scrape")
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 DEADLINE = 5.0  # seconds; half of Prometheus' usual scrape timeout
 UP = Metric("hub_exporter_collector_up", "gauge", "Whether a source of metrics could be read.", ("collector",))
 TOOK = Metric("hub_exporter_collector_duration_seconds", "gauge", "How long reading a source took.", ("collector",))
@@ -58,10 +59,17 @@ class Scraper(Collector):
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
-    def render(self) -> bytes:
-        """The text that Prometheus reads. Scrapes come one after the other."""
+    def render(self, *, openmetrics: bool = False) -> bytes:
+        """The text that Prometheus reads, in its own format or in OpenMetrics. Scrapes come one after the other."""
         with self._lock:
-            return exposition(self.collect())
+            return exposition(self.collect(), openmetrics=openmetrics)
+
+    def response(self, accept: str) -> tuple[str, bytes]:
+        """(content type, text) for a request's `Accept` header: OpenMetrics for those who ask for it."""
+        openmetrics = any(
+            part.partition(";")[0].strip() == "application/openmetrics-text" for part in accept.split(",")
+        )
+        return OPENMETRICS if openmetrics else CONTENT_TYPE_LATEST, self.render(openmetrics=openmetrics)
 
     def describe(self) -> Iterator[Family]:
         """Families without samples: nothing is read."""
@@ -126,16 +134,31 @@ class Scraper(Collector):
             self._failing.discard(name)
 
 
-def exposition(families: Iterable[Family]) -> bytes:
-    """What `prometheus_client.generate_latest` writes, at half its cost: our names need no checking each time."""
+def exposition(families: Iterable[Family], *, openmetrics: bool = False) -> bytes:
+    """What `prometheus_client.generate_latest` writes, at half its cost: our names need no checking each time.
+
+    In OpenMetrics a counter's family is named without `_total`, and a gauge of that name may exist beside it
+    (`hub_dead_letters`, and `hub_dead_letters_total`). Such a counter is then of type unknown, so that every series
+    keeps its name in both formats.
+    """
+    known = list(families) if openmetrics else families
+    others = {made.name for made in known if made.type != "counter"} if openmetrics else set()
     lines = []
-    for made in families:
-        name = made.name + ("_total" if made.type == "counter" else "")
-        lines.append(f"# HELP {name} {made.documentation}\n# TYPE {name} {made.type}")
+    for made in known:
+        name, kind, text = made.name, made.type, made.documentation
+        if openmetrics:
+            text = text.translate(_ESCAPES)
+            if kind == "counter" and name in others:
+                name, kind = f"{name}_total", "unknown"
+        elif kind == "counter":
+            name = f"{name}_total"
+        lines.append(f"# HELP {name} {text}\n# TYPE {name} {kind}")
         lines += [
             f"{_series(sample.name, tuple(sample.labels.items()))} {floatToGoString(sample.value)}"
             for sample in made.samples
         ]
+    if openmetrics:
+        lines.append("# EOF")
     return "\n".join([*lines, ""]).encode()
 
 

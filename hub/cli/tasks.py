@@ -31,6 +31,14 @@ Ids = Annotated[list[int], typer.Argument(help="Ids of tasks.")]
 TASKS = ("dispatch_event_task", "consume_responses_task", "housekeeping_task")
 
 
+def task_class(name: str) -> str:
+    """One of `TASKS`, also from Moodle's class name: `\\local_integrationhub\\task\\dispatch_event_task`."""
+    short = name.strip().replace("/", "\\").rsplit("\\", 1)[-1]
+    if short not in TASKS:
+        raise usage(f"--task is one of {', '.join(TASKS)}, not {name!r}")
+    return short
+
+
 def who() -> str:
     """Who is at the keyboard, for what is left in the ledger."""
     try:
@@ -96,11 +104,11 @@ def run(
     parallel: Annotated[int, typer.Option("--parallel", "-p", min=1, max=256, help="How many at once.")] = 1,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run everything that is due now, in this process. Ctrl-C ends after the attempts under way."""
+    """Run everything that is due now, in this process. Exit 1 when a task failed. Ctrl-C ends after the attempts
+    under way."""
     from hub.cli import running
 
-    if task not in TASKS:
-        raise usage(f"--task is one of {', '.join(TASKS)}")
+    task = task_class(task)
     if task != TASKS[0] and (ids or failed):
         raise usage("--id and --failed are for dispatch_event_task")
     with open_hub() as hub:
@@ -113,9 +121,12 @@ def run(
     if as_json:
         print_json(result)
     else:
+        running.print_each(result.get("tasks") or [])
         running.tell(result.get("tasks") or result.get("services") or [])
         counts = ", ".join(f"{n} {word}" for word, n in result.items() if isinstance(n, int) and word != "ran" and n)
         print(f"{result['ran']} run" + (f": {counts}" if counts else "; nothing was due" if not result["ran"] else ""))
+    if running.bad(result):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -70,6 +70,10 @@ class TaskAdmin:
         """Whether the task is in the ledger."""
         return self._db.one("SELECT 1 AS x FROM tasks WHERE id = %s", [task_id]) is not None
 
+    def waits(self, task_id: int) -> bool:
+        """Whether the task is in the ledger and no worker runs it."""
+        return self._db.one("SELECT 1 AS x FROM tasks WHERE id = %s AND state <> 'running'", [task_id]) is not None
+
     def due(self, *, failed: bool = False, after: int = 0, limit: int = 1000) -> list[tuple[int, int]]:
         """(task id, service id) of tasks to run now; `failed`: those that failed before, due or not."""
         rows = self._db.all(_DUE, {"failed": failed, "after": after, "limit": limit})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import LiteralString, TypeVar
 
 from psycopg.rows import class_row
 
@@ -53,6 +53,16 @@ SELECT c.id, c.token, c.attempts AS attempt, c.key::text, c.rule_id, c.service_i
 FROM claimed c JOIN events e ON e.id = c.event_id LEFT JOIN breakers b ON b.service_id = c.service_id
 WHERE c.state = 'running'
 """
+
+# Also tasks that are not due or have expired: a person runs them. They live an hour longer, so that a failed attempt
+# does not end them.
+_CLAIM_NOW = (
+    _CLAIM.replace("t.expires_at < now() AS expired", "false AS expired")
+    .replace("IN ('queued', 'pending')", "IN ('queued', 'pending', 'delayed')")
+    .replace(
+        "token = t.token + 1,", "token = t.token + 1, expires_at = greatest(t.expires_at, now() + interval '1 hour'),"
+    )
+)
 
 # A delivery whose task is still there but in other hands is logged too: it did reach the service.
 _FINISH = f"""
@@ -161,11 +171,15 @@ class Ledger:
         """Take a task; the attempt is counted. None: gone, held, not due, or in other hands."""
         return self._claim_batch(task_id)
 
-    def _claim_many(self, ids: list[int]) -> list[Claim | None]:
+    def claim_now(self, task_id: int) -> Claim | None:
+        """Claim a task whether it is due or not. None: gone, held, or another worker has claimed it."""
+        return self._claim_many([task_id], _CLAIM_NOW)[0]
+
+    def _claim_many(self, ids: list[int], sql: LiteralString = _CLAIM) -> list[Claim | None]:
         def act(again: bool) -> list[Claim]:
             doubt = [i for i in ids if i not in self._running] if again else []
             with self._db.autocommit() as conn, conn.cursor(row_factory=class_row(Claim)) as cur:
-                return cur.execute(_CLAIM, {"ids": ids, "worker": self.worker, "doubt": doubt}).fetchall()
+                return cur.execute(sql, {"ids": ids, "worker": self.worker, "doubt": doubt}).fetchall()
 
         found = {claim.id: claim for claim in self._patiently(act, self._draining)}
         self._running.update(found)

@@ -14,13 +14,18 @@ from fastapi.responses import JSONResponse, Response
 
 from hub.app import Hub
 from hub.errors import UnavailableError
-from hub.scrape import CONTENT_TYPE_LATEST, make_scraper
+from hub.scrape import make_scraper
 from hub.tasks.broker import DISPATCH
 from hub.web.authorization import Access, needs
 
 log = structlog.get_logger("hub.web")
 _METRICS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+    200: {
+        "content": {
+            "text/plain": {"schema": {"type": "string"}},
+            "application/openmetrics-text": {"schema": {"type": "string"}},
+        }
+    },
     401: {"description": "`HUB_METRICS_TOKEN` is set, and was not given.", "content": {"text/plain": {}}},
 }
 _PATIENCE = 3.0  # seconds; a probe that waits longer is no sign of life
@@ -57,7 +62,8 @@ def make_health(hub: Hub) -> APIRouter:
         given = request.headers.get("authorization", "")
         if token and not hmac.compare_digest(given.encode(), f"Bearer {token.get_secret_value()}".encode()):
             return Response("a bearer token is needed\n", 401, {"WWW-Authenticate": "Bearer"}, "text/plain")
-        return Response(scraper.render(), media_type=CONTENT_TYPE_LATEST)
+        kind, text = scraper.response(request.headers.get("accept", ""))
+        return Response(text, media_type=kind)
 
     return router
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pika
+import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -44,8 +45,8 @@ def hub(hub_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Hub:
     return run
 
 
-def read(hub: Hub, *args: object) -> Any:
-    return json.loads(hub(*args, "--json").stdout)
+def read(hub: Hub, *args: object, code: int = 0) -> Any:
+    return json.loads(hub(*args, "--json", code=code).stdout)
 
 
 @pytest.fixture
@@ -87,10 +88,10 @@ def test_a_task_that_fails_five_times_is_a_dead_letter_and_is_replayed(hub: Hub,
     (task,) = event["tasks"]
     hub("service", "edit", "crm", "--set", "cb_failure_threshold=0")
     for attempt in range(1, 5):
-        result = read(hub, "tasks", "run", "--id", task)
+        result = read(hub, "tasks", "run", "--id", task, code=1)
         assert result["tasks"][0]["result"] == "failed"
         assert read(hub, "tasks", "fails")[0]["attempts"] == attempt
-    assert read(hub, "tasks", "run", "--failed")["dead"] == 1
+    assert read(hub, "tasks", "run", "--failed", code=1)["dead"] == 1
     (letter,) = read(hub, "dlq", "list")
     assert {"id", "task_id", "event", "rule", "service", "attempts", "reason", "error", "payload", "created_at"} <= set(
         letter
@@ -206,6 +207,52 @@ def test_parallel_really_runs_at_once(hub: Hub, crm: str, target: HttpTarget) ->
     assert read(hub, "tasks", "run", "--parallel", 4)["delivered"] == 4
 
 
+def test_failed_tasks_that_wait_for_a_thread_are_left_as_they_are(
+    hub: Hub, crm: str, target: HttpTarget, database_url: str
+) -> None:
+    """Made due all at once, workers beside the command would take them: 24 at once instead of 2."""
+    hub("service", "edit", "crm", "--set", "cb_failure_threshold=0")
+    target.on("/users", 500)
+    for i in range(6):
+        hub("emit", "--name", EVENT, "--data", json.dumps({"objectid": i}))
+    assert read(hub, "tasks", "run", code=1)["failed"] == 6
+    seen: list[tuple[int, int]] = []
+
+    def look(_: object) -> Reply:
+        with psycopg.connect(database_url) as conn:
+            row = conn.execute("SELECT count(*) FILTER (WHERE state IN ('pending', 'queued')),"
+                               " count(*) FILTER (WHERE state = 'running') FROM tasks").fetchone()  # fmt: skip
+        assert row
+        seen.append(row)
+        return Reply(204)
+
+    target.on("/users", look)
+    result = read(hub, "tasks", "run", "--failed", "--parallel", 2)
+    assert (result["ran"], result["delivered"], result["skipped"]) == (6, 6, 0)
+    assert len(seen) == 6 and all(due == 0 and running <= 2 for due, running in seen)
+
+
+def test_a_task_that_a_worker_has_claimed_is_not_reported_as_skipped(
+    hub: Hub, crm: str, target: HttpTarget, database_url: str
+) -> None:
+    (event,) = read(hub, "emit", "--name", EVENT, "--data", "{}")
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        conn.execute("UPDATE tasks SET state = 'running', worker = 'other', lease_until = now() + interval '1 hour'")
+    result = read(hub, "tasks", "run", "--id", event["tasks"][0])
+    assert (result["ran"], result["elsewhere"], result["skipped"]) == (0, 1, 0) and target.seen == []
+
+
+def test_a_run_shows_payload_and_response_and_fails_when_a_task_fails(hub: Hub, crm: str, target: HttpTarget) -> None:
+    target.on("/users", Reply(422, body=b'{"why": "no such user"}'))
+    hub("emit", "--name", EVENT, "--data", '{"objectid": 5}')
+    moodle = "\\local_integrationhub\\task\\dispatch_event_task"
+    shown = hub("tasks", "run", "--task", moodle, code=1)
+    assert 'payload: {"id":5}' in shown.stdout and "no such user" in shown.stdout and "1 failed" in shown.stdout
+    target.on("/users", 204)
+    (row,) = read(hub, "tasks", "run", "--failed")["tasks"]
+    assert (row["status"], json.loads(row["request_body"]), row["attempt"]) == (204, {"id": 5}, 2)
+
+
 def test_schedules_are_changed_and_reset(hub: Hub) -> None:
     rows = {row["name"]: row for row in read(hub, "schedule", "list")}
     assert {"name", "cron", "enabled", "last_run_at", "last_result", "next_run_at"} <= set(
@@ -225,7 +272,7 @@ def test_breakers_are_listed_and_reset(hub: Hub, crm: str, target: HttpTarget) -
     target.on("/users", 500)
     hub("service", "edit", "crm", "--set", "cb_failure_threshold=1")
     hub("emit", "--name", EVENT, "--data", "{}")
-    hub("tasks", "run")
+    hub("tasks", "run", code=1)
     (circuit,) = read(hub, "breaker", "list")
     assert circuit["state"] == "open" and circuit["service"] == "crm" and circuit["retry_at"] and circuit["failures"]
     assert read(hub, "breaker", "reset", "crm") == {"reset": ["crm"]}
@@ -397,7 +444,7 @@ def test_dead_letters_go_by_service_time_and_number(hub: Hub, crm: str, target: 
     hub("service", "edit", "crm", "--set", "max_attempts=1")
     for i in range(3):
         hub("emit", "--name", EVENT, "--data", json.dumps({"objectid": i}))
-    result = hub("tasks", "run")
+    result = hub("tasks", "run", code=1)
     assert "3 dead" in result.stdout and "400" in result.stderr
     letters = read(hub, "dlq", "list", "--service", "crm", "--since", "1h")
     assert [row["reason"] for row in letters] == ["attempts"] * 3
@@ -405,7 +452,7 @@ def test_dead_letters_go_by_service_time_and_number(hub: Hub, crm: str, target: 
     one = read(hub, "dlq", "show", letters[0]["id"])
     assert one["event_data"] == {"objectid": 2} and len(one["deliveries"]) == 1
     assert read(hub, "dlq", "replay", "--service", "crm", "--since", "1h")["replayed"] == 3
-    assert read(hub, "tasks", "run")["dead"] == 3
+    assert read(hub, "tasks", "run", code=1)["dead"] == 3
     hub("dlq", "delete", "--all", code=2)  # nobody there to ask
     assert read(hub, "dlq", "delete", read(hub, "dlq", "list")[0]["id"], "--yes") == {"deleted": 1}
     hub("rule", "delete", "users", "--yes")

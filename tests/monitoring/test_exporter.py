@@ -204,6 +204,14 @@ def test_metrics_ask_for_the_token(exporter: Exporter) -> None:
     assert ask(exporter.address, "/")[0] == 404
 
 
+def test_openmetrics_is_served_to_those_who_ask_for_it(exporter: Exporter) -> None:
+    headers = {"Authorization": "Bearer s3cret", "Accept": "application/openmetrics-text;version=1.0.0,*/*;q=0.1"}
+    request = urllib.request.Request(f"http://{exporter.address}/metrics", headers=headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+        assert answer.read().endswith(b"# EOF\n")
+
+
 @pytest.mark.fault
 def test_the_process_starts_without_its_servers(hub_env: dict[str, str], tmp_path: Path) -> None:
     """The eyes must be open when everything else is down, and name no password."""

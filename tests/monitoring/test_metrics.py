@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client import Metric as Family
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from hub.collectors.base import family
@@ -23,7 +26,7 @@ from hub.metric_files import empty, read
 from hub.metric_hooks import PrometheusHooks
 from hub.metrics import CATALOGUE
 from hub.running import up
-from hub.scrape import BUILD, Scraper, exposition
+from hub.scrape import BUILD, CONTENT_TYPE_LATEST, OPENMETRICS, Scraper, exposition
 from hub.settings import Settings
 from hub.store.database import Database
 from hub.store.state import State
@@ -117,6 +120,27 @@ def test_promtool_has_nothing_to_say(tmp_path: Path, db: Database) -> None:
     assert {m.name for m in CATALOGUE if m.kind == "gauge"} <= names(shown)
     checked = run("promtool", "check", "metrics", text=text)
     assert (checked.returncode, checked.stdout) == (0, "")
+    hooks.close()
+
+
+def test_both_formats_have_the_same_series_and_are_clean(tmp_path: Path, db: Database) -> None:
+    """Prometheus asks for OpenMetrics when it may: dashboards and alerts must find the same names in it."""
+    hooks = PrometheusHooks(tmp_path)
+    everything(hooks)
+    ledger = LedgerSource(State(db))
+    scraper = Scraper([ledger, ProcessSource(tmp_path, ledger.known)])
+    kind, text = scraper.response("application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5")
+    assert kind == OPENMETRICS and text.endswith(b"# EOF\n")
+    open_families = list(openmetrics.text_string_to_metric_families(text.decode()))
+    assert {f.type for f in open_families} >= {"counter", "gauge", "histogram"}
+    kind, plain = scraper.response("text/plain, */*")
+    assert kind == CONTENT_TYPE_LATEST
+
+    def series(families: Iterable[Family]) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
+        return {(s.name, tuple(sorted(s.labels.items()))) for f in families for s in f.samples}
+
+    assert series(open_families) == series(text_string_to_metric_families(plain.decode()))
+    assert {"hub_dead_letters", "hub_dead_letters_total"} <= {name for name, _ in series(open_families)}
     hooks.close()
 
 

@@ -41,6 +41,10 @@ def utc(text: str) -> datetime:
         ("* * * R *", "month"),
         ("* * * * 8", "day of week"),
         ("* * * * mon#6", "day of week"),
+        ("* * * * 5#2", "day of week"),
+        ("* * * * 5L", "day of week"),
+        ("* * L * *", "day of month"),
+        ("* * LW * *", "day of month"),
         ("", "cron"),
         ("* * * *", "cron"),
         ("* * * * * *", "cron"),
@@ -134,3 +138,25 @@ def test_runs_lie_after_the_given_time_and_in_order(expression: str, zone: str, 
     assert len(runs) == 6
     assert all(a < b for a, b in zip([after, *runs], runs, strict=False))
     assert all(at.second == at.microsecond == 0 for at in runs)
+
+
+@pytest.mark.parametrize(
+    ("expression", "days"),
+    [
+        ("0 0 */10 * 1", [1, 2, 9, 11, 16, 21, 23, 30, 31]),  # either: days 1, 11, 21, 31, and Mondays
+        ("0 0 1 * */3", [1, 4, 7, 8, 11, 14, 15, 18]),  # day 1, and Sundays, Wednesdays, Saturdays
+        ("0 0 1,15 * 1", [1, 2, 9, 15, 16, 23, 30]),
+        ("0 0 * * 1", [2, 9, 16, 23, 30]),
+        ("0 0 */10 * *", [1, 11, 21, 31]),
+        ("0 0 1-31 * 1", list(range(1, 32))),
+        ("0 0 *,5 * 1", list(range(1, 32))),
+        ("0 0 13 * fri", [6, 13, 20, 27]),
+        ("0 0 * * 0", [1, 8, 15, 22, 29]),
+        ("0 0 * * 7", [1, 8, 15, 22, 29]),
+        ("0 0 * * */7", [1, 8, 15, 22, 29]),
+    ],
+)
+def test_day_of_month_and_day_of_week_are_alternatives_unless_one_is_a_star(expression: str, days: list[int]) -> None:
+    """As in Moodle and robfig/cron. March 2026 begins on a Sunday."""
+    found = next_runs(parse_cron(expression), "UTC", utc("2026-02-28T23:59"), len(days))
+    assert [at.day for at in found] == days and {at.month for at in found} == {3}
