@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -36,6 +37,12 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _CELL = 60
+_SHRINKS = frozenset({"error", "last_error", "summary", "base_url"})
+_LEAST = 16  # characters of a text that explains
+_FIRST_TO_GO = (
+    "default_cron", "last_duration_ms", "max_retries", "timeout", "pid", "host", "direction", "tries", "latency_ms",
+    "method", "ended_at", "endpoint", "reason", "task_id", "rule", "created_at", "attempt", "success", "summary",
+)  # fmt: skip
 _WIDE = 10_000  # in a pipe a row is one line
 
 
@@ -100,17 +107,42 @@ def show_rows(
         return
     screen = sys.stdout.isatty()
     out = Console(highlight=False, width=None if screen else _WIDE)
+    cells = {column: [cell(row.get(column)) for row in rows] for column in columns}
+    widths = fit({c: max(cell_len(text) for text in (c, *shown)) for c, shown in cells.items()}, out.width)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
+    for column, width in widths.items():
         numeric = all(
             isinstance(row.get(column), int | float) and not isinstance(row.get(column), bool) for row in rows
         )
         table.add_column(
-            column.replace("_", " "), justify="right" if numeric else "left", no_wrap=column == "id" or not screen
-        )
-    for row in rows:
-        table.add_row(*(_text(cell(row.get(column))) for column in columns))
+            column.replace("_", " "), justify="right" if numeric else "left", no_wrap=True, overflow="ellipsis",
+            width=width,
+        )  # fmt: skip
+    for line in zip(*(cells[column] for column in widths), strict=True):
+        table.add_row(*(_text(text) for text in line))
     out.print(table)
+    if hidden := [column.replace("_", " ") for column in columns if column not in widths]:
+        err.print(f"not shown at this width: {', '.join(hidden)}; --json has everything", markup=False)
+
+
+def fit(widths: Mapping[str, int], room: int) -> dict[str, int]:
+    """The columns that a line of `room` characters has room for, with their widths, in order.
+
+    Columns of `_FIRST_TO_GO` are left out one after the other; a text that explains (`_SHRINKS`) takes what is left.
+    Everything that stays is whole, except such texts.
+    """
+    least = {c: min(w, _LEAST) if c in _SHRINKS else w for c, w in widths.items()}
+    for column in (*_FIRST_TO_GO, *reversed(least)):
+        if sum(least.values()) + len(least) - 1 <= room or len(least) == 1:
+            break
+        least.pop(column, None)
+    spare = room - sum(least.values()) - len(least) + 1
+    for column in least:
+        if column in _SHRINKS and spare > 0:
+            more = min(spare, widths[column] - least[column])
+            least[column] += more
+            spare -= more
+    return {column: min(width, room) for column, width in least.items()}
 
 
 def show_object(row: Mapping[str, Any], *, as_json: bool) -> None:
@@ -231,6 +263,7 @@ def progress(description: str, total: int | None = None) -> Iterator[tuple[Progr
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         console=err, transient=True, disable=not sys.stderr.isatty(),
+        redirect_stdout=sys.stdout.isatty(),  # a file or a pipe gets what is printed, not the terminal
     )  # fmt: skip
     with bar:
         yield bar, bar.add_task(description, total=total)

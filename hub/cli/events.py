@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hub.cli.common import JsonFlag, in_batches, open_hub, parse_json, print_json, progress, read_text, usage
+from hub.cli.common import JsonFlag, err, in_batches, open_hub, parse_json, print_json, progress, read_text, usage
 from hub.codec import loads
 from hub.errors import PayloadError
 
@@ -54,23 +54,32 @@ def _emit_file(file: str, printed: _Printer) -> None:
     """Batches, each all or nothing; what was accepted before a bad line stays accepted and was printed."""
     try:
         source: IO[bytes] = sys.stdin.buffer if file == "-" else Path(file).open("rb")  # noqa: SIM115
-        total = None if file == "-" else Path(file).stat().st_size
+        total = None if file == "-" else _count_lines(Path(file))
     except OSError as e:
         raise usage(f"{file}: {e.strerror}") from None
     with source, open_hub() as hub, progress("events", total) as (bar, task):
         problem: list[PayloadError] = []
         try:
             for batch in in_batches(_events(source, hub, problem), _BATCH):
-                printed.add(hub.observer.handle_events([event for event, _ in batch]))
-                bar.advance(task, sum(size for _, size in batch))
+                printed.add(hub.observer.handle_events(batch))
+                bar.advance(task, len(batch))
         finally:
             printed.end()  # whatever ends it: these were accepted
-        if problem:
-            raise problem[0]
+    err.print(printed.summary(), markup=False)
+    if problem:
+        raise problem[0]
 
 
-def _events(source: IO[bytes], hub: Hub, problem: list[PayloadError]) -> Iterator[tuple[Event, int]]:
-    """Events and the bytes of their lines, up to the first bad one, which goes into `problem`."""
+def _count_lines(path: Path) -> int | None:
+    """Lines of a file, for the bar; None when nobody watches it or the file cannot be read twice."""
+    if not sys.stderr.isatty() or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
+
+
+def _events(source: IO[bytes], hub: Hub, problem: list[PayloadError]) -> Iterator[Event]:
+    """Events, up to the first bad one, which goes into `problem`."""
     from hub.observer import parse_event
 
     limit = hub.settings.event_limit
@@ -82,7 +91,7 @@ def _events(source: IO[bytes], hub: Hub, problem: list[PayloadError]) -> Iterato
         try:
             if not line.endswith(b"\n") and len(line) > limit * 2:
                 raise PayloadError(f"longer than {limit * 2} bytes (HUB_EVENT_LIMIT)")
-            yield parse_event(loads(line), limit=limit), len(line)
+            yield parse_event(loads(line), limit=limit)
         except PayloadError as e:
             problem.append(PayloadError(f"line {number}: {e}; the events of the lines before it are accepted"))
             return
@@ -93,8 +102,12 @@ class _Printer:
 
     def __init__(self, as_json: bool) -> None:
         self._rows: list[dict[str, Any]] | None = [] if as_json else None
+        self._events = self._duplicates = self._tasks = 0
 
     def add(self, accepted: list[Accepted]) -> None:
+        self._events += len(accepted)
+        self._duplicates += sum(a.duplicate for a in accepted)
+        self._tasks += sum(len(a.tasks) for a in accepted)
         if self._rows is None:
             sys.stdout.write("".join(f"{a.id}\n" for a in accepted))
             sys.stdout.flush()
@@ -104,3 +117,7 @@ class _Printer:
     def end(self) -> None:
         if self._rows is not None:
             print_json(self._rows)
+
+    def summary(self) -> str:
+        """What was accepted in all."""
+        return f"{self._events} event(s) accepted, {self._duplicates} of them duplicates; {self._tasks} task(s)"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hub.cli.common import read_text, usage
 from hub.codec import loads
 from hub.errors import PayloadError
+
+if TYPE_CHECKING:
+    from hub.definitions import RuleSpec, ServiceSpec
 
 Fields = Annotated[
     list[str] | None,
@@ -60,3 +63,21 @@ def secret(text: str) -> str:
             raise usage(f"the environment has no {text[4:]}")
         return value
     return read_text(text).rstrip("\r\n") if text.startswith("@") else text
+
+
+_REQUIRED = re.compile(r"([a-z_.]+): Field required")
+_OPTIONS = {"base_url": "--base-url", "auth.token": "--token", "event": "--event", "service": "--service"}
+
+
+def spec(kind: type[ServiceSpec] | type[RuleSpec], values: dict[str, Any]) -> Any:
+    """A checked service or rule; what is missing is named by its option. Raises `ConfigError`."""
+    from hub.definitions import parse_spec
+    from hub.errors import ConfigError
+
+    def option(match: re.Match[str]) -> str:
+        return f"{match[1]}: required; give {_OPTIONS.get(match[1], f'--set {match[1]}=VALUE')}"
+
+    try:
+        return parse_spec(kind, values)
+    except ConfigError as e:
+        raise ConfigError(_REQUIRED.sub(option, str(e)), field=e.field) from None

@@ -18,7 +18,7 @@ from hub.cli.common import (
     show_rows,
     usage,
 )
-from hub.cli.fields import Fields, collect
+from hub.cli.fields import Fields, collect, spec
 
 app = typer.Typer(no_args_is_help=True, help="Rules: event -> service.", rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(help="The rule's name.")]
@@ -73,12 +73,12 @@ def add(
     as_json: JsonFlag = False,
 ) -> None:
     """Add a rule."""
-    from hub.definitions import RuleSpec, parse_spec
+    from hub.definitions import RuleSpec
 
     given = _given(fields, payload, conditions, event=event, service=service, endpoint=endpoint, method=method)
-    spec = parse_spec(RuleSpec, {"name": name, **given})
+    checked = spec(RuleSpec, {"name": name, **given})
     with open_hub() as hub:
-        rule = hub.registry.add_rule(spec)
+        rule = hub.registry.add_rule(checked)
     said("rule", rule, "added", as_json=as_json)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from hub.cli.common import JsonFlag, Yes, cell, confirm, err, open_hub, print_json, said, show_object, show_rows, usage
-from hub.cli.fields import Fields, collect, keep_others
+from hub.cli.fields import Fields, collect, keep_others, spec
 
 app = typer.Typer(no_args_is_help=True, help="External systems: REST, AMQP, SOAP.", rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(help="The service's name.")]
@@ -94,14 +94,14 @@ def add(
     as_json: JsonFlag = False,
 ) -> None:
     """Add a service."""
-    from hub.definitions import ServiceSpec, parse_spec
+    from hub.definitions import ServiceSpec
 
     given = collect(
         fields, type=type_, base_url=base_url, timeout=timeout, max_retries=max_retries, response_queue=response_queue
     )
-    spec = parse_spec(ServiceSpec, {"name": name, **_changes(given, *_secret(token, auth))})
+    checked = spec(ServiceSpec, {"name": name, **_changes(given, *_secret(token, auth))})
     with open_hub() as hub:
-        service = hub.registry.add_service(spec)
+        service = hub.registry.add_service(checked)
     said("service", service, "added", as_json=as_json)
 
 

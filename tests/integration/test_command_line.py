@@ -128,6 +128,7 @@ def test_a_file_of_events_stops_at_the_bad_line_and_says_which(hub: Hub, crm: st
         (["emit", "no-such-file.ndjson"], 2, "No such file"),
         (["service", "show", "nope"], 1, "no service named 'nope'"),
         (["service", "add", "x", "--base-url", "ftp://x"], 1, "base_url"),
+        (["service", "add", "x"], 1, "base_url: required; give --base-url"),
         (["service", "add", "x", "--base-url", "http://x", "--set", "nope=1"], 1, "nope: unknown field"),
         (["service", "add", "x", "--type", "amqp", "--base-url", "amqp://h/?dlq=a"], 1, "dlq"),
         (["service", "add", "x", "--base-url", "http://x", "--set", "signing_secret=%%"], 1, "signing_secret"),
@@ -183,7 +184,7 @@ def test_what_is_held_and_orphaned_is_shown_and_purged(hub: Hub, crm: str) -> No
 def test_retry_says_whether_attempts_restart(hub: Hub, crm: str, target: HttpTarget) -> None:
     target.on("/users", 500)
     (event,) = read(hub, "emit", "--name", EVENT, "--data", '{"objectid": 1}')
-    hub("tasks", "run")
+    hub("tasks", "run", code=1)
     assert read(hub, "tasks", "list")[0]["state"] == "delayed"
     assert "go on where they were" in hub("tasks", "retry", event["tasks"][0]).stdout
     (task,) = read(hub, "tasks", "list")
@@ -307,6 +308,30 @@ def run(env: dict[str, str], *args: str, **more: Any) -> subprocess.Popen[str]:
         [sys.executable, "-c", "from hub.cli import main; main()", *args],
         env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more,
     )  # fmt: skip
+
+
+def test_ids_go_into_the_file_and_the_progress_to_the_terminal(
+    hub: Hub, crm: str, hub_env: dict[str, str], tmp_path: Path
+) -> None:
+    """stderr is a terminal, stdout a file: the bar used to take what was printed."""
+    events = tmp_path / "events.ndjson"
+    events.write_text("".join(json.dumps({"name": EVENT, "data": {"objectid": n % 3}}) + "\n" for n in range(4)))
+    mine, theirs = os.openpty()
+    env = {k: v for k, v in hub_env.items() if k != "HUB_BROKER_URL"} | {"TERM": "xterm"}
+    with (tmp_path / "ids").open("wb") as ids:
+        command = [sys.executable, "-c", "from hub.cli import main; main()", "emit", str(events)]
+        process = subprocess.Popen(command, env=env, stdout=ids, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(mine, 4096):
+            shown += piece
+    except OSError:
+        pass  # the other end is closed: the program has ended
+    os.close(mine)
+    assert process.wait(90) == 0
+    assert len((tmp_path / "ids").read_text().split()) == 4
+    assert b"4 event(s) accepted, 1 of them duplicates; 3 task(s)" in shown
 
 
 def test_as_a_program_errors_are_on_stderr_with_the_right_code(hub_env: dict[str, str]) -> None:
@@ -473,7 +498,7 @@ def test_a_row_that_is_no_json_is_shown_and_exported_as_it_is(
     hub("service", "edit", "crm", "--set", "max_attempts=1")
     for i in range(2):
         hub("emit", "--name", EVENT, "--data", json.dumps({"objectid": i}))
-    hub("tasks", "run")
+    hub("tasks", "run", code=1)
     (event,) = read(hub, "emit", "--name", EVENT, "--data", '{"objectid": 2}')
     newest, _ = read(hub, "dlq", "list")
     with psycopg.connect(database_url, autocommit=True) as conn:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import typer
 
-from hub.cli.common import cell, parse_time, plain
+from hub.cli.common import cell, fit, parse_time, plain
 from hub.cli.fields import collect, keep_others
 
 
@@ -64,3 +64,21 @@ def test_a_whole_set_of_headers_replaces_one_header_joins() -> None:
     whole = {"headers": {"B": "2"}}
     keep_others(['headers={"B": "2"}'], whole, current)
     assert whole == {"headers": {"B": "2"}}
+
+
+LOG = {"id": 5, "created_at": 19, "direction": 9, "service": 8, "event": 24, "endpoint": 9, "attempt": 7, "tries": 5,
+       "status": 6, "latency_ms": 10, "success": 7, "error": 60}  # fmt: skip
+
+
+@pytest.mark.parametrize("room", [40, 80, 100, 132, 200])
+def test_a_narrow_terminal_gets_fewer_columns_and_no_cut_ones(room: int) -> None:
+    widths = fit(LOG, room)
+    assert sum(widths.values()) + len(widths) - 1 <= room
+    assert all(width == LOG[name] for name, width in widths.items() if name != "error")
+    assert list(widths) == [name for name in LOG if name in widths], "the order stays"
+
+
+def test_a_wide_terminal_gets_everything_and_80_columns_the_error() -> None:
+    assert fit(LOG, 200) == LOG
+    assert {"id", "service", "event", "status", "error"} <= set(fit(LOG, 80))
+    assert fit({"id": 500}, 80) == {"id": 80}
