@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -109,7 +110,7 @@ def request(
             _record(hub, e.delivery)
         raise
     _record(hub, delivery)
-    return delivery
+    return replace(delivery, response_body=delivery.response)  # the caller asked for it; only the log is masked
 
 
 def _record(hub: Hub, delivery: Delivery) -> None:

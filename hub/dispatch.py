@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
-from hub import rules
+from hub import masks, rules
 from hub.codec import loads
 from hub.errors import (
     CircuitOpenError,
@@ -29,6 +30,7 @@ from hub.errors import (
 from hub.gateway import Gateway, record
 from hub.hooks import Hooks
 from hub.models import JSON, Claim, Delivery, Request, Rule, Service
+from hub.paths import mask_value
 from hub.store.ledger import Ledger
 from hub.store.registry import Registry
 
@@ -142,11 +144,16 @@ class Dispatcher:
 
     def _attempt(self, claim: Claim, service: Service, rule: Rule) -> Delivery:
         request = Request(method=rule.method, endpoint=rule.endpoint, task_id=claim.id, event_name=claim.event_name)
+        now = self._now()
+
+        def render(data: JSON) -> tuple[str | None, str]:
+            return rules.render(
+                rule, event_name=claim.event_name, event_data=data, event_id=claim.event_uid, task_id=claim.id, now=now
+            )
+
         try:
-            body, endpoint = rules.render(
-                rule, event_name=claim.event_name, event_data=_data(claim), event_id=claim.event_uid,
-                task_id=claim.id, now=self._now(),
-            )  # fmt: skip
+            data = _data(claim)
+            body, endpoint = render(data)
         except DeliveryError as e:
             e.delivery = record(service, request, claim, tries=0, seconds=0.0, error=e)
             self._hooks.attempt_finished(service.name, e.outcome, 0.0)
@@ -160,7 +167,18 @@ class Dispatcher:
             event_name=claim.event_name,
             event_id=claim.event_uid,
         )
+        if paths := self._masked_paths(claim, service, rule, data):
+            request = replace(request, **_loggable(data, paths, render))
         return self._gateway.execute_request(service, request, claim)
+
+    def _masked_paths(self, claim: Claim, service: Service, rule: Rule, data: JSON) -> list[str]:
+        """Paths into the event's data that no log may show: by the service's mask, and by that of a caller."""
+
+        def mask_of(name: str) -> list[str]:
+            return next((s.options.get("mask") or [] for s in self._registry.services() if s.name == name), [])
+
+        paths = masks.event_paths(service.options.get("mask") or [], rule.payload)
+        return paths + masks.source_paths(claim.event_name, data, mask_of)
 
     def _failed(
         self, claim: Claim, service: Service, error: DeliveryError, context: Mapping[str, object]
@@ -169,6 +187,17 @@ class Dispatcher:
         if delivery is None:
             delivery = record(service, Request(task_id=claim.id), claim, tries=0, seconds=0.0, error=error)
         return AttemptFailed(claim, service, error, delivery, context)
+
+
+def _loggable(data: JSON, paths: list[str], render: Callable[[JSON], tuple[str | None, str]]) -> dict[str, Any]:
+    """The fields of a `Request` that say what may be logged: it is rendered again from masked data."""
+    seen: list[JSON] = []
+    try:
+        body, endpoint = render(mask_value(data, paths, seen))
+    except DeliveryError:  # a template that asks for the masked value's type
+        body, endpoint = "***", "***"
+    hidden = masks.texts(seen)
+    return {"log_body": body, "log_endpoint": endpoint.replace("%2A%2A%2A", "***"), "hidden": hidden}
 
 
 def _data(claim: Claim) -> JSON:

@@ -24,7 +24,8 @@ from hub.errors import (
     UnavailableError,
 )
 from hub.hooks import Hooks
-from hub.models import BreakerState, Claim, Delivery, Direction, Request, Response, Service, ServiceType
+from hub.masks import hide, masked, texts
+from hub.models import JSON, BreakerState, Claim, Delivery, Direction, Request, Response, Service, ServiceType
 from hub.paths import mask_body
 from hub.retry_policy import longest_run, run_tries
 from hub.store.breakers import Breakers, Permit
@@ -184,8 +185,13 @@ def record(
     response: Response | None = None,
     error: DeliveryError | None = None,
 ) -> Delivery:
-    """The delivery row of one attempt; configured payload paths are masked in what is kept."""
-    mask = service.options.get("mask")
+    """The delivery row of one attempt; what the service's `mask` covers is hidden in all of it."""
+    mask = service.options.get("mask") or []
+    seen: list[JSON] = []
+    body = request.log_body if request.log_body is not None else request.body
+    if mask and request.body:
+        mask_body(request.body, mask, seen)
+    hidden = (*texts(seen), *request.hidden) if seen or request.hidden else ()
     status = response.status if response else error.status if error else None
     answer = response.body if response else error.response_body if error else None
     return Delivery(
@@ -197,14 +203,15 @@ def record(
         rule_id=claim.rule_id if claim else None,
         event_id=claim.event_id if claim else None,
         event=claim.event_name if claim else request.event_name,
-        endpoint=request.endpoint,
+        endpoint=hide(request.endpoint if request.log_endpoint is None else request.log_endpoint, hidden),
         method=request.method if service.type is ServiceType.REST else service.type.value.upper(),
         attempt=claim.attempt if claim else None,
         tries=tries,
         status=status,
         latency_ms=seconds * 1000,
         outcome=error.outcome if error else "success",
-        error=str(error) if error else None,
-        request_body=mask_body(request.body, mask) if mask and request.body else request.body,
-        response_body=answer,
+        error=hide(str(error), hidden) if error else None,
+        request_body=masked(body, mask, hidden),
+        response_body=masked(answer, mask, hidden),
+        response=answer,
     )

@@ -164,6 +164,9 @@ class Request:
 
     `body` is JSON text (None: no body). `idempotency_key` is the same on every try. `at` is when this try is made,
     by the deployment's clock; None: the transport looks at its own.
+
+    What may be logged of it, where a `mask` hides something: `log_endpoint` and `log_body` (None: the real ones), and
+    `hidden`, texts that may appear nowhere.
     """
 
     endpoint: str = ""
@@ -175,6 +178,9 @@ class Request:
     event_id: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
     at: datetime | None = None
+    log_endpoint: str | None = None
+    log_body: str | None = None
+    hidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +194,10 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One row of the log: an attempt that ended, or a message that came in."""
+    """One row of the log: an attempt that ended, or a message that came in.
+
+    `response` is the response's body where a mask hides something in `response_body`; it is not logged.
+    """
 
     direction: Direction
     service_id: int | None
@@ -209,6 +218,7 @@ class Delivery:
     request_body: str | None = None
     response_body: str | None = None
     properties: dict[str, JSON] | None = None
+    response: str | None = field(default=None, repr=False)
     id: int | None = None
     created_at: datetime | None = None
 

@@ -8,6 +8,7 @@ each string of an event at most once, within limits.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -84,35 +85,45 @@ def dig(value: JSON, steps: tuple[str, ...], strings: JsonStrings | None = None)
     return value
 
 
-def mask_body(text: str, paths: list[str]) -> str:
+def mask_body(text: str, paths: Iterable[str], seen: list[JSON] | None = None) -> str:
     """The JSON text with `***` at the given dotted paths, for what is kept; `*` is any key or index.
 
     A name applied to a list means each of its items. Text that is not JSON becomes `***` as a whole:
     nobody can tell where its secrets are.
+
+    Args:
+        seen: receives the values that were masked.
     """
-    if not paths:
+    paths = list(paths)
+    if not paths or not text:
         return text
     try:
-        value = loads(text)
-        for path in paths:
-            value = _masked(value, path.split("."))
-        return dumps(value)
+        return dumps(mask_value(loads(text), paths, seen))
     except (PayloadError, RecursionError):
         return "***"
 
 
-def _masked(value: JSON, steps: list[str]) -> JSON:
+def mask_value(value: JSON, paths: Iterable[str], seen: list[JSON] | None = None) -> JSON:
+    """As `mask_body`, of a value."""
+    seen = seen if seen is not None else []
+    for path in paths:
+        value = _masked(value, path.split("."), seen)
+    return value
+
+
+def _masked(value: JSON, steps: list[str], seen: list[JSON]) -> JSON:
     if not steps:
+        seen.append(value)
         return "***"
     if type(value) is str and type(inner := _inner(value)) is not str:
-        return dumps(_masked(inner, steps))
+        return dumps(_masked(inner, steps, seen))
     step, rest = steps[0], steps[1:]
     if type(value) is dict:
-        return {k: _masked(v, rest) if step in (k, "*") else v for k, v in value.items()}
+        return {k: _masked(v, rest, seen) if step in (k, "*") else v for k, v in value.items()}
     if type(value) is list:
         if step == "*" or not (step.isascii() and step.isdigit()):
-            return [_masked(v, rest if step == "*" else steps) for v in value]
-        return [_masked(v, rest) if str(i) == step else v for i, v in enumerate(value)]
+            return [_masked(v, rest if step == "*" else steps, seen) for v in value]
+        return [_masked(v, rest, seen) if str(i) == step else v for i, v in enumerate(value)]
     return value
 
 

@@ -25,7 +25,15 @@ from hub.errors import InvalidPayloadError, PayloadError
 from hub.models import JSON
 from hub.paths import MISSING, JsonStrings, dig, mask_body, split_path
 
-__all__ = ["Scope", "check_endpoint", "check_template", "mask_body", "render_body", "render_endpoint"]
+__all__ = [
+    "Scope",
+    "check_endpoint",
+    "check_template",
+    "mask_body",
+    "placeholders_at",
+    "render_body",
+    "render_endpoint",
+]
 
 _PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}")
 # A JSON string (also one without an end, so that the scan stays linear), or a placeholder outside of one.
@@ -107,6 +115,40 @@ def render_endpoint(text: str, scope: Scope) -> str:
         raise InvalidPayloadError(f"endpoint: {e}") from None
     except UnicodeEncodeError:
         raise InvalidPayloadError("endpoint: half a surrogate pair cannot be sent") from None
+
+
+@lru_cache(_CACHED)
+def placeholders_at(text: str, paths: tuple[str, ...]) -> frozenset[str]:
+    """Paths into the event's data whose values a payload template puts where the payload's `paths` lead.
+
+    `{"user": {"mail": "{{other.email}}"}}` and `user.mail` give `other.email`; `{"user": "{{other}}"}` gives
+    `other.mail`. A text that is no template gives none.
+    """
+    try:
+        tree = loads(_quote_bare(text)[0])
+    except (PayloadError, RecursionError):
+        return frozenset()
+    found: set[str] = set()
+    for path in paths:
+        _collect(tree, path.split("."), found)
+    return frozenset(found)
+
+
+def _collect(value: JSON, steps: list[str], found: set[str]) -> None:
+    if type(value) is str or not steps:
+        for name in _PLACEHOLDER.findall(value if type(value) is str else dumps(value)):
+            path = [] if name.strip() == "event.data" else [name.strip()]
+            if (path or steps) and name.strip() not in _RESERVED.keys() - {"event.data"}:
+                found.add(".".join([*path, *steps]))
+    elif type(value) is dict:
+        for key, inner in value.items():
+            if steps[0] in (key, "*"):
+                _collect(inner, steps[1:], found)
+    elif type(value) is list:
+        index = steps[0] if steps[0].isascii() and steps[0].isdigit() else None
+        for i, inner in enumerate(value):
+            if index is None or str(i) == index:
+                _collect(inner, steps if index is None and steps[0] != "*" else steps[1:], found)
 
 
 def _text(value: JSON) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, LiteralString
 
-from hub.store.database import Database, Row
+from hub.store.database import Row
 from hub.store.filters import bounded, found, like, service_ids, window
+from hub.store.view_masks import COLUMNS, MaskedReads
 
 _DEAD_SHOWN = 10_000  # counted exactly up to here
 _DEAD_LETTER: LiteralString = """
@@ -20,11 +21,8 @@ FROM dead_letters d LEFT JOIN rules r ON r.id = d.rule_id LEFT JOIN services s O
 """
 
 
-class DeadLetterViews:
+class DeadLetterViews(MaskedReads):
     """Reads dead letters; writes nothing."""
-
-    def __init__(self, db: Database) -> None:
-        self._db = db
 
     def list_dead_letters(
         self,
@@ -57,16 +55,17 @@ class DeadLetterViews:
             params["reason"] = reason
         like(where, params, "d.event", event)
         window(where, params, since, until, before)
-        columns = _DEAD_LETTER + (_DEAD_LETTER_MORE if full else "")
-        return self._db.all(
+        columns = _DEAD_LETTER + COLUMNS + (_DEAD_LETTER_MORE if full else "")
+        rows = self._db.all(
             columns + _DEAD_LETTER_FROM + "WHERE " + " AND ".join(where) + " ORDER BY d.id DESC LIMIT %(limit)s",
             params,
         )
+        return [self._hide_row(row) for row in rows]
 
     def dead_letter(self, dead_letter_id: int) -> Row:
         """One dead letter with `event_data` and `response_body`; raises `NotFoundError`."""
-        sql = _DEAD_LETTER + _DEAD_LETTER_MORE + _DEAD_LETTER_FROM + "WHERE d.id = %s"
-        return found(self._db.one(sql, [dead_letter_id]), "dead letter", dead_letter_id)
+        sql = _DEAD_LETTER + COLUMNS + _DEAD_LETTER_MORE + _DEAD_LETTER_FROM + "WHERE d.id = %s"
+        return self._hide_row(found(self._db.one(sql, [dead_letter_id]), "dead letter", dead_letter_id))
 
     def missing_dead_letters(self, ids: list[int]) -> list[int]:
         """Those of `ids` that are no dead letters (any more)."""

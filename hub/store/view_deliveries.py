@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
-from hub.store.database import Database, Row
+from hub.store.database import Row
 from hub.store.filters import bounded, found, like, service_ids, window
+from hub.store.view_masks import COLUMNS, MaskedReads
 
 _DISORDER = timedelta(minutes=2)  # how far ids and times may disagree: transactions commit out of order
 
@@ -14,14 +15,13 @@ _DELIVERY: LiteralString = """
 SELECT d.id, d.task_id, d.direction, d.service, d.event, d.endpoint, d.method, d.attempt, d.tries, d.status,
        d.latency_ms, d.success, d.error, d.request_body, d.response_body, d.created_at, d.outcome, r.name AS rule
 """
-_DELIVERY_FROM: LiteralString = " FROM deliveries d LEFT JOIN rules r ON r.id = d.rule_id "
+_DELIVERY_FROM: LiteralString = (
+    " FROM deliveries d LEFT JOIN rules r ON r.id = d.rule_id LEFT JOIN services s ON s.id = d.service_id "
+)
 
 
-class DeliveryViews:
+class DeliveryViews(MaskedReads):
     """Reads deliveries; writes nothing."""
-
-    def __init__(self, db: Database) -> None:
-        self._db = db
 
     def list_deliveries(
         self,
@@ -71,15 +71,21 @@ class DeliveryViews:
             params["after"] = after
         window(where, params, since, until, before)
         order: LiteralString = "" if after is not None else "DESC"
-        return self._db.all(
-            _DELIVERY + _DELIVERY_FROM + "WHERE " + " AND ".join(where) + f" ORDER BY d.id {order} LIMIT %(limit)s",
+        rows = self._db.all(
+            _DELIVERY
+            + COLUMNS
+            + _DELIVERY_FROM
+            + "WHERE "
+            + " AND ".join(where)
+            + f" ORDER BY d.id {order} LIMIT %(limit)s",
             params,
         )
+        return [self._hide_row(row) for row in rows]
 
     def delivery(self, delivery_id: int) -> Row:
         """One delivery; raises `NotFoundError`."""
-        sql = _DELIVERY + ", d.properties" + _DELIVERY_FROM + "WHERE d.id = %s"
-        return found(self._db.one(sql, [delivery_id]), "delivery", delivery_id)
+        sql = _DELIVERY + COLUMNS + ", d.properties" + _DELIVERY_FROM + "WHERE d.id = %s"
+        return self._hide_row(found(self._db.one(sql, [delivery_id]), "delivery", delivery_id))
 
     def first_delivery_since(self, since: datetime) -> int:
         """An id that no delivery at or after `since` lies below. A few look-ups, no index on time."""

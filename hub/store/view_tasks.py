@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, LiteralString
 
-from hub.store.database import Database, Row
+from hub.store.database import Row
 from hub.store.filters import bounded, found, like
+from hub.store.view_masks import COLUMNS, MaskedReads
 
 # Counts by rule and state, with what the rule and its service are now. Small: one row per rule and state.
 _COUNTS = """
@@ -58,11 +59,8 @@ _STATES: dict[str, LiteralString] = {
 }
 
 
-class TaskViews:
+class TaskViews(MaskedReads):
     """Reads tasks; writes nothing."""
-
-    def __init__(self, db: Database) -> None:
-        self._db = db
 
     def list_tasks(
         self,
@@ -113,8 +111,14 @@ class TaskViews:
 
     def task(self, task_id: int) -> Row:
         """One task with its event's data as `event_data` (JSON text); raises `NotFoundError`."""
-        sql = _TASK + ", e.data AS event_data, t.worker, t.lease_until, t.expires_at" + _TASK_FROM + "WHERE t.id = %s"
-        return found(self._db.one(sql, [task_id]), "task", task_id)
+        sql = (
+            _TASK
+            + COLUMNS
+            + ", e.data AS event_data, t.worker, t.lease_until, t.expires_at"
+            + _TASK_FROM
+            + "WHERE t.id = %s"
+        )
+        return self._hide_row(found(self._db.one(sql, [task_id]), "task", task_id))
 
     def task_counts(self) -> list[Row]:
         """`rule_id service_id state n rule service pattern live orphan` of all tasks, exact."""

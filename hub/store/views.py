@@ -88,12 +88,13 @@ class Views(TaskViews, DeadLetterViews, DeliveryViews):
 
     def event(self, uid: str) -> Row:
         """`name data` (JSON text) of a stored event, by the id it was given; raises `NotFoundError`."""
-        return found(self._db.one("SELECT name, data FROM events WHERE uid = %s LIMIT 1", [uid]), "stored event", uid)
+        row = found(self._db.one("SELECT name, data FROM events WHERE uid = %s LIMIT 1", [uid]), "stored event", uid)
+        return row | {"data": self._hide_event(row["name"], row["data"])}
 
     def sample(self, event: str) -> str | None:
         """The latest data (JSON text) of an event of that name, None when none was seen."""
         row = self._db.one("SELECT sample FROM event_names WHERE name = %s", [event])
-        return row["sample"] if row else None
+        return self._hide_event(event, row["sample"]) if row and row["sample"] is not None else None
 
     def heartbeats(self) -> list[Row]:
         """`component at alive`: when each kind of process last reported, and how many did within a minute."""

@@ -90,7 +90,7 @@ class TaskRetries(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
         limit = service.options.get("max_attempts") or self._settings.max_attempts
         own = service.options.get("retry_delays")
         delay = None if claim.attempt >= limit else self.delay(claim.attempt, own, error.retry_after)
-        log.warning("attempt failed", outcome=error.outcome, status=error.status, error=str(error),
+        log.warning("attempt failed", outcome=error.outcome, status=error.status, error=failure.delivery.error,
                     next_in=None if delay is None else round(delay, 1), **failure.context)  # fmt: skip
         if delay is None:
             self._dead_letters.move_to_dlq(claim, service, failure.delivery, DeadReason.ATTEMPTS)

@@ -41,6 +41,16 @@ def test_request_sends_now_and_is_logged(target: HttpTarget, settings: Settings)
     assert (row["service"], row["endpoint"], row["status"], row["task_id"]) == ("crm", "/users", 201, None)
 
 
+def test_a_mask_hides_the_response_from_the_log_and_not_from_the_caller(target: HttpTarget, settings: Settings) -> None:
+    target.on("/users", Reply(201, {"user": {"email": "a@example.org"}}))
+    with build(settings) as own:
+        own.registry.update_service("crm", {"mask": ["user.email"]})
+    delivery = hub.request("crm", "/users", {"user": {"email": "b@example.org"}})
+    assert "a@example.org" in str(delivery.response_body)
+    with build(settings) as own:
+        assert "example.org" not in str(own.db.all("SELECT request_body, response_body FROM deliveries"))
+
+
 def test_request_raises_what_happened_after_its_tries(target: HttpTarget) -> None:
     target.on("/users", 503)
     with pytest.raises(RejectedError) as failed:

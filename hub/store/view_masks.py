@@ -1,0 +1,69 @@
+"""Hides what the services' `mask` covers in rows that are read for people.
+
+The ledger keeps event data as it came: deliveries and replays need it. Rows of the log were masked when they were
+written; they are masked again here, so that a mask also covers what was logged before it was set.
+"""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+from hub import rules
+from hub.codec import readable
+from hub.masks import event_paths, hide, masked, source_paths, texts
+from hub.models import JSON, Event, Rule
+from hub.paths import mask_body
+from hub.store.database import Database, Row
+
+COLUMNS: LiteralString = ", s.options->'mask' AS _mask, r.payload AS _template"
+"""What a query of rows adds for `hide_row`; `s` is the service, `r` the rule."""
+_MASKS = "SELECT name, options->'mask' AS mask FROM services WHERE options ? 'mask' AND deleted_at IS NULL"
+_RULES = """
+SELECT r.event, r.payload, s.options->'mask' AS mask FROM rules r JOIN services s ON s.id = r.service_id
+WHERE s.options ? 'mask' AND r.deleted_at IS NULL AND s.deleted_at IS NULL
+"""
+
+
+class MaskedReads:
+    """Masks rows; the base of what reads them."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def _hide_row(self, row: Row) -> Row:
+        """A delivery, dead letter or task of a query with `COLUMNS`, as it may be shown."""
+        mask, template = row.pop("_mask") or [], row.pop("_template")
+        seen: list[JSON] = []
+        if (data := row.get("event_data")) is not None:
+            paths = event_paths(mask, template) + self._source(row["event"], data)
+            row["event_data"] = mask_body(data, paths, seen)
+        if not mask and not seen:
+            return row
+        for body in ("request_body", "payload"):
+            if row.get(body):
+                mask_body(row[body], mask, seen)
+        hidden = texts(seen)
+        for body in ("request_body", "payload", "response_body"):
+            if row.get(body):
+                row[body] = masked(row[body], mask, hidden)
+        for text in ("endpoint", "error", "last_error"):
+            if row.get(text):
+                row[text] = hide(row[text], hidden)
+        return row
+
+    def _hide_event(self, name: str, data: str) -> str:
+        """The data (JSON text) of an event of that name, as every service that a rule sends it to allows."""
+        event = Event(name, {})
+        paths = {
+            path
+            for row in self._db.all(_RULES)
+            if rules.matches(Rule(0, "", row["event"], 0, ""), event)
+            for path in event_paths(row["mask"], row["payload"])
+        }
+        return mask_body(data, sorted(paths) + self._source(name, data))
+
+    def _source(self, event: str, data: str) -> list[str]:
+        return source_paths(event, readable(data), self._mask_of) if event.startswith("hub.") else []
+
+    def _mask_of(self, name: str) -> list[str]:
+        return next((row["mask"] for row in self._db.all(_MASKS) if row["name"] == name), [])
