@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,8 +36,24 @@ logs.register(app)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"hub {__version__}")
+        commit = _commit()
+        print(f"hub {__version__}" + (f" (commit {commit})" if commit else ""))
         raise typer.Exit
+
+
+def _commit() -> str | None:
+    """The commit that this hub was built from (first 12 digits), else that of the checkout it runs from."""
+    package = Path(__file__).parents[1]
+    built, checkout = package / "_commit.txt", package.parent
+    if built.exists():
+        return built.read_text("utf-8").strip()
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "-C", str(checkout), "rev-parse", "--short=12", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 @app.callback()

@@ -98,6 +98,7 @@ def test_its_build_steps_make_an_environment_that_runs_the_hub(tmp_path: Path) -
                     ignore = shutil.ignore_patterns("__pycache__")
                     shutil.copytree(ROOT / path, source / path.rstrip("/"), ignore=ignore)
                 else:
+                    (source / path).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy(ROOT / path, source / path)
         elif word == "RUN" and rest.startswith("uv "):
             done = subprocess.run(
