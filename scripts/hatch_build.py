@@ -1,7 +1,7 @@
 """Build hook: names the commit in the wheel and the sdist, for `hub --version`.
 
-The commit comes from `HUB_BUILD_COMMIT`, else from git, else from the sdist that is being built into a wheel. Without any of them
-the file is left out.
+The commit comes from `HUB_BUILD_COMMIT`, else from git. A wheel that is built from an sdist keeps the sdist's commit.
+Without any of them the file is left out.
 """
 
 from __future__ import annotations

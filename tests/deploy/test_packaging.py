@@ -1,4 +1,4 @@
-"""Wheel and sdist: built twice with the same bytes, installed by plain pip outside of the repository, and used there."""
+"""Wheel and sdist: built twice with the same bytes, installed by plain pip outside of the repository, used there."""
 
 from __future__ import annotations
 
