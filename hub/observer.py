@@ -11,10 +11,11 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from hub import rules
+from hub import php_serialized, rules
 from hub.codec import NESTED, canonical, deeper_than, dumps
 from hub.errors import HubError, PayloadError, TooLargeError, UnavailableError
 from hub.hooks import Hooks
@@ -64,6 +65,8 @@ def parse_event(value: JSON, *, limit: int, key: str | None = None, source: str 
         if extra := sorted(set(value) - {"name", "data", "id"}):
             raise PayloadError(f"{extra[0]}: unknown field; an event has name, data and id")
         name, data = value.get("name"), value.get("data", {})
+        if isinstance(data, dict) and "eventname" in data:
+            data = _moodle(data)
         own = value.get("id")
         if own is not None and (isinstance(own, bool) or not isinstance(own, str | int)):
             raise PayloadError(f"id: must be a text, not {_kind(own)}")
@@ -71,10 +74,19 @@ def parse_event(value: JSON, *, limit: int, key: str | None = None, source: str 
             key = str(own)
         field = "name"
     elif "eventname" in value:
-        name, data, field = value["eventname"], value, "eventname"
+        name, data, field = value["eventname"], _moodle(value), "eventname"
     else:
         raise PayloadError('name: missing; send {"name": ..., "data": {...}} or a Moodle event with "eventname"')
     return check_event(Event(name, data, key, source), limit=limit, field=field)
+
+
+def _moodle(data: dict[str, JSON]) -> dict[str, JSON]:
+    """Moodle's event data, with an `other` that PHP serialized as what it holds; one that cannot be read stays."""
+    other = data.get("other")
+    if isinstance(other, str) and php_serialized.looks_serialized(other):
+        with suppress(PayloadError):
+            return data | {"other": php_serialized.loads(other)}
+    return data
 
 
 def check_event(event: Event, *, limit: int, field: str = "name") -> Event:

@@ -33,6 +33,11 @@ def is_json(kind: str) -> bool:
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
+def is_moodle_form(kind: str) -> bool:
+    """Whether a media type is the one that Moodle's `local_webhooks` may be set to; its body is JSON all the same."""
+    return kind == "application/x-www-form-urlencoded"
+
+
 async def chunks(request: Request) -> AsyncIterator[bytes]:
     """The body as it comes; raises `Problem` 408 when it stops coming."""
     stream = request.stream()

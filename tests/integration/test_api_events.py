@@ -114,6 +114,26 @@ def test_moodles_own_body_is_taken_with_the_token_in_it_and_without_keeping_the_
     assert "anything" not in api.hub.views.task(with_both.json()["tasks"][0])["event_data"]
 
 
+def test_moodles_own_body_may_say_that_it_is_a_form_and_hold_php_data(api: Api) -> None:
+    """`local_webhooks` sends JSON under either media type; `other` of a log store comes as PHP serialized it."""
+    add_service(api.hub, "http://127.0.0.1:9/")
+    add_rule(api.hub, event="\\core\\event\\*", payload={"user": "{{other.username}}"})
+    _, secret = api.hub.accounts.add_token("moodle", "ingest")
+    client = api.client(None, **{"Content-Type": "application/x-www-form-urlencoded"})
+    body = USER_LOGGED_IN | {"token": secret, "other": 'a:1:{s:8:"username";s:5:"Zoë1";}'}
+    answer = client.post("/api/v1/events", content=json.dumps(body).encode())
+    assert answer.status_code == 202, answer.text
+    kept = json.loads(api.hub.views.task(answer.json()["tasks"][0])["event_data"])
+    assert kept["other"] == {"username": "Zoë1"} and "token" not in kept
+    odd = body | {"other": 'a:1:{i:0;O:8:"stdClass":0:{}}', "userid": 6}
+    answer = client.post("/api/v1/events", content=json.dumps(odd).encode())
+    kept = json.loads(api.hub.views.task(answer.json()["tasks"][0])["event_data"])
+    assert kept["other"] == odd["other"], "what is refused stays the text that it is"
+    problem(client.post("/api/v1/events", content=b"eventname=x&token=y"), 401)
+    with_header = api.client("ingest", **{"Content-Type": "application/x-www-form-urlencoded"})
+    assert with_header.post("/api/v1/events", content=json.dumps(USER_LOGGED_IN).encode()).status_code == 202
+
+
 def test_a_stream_of_lines_is_taken_in_batches(api: Api, ingest: httpx.Client) -> None:
     def lines() -> Iterator[bytes]:
         for n in range(1201):

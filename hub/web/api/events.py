@@ -26,6 +26,7 @@ from hub.web.problems import Problem
 _AT_ONCE = 200  # requests under way; more would only wait for the same database
 _STRANGERS = 50  # of those that tell only in the body who they are: they cannot keep out the others
 _SMALL = 65536  # bytes that may be read before it is known who sends them
+_KINDS = "must be application/json or application/x-ndjson"
 _ARRAY = 4  # times the limit of one event
 _LINES = 500  # of a stream that become one transaction
 _BATCH_BYTES = 4 * 1024 * 1024
@@ -55,9 +56,9 @@ def make_events(hub: Hub, gate: Gate) -> APIRouter:
         """Takes one event (an object, answered by an object), an array of at most 1,000, or NDJSON of any length.
 
         An event is `{"name": ..., "data": {...}, "id": optional}` or a Moodle event as it is; the body of Moodle's
-        `local_webhooks` needs no header, its `token` is the API token and is not kept. An array is accepted as a
-        whole or not at all. A stream is accepted 500 lines at a time: if one line is wrong, the answer says which
-        one, and how many before it were accepted.
+        `local_webhooks` needs no header, its `token` is the API token and is not kept, and its media type may be that
+        of a form. An array is accepted as a whole or not at all. A stream is accepted 500 lines at a time: if one line
+        is wrong, the answer says which one, and how many before it were accepted.
         """
         return await ingest.accept(request)
 
@@ -75,11 +76,11 @@ class _Ingest:
     async def accept(self, request: Request) -> Response:
         kind = bodies.media_type(request)
         secret, sender = bearer(request), address(request)
-        if bodies.is_json(kind) and secret is None:
+        if _is_json(kind) and secret is None:
             with self._strangers.one():
                 body = await bodies.read(request, self._limit)
                 return await run_in_threadpool(self._checked, body, request, None, sender)
-        if bodies.is_json(kind) and _is_small(request):
+        if _is_json(kind) and _is_small(request):
             # One thread checks the token and writes: what comes one by one must be cheap.
             body = await bodies.read(request, _SMALL)
             with self._known.one():
@@ -88,19 +89,19 @@ class _Ingest:
         with self._known.one():
             if kind in bodies.NDJSON:
                 return await self._stream(request, _header_key(request), _source(token))
-            if not bodies.is_json(kind):
-                raise Problem(415, "must be application/json or application/x-ndjson", field="Content-Type")
+            if not _is_json(kind):
+                raise Problem(415, _KINDS, field="Content-Type")
             body = await bodies.read(request, self._limit * _ARRAY)
             key, source = _header_key(request), _source(token)
-            return await run_in_threadpool(lambda: self._whole(bodies.parse(body), key, source))
+            return await run_in_threadpool(lambda: self._whole(_parsed(body, kind), key, source))
 
     def _checked(self, body: bytes, request: Request, secret: str | None, sender: str) -> Response:
         """Check the token, of the header or of Moodle's body, and accept."""
         if secret is not None:
             known = self._gate.check(secret, "ingest", sender)
-            return self._whole(bodies.parse(body), _header_key(request), _source(known))
+            return self._whole(_parsed(body, bodies.media_type(request)), _header_key(request), _source(known))
         try:
-            value = bodies.parse(body)
+            value = _parsed(body, bodies.media_type(request))
         except Problem:
             value = None  # who says neither who they are nor anything sensible is told the former
         token = value.get("token") if isinstance(value, dict) and "eventname" in value else None
@@ -217,6 +218,23 @@ def _pieces(file: IO[bytes]) -> Iterator[bytes]:
 def _source(token: Token) -> str:
     """Whose ids these are: a token's ids collide with no other token's."""
     return f"token:{token.id}"
+
+
+def _parsed(body: bytes, kind: str) -> JSON:
+    """The body as JSON; of what says that it is a form only a Moodle event."""
+    if not bodies.is_moodle_form(kind):
+        return bodies.parse(body)
+    try:
+        value = bodies.parse(body)
+    except Problem:
+        value = None
+    if not isinstance(value, dict) or "eventname" not in value:
+        raise Problem(415, _KINDS, field="Content-Type")
+    return value
+
+
+def _is_json(kind: str) -> bool:
+    return bodies.is_json(kind) or bodies.is_moodle_form(kind)
 
 
 def _is_small(request: Request) -> bool:
