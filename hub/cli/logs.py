@@ -118,17 +118,25 @@ def show(id_: Annotated[int, typer.Argument(metavar="ID")], as_json: JsonFlag = 
 
 @app.command()
 def runs(
-    name: Annotated[str | None, typer.Option("--task", help="Only of this scheduled task.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--task", help="dispatch_event_task, consume_responses_task or housekeeping_task.")
+    ] = None,
+    service: ServiceFilter = None,
     failed: Annotated[bool, typer.Option("--failed", help="Only failures.")] = False,
     before: Before = None,
     limit: Limit = 50,
     as_json: JsonFlag = False,
 ) -> None:
-    """Runs of the scheduled tasks, newest first: start, end, result, host, what was done."""
+    """Runs of all tasks, newest first: attempts of dispatch_event_task, and runs of the scheduled tasks."""
+    from hub.cli.tasks import task_class
+
+    task = task_class(name) if name is not None else None
+    if before is not None and task is None:
+        raise usage("--before needs --task: each class has ids of its own")
     with open_hub() as hub:
-        rows = hub.views.list_runs(name=name, failed=failed, before=before, limit=limit)
+        rows = hub.views.task_log(task=task, service=service, failed=failed, before=before, limit=limit)
     columns = ("id", "name", "service", "started_at", "ended_at", "result", "host", "pid", "summary", "error")
-    show_rows(rows, columns, as_json=as_json, empty="no run yet", filters=(name, failed, before))
+    show_rows(rows, columns, as_json=as_json, empty="no run yet", filters=(name, service, failed, before))
 
 
 def stats(as_json: JsonFlag = False) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Iterable
 
 from hub.models import Delivery
@@ -12,15 +14,16 @@ from hub.transports.base import bounded
 # One JSON text for a whole batch: a fifth of what an array per column costs to make, and no more to read.
 COLUMNS = (
     "direction, service_id, service, success, task_id, rule_id, event_id, event, endpoint, method, attempt, tries,"
-    " status, latency_ms, outcome, error, request_body, response_body, properties"
+    " status, latency_ms, outcome, error, request_body, response_body, properties,"
+    " host, pid"
 )
 ROWS = (
     "json_to_recordset(%(rows)s::json) AS d(direction text, service_id bigint, service text, success boolean,"
     " task_id bigint, rule_id bigint, event_id bigint, event text, endpoint text, method text, attempt smallint,"
     " tries smallint, status smallint, latency_ms real, outcome text, error text, request_body text,"
-    " response_body text, properties jsonb)"
+    " response_body text, properties jsonb, host text, pid integer)"
 )
-_FIELDS = tuple(name.strip() for name in COLUMNS.split(","))
+_FIELDS = tuple(name.strip() for name in COLUMNS.split(",") if name.strip() not in ("host", "pid"))
 _TEXTS = frozenset({"service", "event", "endpoint", "method", "error", "request_body", "response_body"})
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -41,8 +44,9 @@ def clean(text: str | None) -> str | None:
 def rows(deliveries: Iterable[Delivery], limit: int) -> str:
     """The parameter of `ROWS`; bodies are cut to `limit` characters."""
     found = []
+    process = {"host": socket.gethostname(), "pid": os.getpid()}
     for d in deliveries:
-        row = {name: value for name in _FIELDS if (value := getattr(d, name)) is not None}
+        row = {name: value for name in _FIELDS if (value := getattr(d, name)) is not None} | process
         for name in _TEXTS & row.keys():
             row[name] = clean(bounded(row[name], limit) if name.endswith("_body") else row[name])
         found.append(row)

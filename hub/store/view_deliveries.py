@@ -13,7 +13,8 @@ _DISORDER = timedelta(minutes=2)  # how far ids and times may disagree: transact
 
 _DELIVERY: LiteralString = """
 SELECT d.id, d.task_id, d.direction, d.service, d.event, d.endpoint, d.method, d.attempt, d.tries, d.status,
-       d.latency_ms, d.success, d.error, d.request_body, d.response_body, d.created_at, d.outcome, r.name AS rule
+       d.latency_ms, d.success, d.error, d.request_body, d.response_body, d.created_at, d.outcome, d.host, d.pid,
+       r.name AS rule
 """
 _DELIVERY_FROM: LiteralString = (
     " FROM deliveries d LEFT JOIN rules r ON r.id = d.rule_id LEFT JOIN services s ON s.id = d.service_id "
@@ -30,6 +31,7 @@ class DeliveryViews(MaskedReads):
         direction: str | None = None,
         failed: bool | None = None,
         task: int | None = None,
+        of_tasks: bool = False,
         event: str | None = None,
         status: int | None = None,
         since: datetime | None = None,
@@ -42,6 +44,7 @@ class DeliveryViews(MaskedReads):
 
         Args:
             failed: True only failures, False only successes.
+            of_tasks: only attempts of tasks, not what `hub.request()` sent.
         """
         where: list[LiteralString] = ["true"]
         params: dict[str, Any] = {"limit": bounded(limit)}
@@ -56,6 +59,8 @@ class DeliveryViews(MaskedReads):
         if task is not None:
             where.append("d.task_id = %(task)s")
             params["task"] = task
+        if of_tasks:
+            where.append("d.task_id IS NOT NULL")
         if status is not None:
             where.append("d.status = %(status)s")
             params["status"] = status
@@ -81,6 +86,24 @@ class DeliveryViews(MaskedReads):
             params,
         )
         return [self._hide_row(row) for row in rows]
+
+    def list_attempts(
+        self, *, service: str | None = None, failed: bool = False, before: int | None = None, limit: int = 50
+    ) -> list[Row]:
+        """Runs of `dispatch_event_task`, newest first, with the fields of `list_runs` and `task_id`."""
+        rows = self.list_deliveries(
+            service=service, direction="outbound", failed=failed or None, of_tasks=True, before=before, limit=limit
+        )
+        return [
+            {
+                "id": row["id"], "name": "dispatch_event_task", "service": row["service"],
+                "started_at": row["created_at"] - timedelta(milliseconds=row["latency_ms"] or 0),
+                "ended_at": row["created_at"], "result": "ok" if row["success"] else "error", "host": row["host"],
+                "pid": row["pid"], "summary": f"task {row['task_id']}, attempt {row['attempt']}",
+                "error": row["error"], "task_id": row["task_id"],
+            }
+            for row in rows
+        ]  # fmt: skip
 
     def delivery(self, delivery_id: int) -> Row:
         """One delivery; raises `NotFoundError`."""

@@ -81,6 +81,30 @@ class Views(TaskViews, DeadLetterViews, DeliveryViews):
         params = {"name": name, "service": service, "failed": failed, "before": before, "limit": bounded(limit)}
         return self._db.all(_RUNS, params)
 
+    def task_log(
+        self,
+        *,
+        task: str | None = None,
+        service: str | None = None,
+        failed: bool = False,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> list[Row]:
+        """Runs of both task classes, newest first.
+
+        Args:
+            task: `dispatch_event_task` or the name of a scheduled task; None: all.
+            before: only ids below this one; needs `task`, as each class has ids of its own.
+        """
+        if task == "dispatch_event_task":
+            return self.list_attempts(service=service, failed=failed, before=before, limit=limit)
+        runs = self.list_runs(name=task, service=service, failed=failed, before=before, limit=limit)
+        runs = [run | {"task_id": None} for run in runs]
+        if task is not None:
+            return runs
+        both = runs + self.list_attempts(service=service, failed=failed, limit=limit)
+        return sorted(both, key=lambda run: run["started_at"], reverse=True)[: bounded(limit)]
+
     def event_names(self, *, limit: int = 500) -> list[Row]:
         """`name last_seen` of events that were really seen, the latest first."""
         sql: LiteralString = "SELECT name, last_seen FROM event_names ORDER BY last_seen DESC LIMIT %s"

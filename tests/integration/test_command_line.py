@@ -254,6 +254,21 @@ def test_a_run_shows_payload_and_response_and_fails_when_a_task_fails(hub: Hub, 
     assert (row["status"], json.loads(row["request_body"]), row["attempt"]) == (204, {"id": 5}, 2)
 
 
+def test_one_task_log_has_attempts_and_scheduled_runs(hub: Hub, crm: str, target: HttpTarget) -> None:
+    target.on("/users", 500)
+    (event,) = read(hub, "emit", "--name", EVENT, "--data", "{}")
+    hub("tasks", "run", code=1)
+    hub("tasks", "run", "--task", "housekeeping_task")
+    (attempt,) = read(hub, "log", "runs", "--task", "\\local_integrationhub\\task\\dispatch_event_task")
+    assert (attempt["result"], attempt["service"], attempt["task_id"]) == ("error", "crm", event["tasks"][0])
+    assert attempt["host"] and attempt["pid"] and "500" in attempt["error"]
+    assert [row["name"] for row in read(hub, "log", "runs")] == ["housekeeping_task", "dispatch_event_task"]
+    assert [row["name"] for row in read(hub, "log", "runs", "--failed")] == ["dispatch_event_task"]
+    assert read(hub, "log", "runs", "--service", "crm", "--task", "dispatch_event_task") == [attempt]
+    assert "nope_task" in hub("log", "runs", "--task", "nope_task", code=2).stderr
+    hub("log", "runs", "--before", 5, code=2)
+
+
 def test_schedules_are_changed_and_reset(hub: Hub) -> None:
     rows = {row["name"]: row for row in read(hub, "schedule", "list")}
     assert {"name", "cron", "enabled", "last_run_at", "last_result", "next_run_at"} <= set(
