@@ -57,6 +57,11 @@ class Settings(BaseSettings):
         None, description="RabbitMQ as an `amqp://` URL. Not set: Dramatiq's in-process broker."
     )
     home: Path = Field(Path(".hub"), description="Where embedded mode keeps its database and key file.")
+    tls_dir: Path | None = Field(
+        None,
+        description="Folder of the files that `ca_file`, `client_cert` and `client_key` of services name."
+        " Not set: `HUB_HOME/tls`.",
+    )
     secret_keys: SecretStr | None = Field(
         None, description="Fernet keys, comma-separated, newest first; the first encrypts, all decrypt."
     )
@@ -143,6 +148,11 @@ class Settings(BaseSettings):
     def metrics_folder(self) -> Path:
         """Where this machine's processes count."""
         return self.metrics_dir or self.home / "metrics"
+
+    @property
+    def tls_folder(self) -> Path:
+        """Where services' TLS files lie."""
+        return self.tls_dir or self.home / "tls"
 
     def delay_after(self, attempt: int) -> float:
         """Seconds to wait after the failed attempt number `attempt` (from 1), without jitter."""

@@ -54,7 +54,7 @@ def connect(service: Service, settings: Settings, deadline: Deadline) -> pika.Bl
     tls = None
     if uri.tls:
         files = (service.options.get(name) for name in ("ca_file", "client_cert", "client_key"))
-        tls = pika.SSLOptions(context(*files, alpn=()), host)
+        tls = pika.SSLOptions(context(settings.tls_folder, *files, alpn=()), host)
     addresses = egress.resolve(host, port, settings, deadline.remaining)
     for left in range(len(addresses) - 1, -1, -1):
         seconds = min(deadline.remaining, uri.connection_timeout or deadline.remaining)

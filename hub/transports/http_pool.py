@@ -76,7 +76,7 @@ class Pool:
 
     def _open(self, base: Base, deadline: Deadline, via: str | None) -> socket.socket:
         where = f"{base.host}:{base.port}"
-        context = tls.context(*self._files) if base.scheme == "https" else None
+        context = tls.context(self._settings.tls_folder, *self._files) if base.scheme == "https" else None
         if via:
             sock = proxy.connect(via, base, self._settings, deadline)
         else:

@@ -136,7 +136,7 @@ def test_the_proxy_in_front_is_believed_and_nobody_else() -> None:
 def test_processes_that_count_share_one_folder_in_memory() -> None:
     """The exporter sees only the counters that lie in its folder (README.md, "Metrics")."""
     for name in ("web", "worker", "scheduler", "exporter"):
-        (volume,) = SERVICES[name]["volumes"]
+        volume = SERVICES[name]["volumes"][0]
         assert (volume["source"], volume["target"]) == ("metrics", "/run/hub/metrics")
     assert FILE["volumes"]["metrics"]["driver_opts"]["type"] == "tmpfs"
 

@@ -85,7 +85,7 @@ def test_every_container_runs_with_as_little_as_possible(entry: tuple[str, dict[
 def test_secrets_are_files_of_the_one_secret(entry: tuple[str, dict[str, Any]]) -> None:
     """An environment variable ends up in crash reports and in `kubectl describe`."""
     pod = template(entry)
-    (volume,) = [v for v in pod["volumes"] if "secret" in v]
+    (volume,) = [v for v in pod["volumes"] if v["name"] == "secrets"]
     files = {f"/run/secrets/hub/{item['path']}" for item in volume["secret"]["items"]}
     asked = set()
     for container in containers(pod):
@@ -179,7 +179,11 @@ def test_the_example_secret_has_no_real_one_and_every_key() -> None:
     for key, value in secret["stringData"].items():
         assert "REPLACE" in value and not re.search(r"[A-Za-z0-9_-]{32,}", value), key
     mounted = {
-        item["key"] for e in PODS for v in template(e)["volumes"] if "secret" in v for item in v["secret"]["items"]
+        item["key"]
+        for e in PODS
+        for v in template(e)["volumes"]
+        if v["name"] == "secrets"
+        for item in v["secret"]["items"]
     }
     assert mounted == set(secret["stringData"])
 

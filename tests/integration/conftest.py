@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,13 @@ from hub.app import Hub, build
 from hub.settings import Settings
 from tests.servers import HttpTarget
 from tests.support.api import Api, serving
+
+
+@pytest.fixture(autouse=True)
+def tls_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Certificates that tests make in their folder are where services may name them."""
+    monkeypatch.setenv("HUB_TLS_DIR", str(tmp_path))
+    return tmp_path
 
 
 @pytest.fixture
