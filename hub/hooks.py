@@ -48,6 +48,9 @@ class Hooks:
     def consumer_messages(self, service: str, outcome: str, count: int) -> None:
         """Messages taken from a response queue: stored or malformed."""
 
+    def auth_event(self, event: str, result: str) -> None:
+        """A log-in, or a change of a user, link, session or token; `metrics.AUTH` names both."""
+
     def pool(self, process: str, used: int, maximum: int) -> None:
         """Database connections in use and allowed in this process."""
 

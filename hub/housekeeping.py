@@ -22,6 +22,7 @@ class Housekeeper:
 
     Args:
         retention: seconds that deliveries, events and run logs are kept.
+        audit_retention: seconds that the audit trail is kept.
         now: reads the deployment's clock; timezone-aware.
         stopping: says that the process is to end; a run then ends after the batch it is at.
     """
@@ -33,6 +34,7 @@ class Housekeeper:
         schedules: Schedules,
         *,
         retention: float,
+        audit_retention: float = 365 * 86400.0,
         now: Callable[[], datetime],
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -40,6 +42,7 @@ class Housekeeper:
         self._runs = runs
         self._schedules = schedules
         self._retention = timedelta(seconds=retention)
+        self._audit_retention = timedelta(seconds=audit_retention)
         self._now = now
         self._stopping = stopping
 
@@ -58,8 +61,11 @@ class Housekeeper:
                 return None
             try:
                 self._store.lose_runs()
+                now = self._now()
                 gone = self._store.purge(
-                    self._now() - self._retention, lambda: time.monotonic() < end and not self._stopping()
+                    now - self._retention,
+                    lambda: time.monotonic() < end and not self._stopping(),
+                    audit=now - self._audit_retention,
                 )
             except HubError as e:
                 self._runs.finish(run, "error", error=str(e))

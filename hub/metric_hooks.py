@@ -13,6 +13,7 @@ from hub.hooks import Hooks
 from hub.metric_files import ProcessFiles, key
 from hub.metrics import (
     ATTEMPTS,
+    AUTH,
     BREAKER,
     CONSUMED,
     CONSUMER_RUNS,
@@ -94,6 +95,9 @@ class PrometheusHooks(Hooks):
 
     def consumer_messages(self, service: str, outcome: str, count: int) -> None:
         self._count(CONSUMED, count, service, outcome)
+
+    def auth_event(self, event: str, result: str) -> None:
+        self._count(AUTH, 1, event, result)
 
     def pool(self, process: str, used: int, maximum: int) -> None:
         for metric, value in ((POOL, used), (POOL_MAX, maximum)):

@@ -134,6 +134,19 @@ CONSUMER_TIME = Metric(
     ("service",),
     buckets=(0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+AUTH = Metric(
+    "hub_auth_events",
+    "counter",
+    "Log-ins, and changes of users, links, sessions and tokens.",
+    ("event", "result"),
+    (
+        *(("login", result) for result in ("ok", "failed", "locked", "busy")),
+        *(("link", result) for result in ("added", "used", "refused")),
+        *(("user", result) for result in ("added", "changed", "deleted")),
+        *(("session", result) for result in ("ended", "revoked")),
+        *(("token", result) for result in ("added", "revoked", "refused")),
+    ),
+)
 POOL = Metric("hub_db_pool_connections", "gauge", "Database connections in use.", ("process",))
 POOL_MAX = Metric("hub_db_pool_max_connections", "gauge", "Database connections allowed.", ("process",))
 
@@ -155,6 +168,7 @@ CATALOGUE = (
     CONSUMER_RUNS,
     CONSUMED,
     CONSUMER_TIME,
+    AUTH,
     POOL,
     POOL_MAX,
 )

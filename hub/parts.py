@@ -29,6 +29,7 @@ from hub.settings import Settings
 from hub.store.accounts import Accounts
 from hub.store.activity import Activity
 from hub.store.admin import TaskAdmin
+from hub.store.audit import AuditLog
 from hub.store.beats import Beats
 from hub.store.breakers import Breakers
 from hub.store.clock import Clock
@@ -85,7 +86,8 @@ class Parts:
         self.log = DeliveryLog(self.db, body_limit=settings.body_limit)
         self.views = Views(self.db)
         self.admin = TaskAdmin(self.db)
-        self.accounts = Accounts(self.db)
+        self.accounts = Accounts(self.db, self.hooks)
+        self.audit = AuditLog(self.db)
         self.activity = Activity(self.db, self.clock)
         self.breakers = Breakers(self.db, self.hooks)
         self.lease = Lease(self.ledger, seconds=settings.worker_lease)
@@ -131,7 +133,8 @@ class Parts:
         )  # fmt: skip
         self.keeper = Housekeeper(
             Housekeeping(self.db), self.runs, self.schedules,
-            retention=settings.log_retention, now=self.clock.read, stopping=self.stopping.is_set,
+            retention=settings.log_retention, audit_retention=settings.audit_retention,
+            now=self.clock.read, stopping=self.stopping.is_set,
         )  # fmt: skip
         self.actors = register(
             self.broker, self.queues, dispatcher=self.dispatcher, retries=self.retries, bulkhead=self.bulkhead,

@@ -88,6 +88,10 @@ class Settings(BaseSettings):
     )
     task_max_age: Duration = Field(3 * 86400.0, description="A task older than this becomes a dead letter (`expired`).")
     log_retention: Duration = Field(28 * 86400.0, description="How long deliveries, events and run logs are kept.")
+    audit_retention: Duration = Field(365 * 86400.0, description="How long the audit trail is kept.")
+    actor: str | None = Field(
+        None, max_length=100, description="Who the commands of `hub` act for, in the audit trail. Not set: the OS user."
+    )
     retry_after_cap: Duration = Field(3600.0, description="Longest `Retry-After` of a service that is honoured.")
     worker_lease: Duration = Field(
         15.0, description="A worker that has not reported for so long is taken for dead; its tasks run again."

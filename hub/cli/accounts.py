@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -99,6 +100,25 @@ def delete_user(name: Name, yes: Yes = False) -> None:
         confirm(f"Delete user {name!r}?", yes=yes)
         hub.accounts.delete_user(name)
     print(f"{name} deleted")
+
+
+@users.command("sessions")
+def list_sessions(
+    name: Annotated[str | None, typer.Argument(help="Only of this user.")] = None, as_json: JsonFlag = False
+) -> None:
+    """Browsers that are logged in to the console."""
+    with open_hub() as hub:
+        rows = [asdict(session) for session in hub.accounts.sessions(name)]
+    columns = ("id", "user", "origin", "created_at", "expires_at")
+    show_rows(rows, columns, as_json=as_json, empty="nobody is logged in", filters=(name,))
+
+
+@users.command("logout")
+def revoke_session(number: Annotated[int, typer.Argument(metavar="SESSION", help="Its id.")]) -> None:
+    """End a session."""
+    with open_hub() as hub:
+        hub.accounts.revoke_session(number)
+    print(f"session {number} ended")
 
 
 @users.command("link")

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from hub import __version__
-from hub.cli import accounts, breaker, dlq, events, files, logs, processes, rules, schedules, services, tasks
+from hub.cli import accounts, activity, breaker, dlq, events, files, logs, processes, rules, schedules, services, tasks
 from hub.cli.common import cell, err
 from hub.errors import HubError
 
@@ -29,6 +29,7 @@ files.register(app)
 for name, group in (
     ("service", services.app), ("rule", rules.app), ("tasks", tasks.app), ("schedule", schedules.app),
     ("dlq", dlq.app), ("log", logs.app), ("breaker", breaker.app), ("user", accounts.users), ("token", accounts.tokens),
+    ("activity", activity.app),
 ):  # fmt: skip
     app.add_typer(group, name=name)
 logs.register(app)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -60,12 +62,29 @@ def get_settings() -> Settings:
 def open_hub() -> Iterator[Hub]:
     """A hub for one command."""
     from hub.app import build
+    from hub.store.audit import Actor, acting
 
-    with build(get_settings(), role="cli") as hub:
+    settings = get_settings()
+    who = Actor(settings.actor or _os_user(), "cli", socket.gethostname())
+    with build(settings, role="cli") as hub, acting(who):
         try:
             yield hub
         except UnicodeEncodeError:
             raise usage("a word on the command line is not UTF-8") from None
+
+
+def _os_user() -> str:
+    """Who runs the command: behind `sudo` the person, not root."""
+    import pwd
+
+    from hub.settings import from_environment
+
+    if os.getuid() == 0 and (person := from_environment("SUDO_USER")):
+        return person
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
 
 
 def plain(value: Any) -> Any:

@@ -34,6 +34,7 @@ _BY_ID: dict[str, LiteralString] = {
     "deliveries": _PURGE.format(table="deliveries", time="created_at"),
     "events": _PURGE.format(table="events", time="created_at"),
     "task_runs": _PURGE.format(table="task_runs", time="started_at"),
+    "audit_log": _PURGE.format(table="audit_log", time="at"),
     "cancellations": _PURGE.format(table="cancellations", time="created_at"),
 }
 # Tasks that are older than the events to go, and the events they still need.
@@ -85,8 +86,11 @@ class Housekeeping:
         """Close the log of runs whose process ended long ago."""
         return self._db.run(_LOST)
 
-    def purge(self, cutoff: datetime, go_on: Callable[[], bool]) -> dict[str, int]:
+    def purge(self, cutoff: datetime, go_on: Callable[[], bool], *, audit: datetime | None = None) -> dict[str, int]:
         """Delete what is older than `cutoff` or has expired; asks `go_on` before every batch.
+
+        Args:
+            audit: the cutoff of the audit trail; None: it is left alone.
 
         Returns:
             how many rows went, by table; tables of which nothing went are left out. Events that a task
@@ -100,7 +104,10 @@ class Housekeeping:
             needed = self._needed(cutoff) if table == "events" else []
             if needed is None:
                 continue
-            count = self._by_id(sql, {"cutoff": cutoff, "limit": BATCH, "needed": needed}, go_on)
+            until = audit if table == "audit_log" else cutoff
+            if until is None:
+                continue
+            count = self._by_id(sql, {"cutoff": until, "limit": BATCH, "needed": needed}, go_on)
             gone |= {table: count} if count else {}
         return gone
 

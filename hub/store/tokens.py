@@ -14,7 +14,10 @@ from typing import Literal
 from psycopg.rows import class_row
 
 from hub.errors import ConfigError, ConflictError, NotFoundError
+from hub.hooks import Hooks
+from hub.store.audit import record
 from hub.store.database import Database
+from hub.store.security_log import SecurityLog
 
 Scope = Literal["ingest", "view", "manage"]
 _TOKEN = "id, name, scope, expires_at, revoked_at, last_used_at, created_at"  # noqa: S105 - column names
@@ -45,8 +48,9 @@ class Token:
 class Tokens:
     """Reads and writes API tokens."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, hooks: Hooks | None = None) -> None:
         self._db = db
+        self.trace = SecurityLog(hooks or Hooks())
 
     def add_token(self, name: str, scope: Scope, *, expires_at: datetime | None = None) -> tuple[Token, str]:
         """A new token and its secret, which nobody can read again.
@@ -68,7 +72,10 @@ class Tokens:
             if taken:
                 raise ConflictError(f"there is a token named {name!r} already")
             token = cur.execute(_ADD_TOKEN.encode(), values).fetchone()
-        assert token is not None
+            assert token is not None
+            record(conn, "token.add", "token", id=token.id, name=name,
+                   after={"scope": scope, "expires_at": expires_at})  # fmt: skip
+        self.trace.happened("token", "added", token=name, scope=scope)
         return token, secret
 
     def tokens(self) -> list[Token]:
@@ -86,7 +93,12 @@ class Tokens:
     def revoke_token(self, name: str) -> None:
         """End a token at once; raises `NotFoundError`."""
         token = self.token(name)
-        self._db.run("UPDATE api_tokens SET revoked_at = now() WHERE id = %s AND revoked_at IS NULL", [token.id])
+        with self._db.transaction() as conn:
+            sql = "UPDATE api_tokens SET revoked_at = now() WHERE id = %s AND revoked_at IS NULL"
+            if conn.execute(sql, [token.id]).rowcount == 0:
+                return
+            record(conn, "token.revoke", "token", id=token.id, name=name, before={"scope": token.scope})
+        self.trace.happened("token", "revoked", token=name)
 
     def use_token(self, secret: str) -> Token | None:
         """The live token with that secret, None when there is none."""

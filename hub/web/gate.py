@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from hub.settings import Settings
 from hub.store.accounts import Accounts
+from hub.store.audit import Actor, act_as
 from hub.store.tokens import Scope, Token
 from hub.web.authorization import Access, needs
 from hub.web.bodies import JsonRequest
@@ -53,7 +54,9 @@ class Gate:
             raise Problem(401, "an API token is needed: `Authorization: Bearer hub_...`", headers=challenge)
         token = self._accounts.use_token(secret)
         if token is None:
-            if wait := self._failures.take(address):
+            wait = self._failures.take(address)
+            self._accounts.trace.happened("token", "refused", quiet=wait > 0, client=address)
+            if wait:
                 raise too_often("too many wrong tokens from this address", wait)
             challenge["WWW-Authenticate"] += ', error="invalid_token"'
             raise Problem(401, "the token is unknown, revoked or has expired", headers=challenge)
@@ -97,6 +100,7 @@ def guarded(gate: Gate, access: Access, *, limit: int) -> type[APIRoute]:
 
             async def guard(request: Request) -> Response:
                 token = await run_in_threadpool(gate.check, bearer(request), scope, address(request))
+                act_as(Actor(token.name, "token", address(request)))
                 bounded = JsonRequest(request.scope, request.receive)
                 bounded.limit = limit
                 bounded.state.token = token

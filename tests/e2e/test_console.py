@@ -211,7 +211,7 @@ def test_who_may_only_view_changes_nothing_and_sees_no_secret(page: Page, site: 
         own = page.locator("main form[method=post]").evaluate_all(
             "forms => forms.map(f => f.getAttribute('action') || '')"
         )
-        assert set(own) <= {"/access/password"}, (template, own)
+        assert set(own) <= {"/access/password", "/access/sessions/revoke"}, (template, own)
     cookies = {c["name"]: c["value"] for c in page.context.cookies()}
     csrf = page.locator("body").get_attribute("data-csrf") or ""
     with httpx.Client(base_url=site.url, cookies=cookies) as client:

@@ -36,6 +36,7 @@ NAMES = [rule["alert"] for rule in ALERTS]
 SPECIFIED = {
     "HubExporterDown", "HubCollectorFailing", "HubSchedulerStale", "HubConsumerStale", "HubNoWorkers", "HubTasksTooOld",
     "HubSecretsUnreadable",
+    "HubFailedLogins",
     "HubQueueGrowing", "HubBreakerOpen", "HubBreakerFlapping", "HubDeliveryErrorBudgetBurnFast",
     "HubDeliveryErrorBudgetBurnSlow", "HubDeadLettersArriving", "HubDeadLettersUnhandled", "HubDbPoolExhausted",
     "HubVersionSkew", "HubWatchdog",
@@ -65,7 +66,7 @@ def test_prometheus_accepts_its_configuration() -> None:
     """`promtool check config` reads the rule files too."""
     done = run("promtool", "check", "config", DEPLOY / "prometheus" / "prometheus.yml")
     assert done.returncode == 0, done.stdout
-    assert "17 rules found" in done.stdout
+    assert "18 rules found" in done.stdout
 
 
 def test_each_alert_fires_and_stays_quiet() -> None:
@@ -103,7 +104,7 @@ def test_each_alert_has_a_runbook(name: str) -> None:
     assert [h for h in headings if not h.startswith("# who")] == [
         f"# {name}", "## What it means", "## How to look", "## How to fix", "## How to silence",
     ]  # fmt: skip
-    assert re.search(r"\bhub (stats|service|rule|tasks|schedule|dlq|log|breaker|--version)\b", text)
+    assert re.search(r"\bhub (stats|service|rule|tasks|schedule|dlq|log|breaker|user|activity|--version)\b", text)
     assert f"alertname={name}" in text
 
 

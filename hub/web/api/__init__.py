@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from hub.app import Hub
+from hub.web.api.activity import make_activity
 from hub.web.api.dead_letters import make_dead_letters
 from hub.web.api.deliveries import make_deliveries
 from hub.web.api.events import make_events
@@ -26,6 +27,7 @@ _PARTS = (
     make_schedules,
     make_overview,
     make_tokens,
+    make_activity,
 )
 
 

@@ -34,6 +34,7 @@ def make_access(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
         return pages.render(
             request, "access.html", status, users=accounts.users() if may else [],
             tokens=accounts.tokens() if may else [],
+            sessions=accounts.sessions(None if may else request.state.session.name), this=request.state.session.id,
             new_token=token, problem=problem, now=pages.hub.clock.now(),
         )  # fmt: skip
 
@@ -92,6 +93,15 @@ def make_access(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
         except (ConfigError, ConflictError) as e:
             return page(request, problem=str(e), status=409)
         return pages.go("/access", f"User {name} {_DONE[what]}.")
+
+    @router.post("/access/sessions/revoke")
+    @needs(Access.ROLE_VIEW)
+    def revoke_session(request: Request) -> Response:
+        number, session = request.state.form.get("id"), request.state.session
+        if not number.isascii() or not number.isdigit() or len(number) > 18:
+            raise Problem(422, "No session has this number.")
+        accounts.revoke_session(int(number), name=None if session.role == "manage" else session.name)
+        return pages.go("/access", "The session is ended.")
 
     @router.post("/access/password")
     @needs(Access.ROLE_VIEW)

@@ -12,6 +12,7 @@ from hub.web.authorization import Access, needs
 from hub.web.console.pages import COOKIE, Pages
 from hub.web.gate import address
 from hub.web.guesses import Guesses
+from hub.web.limits import Busy, Limiter
 from hub.web.passwords import HashPool, hash_password, verify_password
 from hub.web.problems import Problem
 
@@ -26,6 +27,7 @@ def make_login(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
     """
     router = pages.open_router()
     accounts = pages.hub.accounts
+    lines = Limiter(1.0, 10.0)  # log lines of refusals, which a stranger causes at any rate
 
     @router.get("/login")
     @needs(Access.PUBLIC)
@@ -51,13 +53,24 @@ def make_login(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
         try:
             wait = guesses.address(origin) or guesses.name(name, origin)
         except ValueError:
+            accounts.trace.happened("login", "failed", user=None)
             return refused(401, _WRONG)
         if wait:
+            quiet = lines.take("locked") > 0
+            accounts.trace.happened("login", "locked", quiet=quiet)
             return refused(429, f"Too many wrong passwords. Try again in {round(wait + 0.5)} seconds.", wait)
         found = await run_in_threadpool(accounts.password_hash, name)
-        if not await pool.run(lambda: verify_password(found[1] if found else None, password)) or found is None:
+        try:
+            good = await pool.run(lambda: verify_password(found[1] if found else None, password))
+        except Busy:
+            accounts.trace.happened("login", "busy", quiet=True)
+            raise
+        if not good or found is None:
+            # People type passwords into the wrong field: only names that exist are logged.
+            accounts.trace.happened("login", "failed", user=found[0].name if found else None)
             return refused(401, _WRONG)
         guesses.right(name, origin)
+        accounts.trace.happened("login", "ok", user=found[0].name)
         secret = await run_in_threadpool(_new_session, pages, request, found[0].id)
         return pages.sign_in(request, pages.go(_local(wanted)), secret)
 
@@ -68,6 +81,7 @@ def make_login(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
                 429, "Too many wrong links. Try again later.", headers={"Retry-After": str(round(wait + 0.5))}
             )
         if not accounts.link_is_good(secret):
+            accounts.trace.happened("link", "refused")
             raise Problem(404, _NO_LINK)
         guesses.right_link(address(request))
 

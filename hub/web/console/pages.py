@@ -21,9 +21,11 @@ from hub import __version__
 from hub.app import Hub
 from hub.errors import HubError, NotFoundError, StaleError, UnavailableError
 from hub.store.accounts import Session
+from hub.store.audit import Actor, act_as
 from hub.web import bodies
 from hub.web.authorization import Access, access_of
 from hub.web.console import filters
+from hub.web.gate import address
 from hub.web.limits import Busy
 from hub.web.problems import Problem
 
@@ -200,6 +202,7 @@ def _open(pages: Pages) -> type[APIRoute]:
             async def answer(request: Request) -> Response:
                 try:
                     request.state.session = None
+                    act_as(Actor("nobody", "link", address(request)))
                     if request.method not in _SAFE:
                         _same_site(request)
                         request.state.form = await _read_form(request, _OPEN_FORM_LIMIT)
@@ -228,6 +231,7 @@ def _guarded(pages: Pages) -> type[APIRoute]:
                         wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
                         return _finish(pages.go(link("/login", next=wanted if wanted != "/" else "")))
                     request.state.session = session
+                    act_as(Actor(session.name, "user", address(request)))
                     if access is Access.ROLE_MANAGE and session.role != "manage":
                         raise Problem(403, _ONLY_LOOKS)
                     if request.method not in _SAFE:

@@ -1,0 +1,31 @@
+"""`hub activity`: who changed what."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from hub.cli.common import Before, JsonFlag, Limit, Since, open_hub, parse_time, show_rows
+
+app = typer.Typer(no_args_is_help=True, help="The audit trail: who changed what.", rich_markup_mode=None)
+_COLUMNS = ("id", "at", "actor", "actor_kind", "origin", "action", "subject_name", "before", "after")
+
+
+@app.command("list")
+def list_(
+    actor: Annotated[str | None, typer.Option("--actor", help="Only of this user, token or OS user.")] = None,
+    action: Annotated[str | None, typer.Option("--action", help="Such as user.add.")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="Such as user or token.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Only of what has this name.")] = None,
+    since: Since = None,
+    before: Before = None,
+    limit: Limit = 50,
+    as_json: JsonFlag = False,
+) -> None:
+    """Changes, newest first."""
+    filters = {"actor": actor, "action": action, "kind": kind, "name": name, "since": parse_time(since)}
+    with open_hub() as hub:
+        rows = [asdict(entry) for entry in hub.audit.list(**filters, before=before, limit=limit)]  # type: ignore[arg-type]
+    show_rows(rows, _COLUMNS, as_json=as_json, empty="nothing was changed yet", filters=(*filters.values(), before))

@@ -1,0 +1,52 @@
+"""`/api/v1/activity`: who changed what."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+
+from hub.app import Hub
+from hub.web.api import shapes
+from hub.web.api.routers import routers
+from hub.web.gate import Gate
+
+Text = Annotated[str | None, Query(max_length=255, pattern=r"^[^\x00]*$")]
+
+
+class Change(shapes.Shape):
+    """One entry of the audit trail. Where both `before` and `after` are given they hold what differs."""
+
+    id: int
+    at: shapes.Utc
+    actor: str
+    actor_kind: Literal["user", "token", "cli", "link", "system"]
+    origin: str | None
+    action: str
+    subject_kind: str
+    subject_id: int | None
+    subject_name: str | None
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+def make_activity(hub: Hub, gate: Gate) -> APIRouter:
+    """The endpoint of the audit trail; it needs the scope manage."""
+    r = routers(hub, gate, "/activity", "activity")
+
+    @r.manage.get("", summary="List changes", response_model=shapes.Page[Change])
+    def list_changes(
+        actor: Text = None,
+        action: Text = None,
+        kind: Text = None,
+        name: Text = None,
+        since: shapes.Since = None,
+        before: shapes.Before = None,
+        limit: shapes.Limit = 50,
+    ) -> dict[str, Any]:
+        """Newest first. Secrets are masked."""
+        rows = hub.audit.list(actor=actor, action=action, kind=kind, name=name, since=since, before=before, limit=limit)
+        return shapes.page([asdict(row) for row in rows], limit)
+
+    return r.joined()
