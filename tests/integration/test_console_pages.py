@@ -82,3 +82,35 @@ def test_all_dead_letters_are_counted_before_they_are_replayed(
 
 def lines(answer: httpx.Response) -> list[dict[str, object]]:
     return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def test_the_service_form_shows_no_stored_secret_and_keeps_what_is_left_empty(api: Api, maria: httpx.Client) -> None:
+    secret = "whsec_" + "QUJD" * 8
+    add_service(
+        api.hub, "http://127.0.0.1:9/", "vault", auth={"type": "bearer", "token": "t-1"}, signing_secret=secret,
+        inbound={"token": "in-1"}, secret_headers={"X-Key": "k-1", "X-Gone": "g-1"},
+    )  # fmt: skip
+    page = maria.get("/services/vault/edit").text
+    assert "***" not in page and page.count("Stored. Leave empty to keep.") == 3
+    assert not any(value in page for value in ("t-1", secret, "in-1", "k-1"))
+    form = {"name": "vault", "type": "rest", "base_url": "http://127.0.0.1:9/", "auth_type": "bearer", "enabled": "on",
+            "secret_headers": "X-Key: "}  # fmt: skip
+
+    def save(**more: str) -> httpx.Response:
+        return maria.post("/services/vault/edit", data=form | more)
+
+    assert save().status_code == 303
+    kept = {"token": "t-1", "signing_secret": secret, "inbound_token": "in-1", "header:X-Key": "k-1"}
+    assert api.hub.registry.service("vault").secrets == kept
+    assert save(auth_token="t-2", remove="signing_secret").status_code == 303
+    assert api.hub.registry.service("vault").secrets == {
+        "token": "t-2", "inbound_token": "in-1", "header:X-Key": "k-1",
+    }  # fmt: skip
+    for field in ("auth_token", "inbound_token"):
+        refused = save(**{field: "***new"})
+        assert refused.status_code == 422 and "begins with ***" in refused.text, field
+    assert save(signing_secret="whsec_c2hvcnQ=").status_code == 422
+    changed = save(auth_type="apikey")
+    assert changed.status_code == 422 and "needs" in changed.text, "a secret does not move to another kind"
+    new = maria.post("/services/new", data=form | {"name": "other", "auth_token": "***"})
+    assert new.status_code == 422 and "begins with ***" in new.text

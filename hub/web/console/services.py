@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -29,6 +30,7 @@ _NUMBERS = (
 )
 _TEXTS = ("response_queue", "ca_file", "client_cert", "client_key", "credentials_origin")
 _AMQP = ("exchange", "routing_key", "queue_declare", "dlq")
+_AUTH_SECRETS = ("token", "password", "client_secret")
 _AUTH = {
     "bearer": ("token",),
     "apikey": ("token", "header"),
@@ -104,7 +106,8 @@ def make_services(pages: Pages) -> APIRouter:
     @needs(Access.ROLE_MANAGE)
     def edit(request: Request, name: str) -> Response:
         service = hub.registry.service(name)
-        shown = _shown(service_document(service, mask="" if service.secrets_unreadable else _MASK))
+        document = service_document(service, mask="" if service.secrets_unreadable else _MASK)
+        shown = _shown(document) | {"stored": _stored(document)}
         return pages.render(
             request, "service_form.html", **shown, old=name, version=service.version, problem="",
             unreadable=service.secrets_unreadable,
@@ -123,7 +126,8 @@ def make_services(pages: Pages) -> APIRouter:
         except (ConfigError, ConflictError) as e:
             if not isinstance(e, StaleError):
                 document = document | changes
-            shown = _shown(document, form)
+            stored = set() if current.secrets_unreadable else _stored(service_document(current))
+            shown = _shown(document, form) | {"stored": stored}
             return pages.render(
                 request, "service_form.html", 409 if isinstance(e, ConflictError) else 422, **shown, old=name,
                 version=current.version, problem=str(e), unreadable=current.secrets_unreadable,
@@ -176,7 +180,7 @@ def make_services(pages: Pages) -> APIRouter:
 
 
 def _document(form: Form, old: dict[str, Any] | None, known: str | None = None) -> dict[str, Any]:
-    """What the form says, in the shape of the apply file. A secret left as it was shown stays."""
+    """What the form says, in the shape of the apply file. A stored secret whose field is empty stays."""
     type_ = form.get("type", "rest")
     document: dict[str, Any] = {"name": form.get("name"), "type": type_, "enabled": "enabled" in form}
     document["base_url"] = _amqp_url(form, old, known) if type_ == "amqp" else form.get("base_url")
@@ -200,12 +204,32 @@ def _document(form: Form, old: dict[str, Any] | None, known: str | None = None) 
     for name in ("signing_secret", "signing_secret_old"):
         document[name] = form.get(name) or None
     document["inbound"] = {name: form.get(f"inbound_{name}") or None for name in ("token", "signing_secret")}
-    if old is None:
-        for part in (document, document["auth"], document["inbound"]):
-            for key, value in part.items():
-                if value == _MASK:
-                    part[key] = None
+    if old is not None:
+        _keep(document, old, removed=form.all("remove"))
     return document
+
+
+def _keep(document: dict[str, Any], old: dict[str, Any], *, removed: Collection[str]) -> None:
+    """Secrets that are stored stay where their field is empty, unless they are to be removed."""
+    same_kind = document["auth"]["type"] == old["auth"]["type"]
+    parts = (
+        ("auth_", document["auth"], old["auth"] if same_kind else {}, _AUTH_SECRETS),
+        ("", document, old, ("signing_secret", "signing_secret_old")),
+        ("inbound_", document["inbound"], old.get("inbound") or {}, ("token", "signing_secret")),
+        ("", document["secret_headers"], old.get("secret_headers") or {}, tuple(document["secret_headers"])),
+    )
+    for prefix, new, stored, names in parts:
+        for name in names:
+            if not new.get(name) and stored.get(name) and f"{prefix}{name}" not in removed:
+                new[name] = _MASK
+
+
+def _stored(document: dict[str, Any]) -> set[str]:
+    """The form's fields whose values are stored, of a service's document."""
+    found = {f"auth_{name}" for name in _AUTH_SECRETS if document["auth"].get(name)}
+    found |= {name for name in ("signing_secret", "signing_secret_old") if document.get(name)}
+    found |= {f"inbound_{name}" for name in document.get("inbound") or {}}
+    return found | ({"amqp_password"} if document["type"] == "amqp" and _MASK in document["base_url"] else set())
 
 
 def _headers(text: str, field: str) -> dict[str, str]:
@@ -224,7 +248,7 @@ def _amqp_url(form: Form, old: dict[str, Any] | None, known: str | None) -> str:
     """The URI, put together from its parts; each is percent-encoded here, so people type what they mean.
 
     Args:
-        known: the password that is stored. It stays when it is left as shown, and goes to no other host.
+        known: the password that is stored. It stays when its field is empty, and goes to no other host.
     """
     host, port = form.get("amqp_host") or "localhost", form.get("amqp_port")
     if port and not port.isdigit():
@@ -233,9 +257,9 @@ def _amqp_url(form: Form, old: dict[str, Any] | None, known: str | None) -> str:
     user, password = form.get("amqp_user"), form.raw("amqp_password")
     login = ""
     if user or password:
-        if password == _MASK:
-            if known is None or old is None:
-                raise ConfigError("is masked (***), and there is none to keep; give it", field="password")
+        if password == _MASK and (known is None or old is None):
+            raise ConfigError("is masked (***), and there is none to keep; give it", field="password")
+        if password in ("", _MASK) and known is not None and old is not None:
             if form.get("amqp_host") != urlsplit(old["base_url"]).hostname:
                 raise ConfigError("give it again: the host has changed", field="password")
             password = known
@@ -258,7 +282,7 @@ def _shown(document: dict[str, Any], typed: Form | None = None) -> dict[str, Any
             login, _, _ = url.netloc.rpartition("@")
             user, _, password = login.partition(":")
             amqp |= {"host": url.hostname or "", "port": url.port or "", "user": unquote(user),
-                     "password": password if password == _MASK else unquote(password),
+                     "password": "" if password == _MASK else unquote(password),
                      "vhost": unquote(url.path[1:]), "tls": url.scheme == "amqps"}  # fmt: skip
             amqp |= {key: value for key, value in parse_qsl(url.query) if key in _AMQP}
         except ValueError:
@@ -266,11 +290,11 @@ def _shown(document: dict[str, Any], typed: Form | None = None) -> dict[str, Any
     if typed is not None:
         amqp["password"] = typed.raw("amqp_password")
     lines = {
-        part: "\n".join(f"{k}: {v}" for k, v in (document.get(part) or {}).items())
+        part: "\n".join(f"{k}: {'' if v == _MASK else v}" for k, v in (document.get(part) or {}).items())
         for part in ("headers", "secret_headers")
     }
     return {
-        "d": document, "amqp": amqp, "lines": lines, "auth": document.get("auth") or {"type": "none"},
+        "d": document, "stored": set(), "amqp": amqp, "lines": lines, "auth": document.get("auth") or {"type": "none"},
         "inbound": document.get("inbound") or {}, "mask": "\n".join(document.get("mask") or []),
         "delays": ", ".join(f"{float(v):g}" if str(v).replace(".", "", 1).isdigit() else str(v)
                             for v in document.get("retry_delays") or []),
