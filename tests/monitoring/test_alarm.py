@@ -166,6 +166,37 @@ def states(alertmanager: Alertmanager) -> dict[tuple[str, str], str]:
     }
 
 
+def test_a_cause_silences_what_follows_from_it_in_its_own_environment(alertmanager: Alertmanager) -> None:
+    """Ten alerts of production name one cause; staging's are its own."""
+    follow = ("HubNoWorkers", "HubConsumerStale", "HubTasksTooOld")
+    labels = {"severity": "critical"}
+    tell(
+        alertmanager,
+        {"alertname": "HubCollectorFailing", "collector": "rabbitmq", "environment": "production", **labels},
+        *({"alertname": name, "environment": "production", **labels} for name in follow),
+        {"alertname": "HubNoWorkers", "environment": "staging", **labels},
+        {"alertname": "HubConsumerStale", "service": "crm", "environment": "staging", **labels},
+        {"alertname": "HubDeadLettersArriving", "environment": "staging", **labels},
+    )
+
+    def active() -> set[tuple[str, str]]:
+        found = alertmanager.get("/api/v2/alerts")
+        names = [(a["labels"]["alertname"], a["labels"]["environment"], a["status"]["state"]) for a in found]
+        return {(name, where) for name, where, state in names if state == "active"} if len(names) == 7 else set()
+
+    expected = {
+        ("HubCollectorFailing", "production"), ("HubNoWorkers", "staging"), ("HubDeadLettersArriving", "staging"),
+    }  # fmt: skip
+    wait_for(lambda: active() == expected, what="the inhibition")
+
+
+def test_alerts_of_many_services_are_one_message(alertmanager: Alertmanager, receiver: Receiver) -> None:
+    labels = {"alertname": "HubBreakerOpen", "severity": "warning"}
+    tell(alertmanager, *({**labels, "service": f"s{n}"} for n in range(20)))
+    groups = alertmanager.get("/api/v2/alerts/groups")
+    assert [len(g["alerts"]) for g in groups if g["labels"].get("alertname") == "HubBreakerOpen"] == [20]
+
+
 def test_consequences_are_silent(alertmanager: Alertmanager, receiver: Receiver) -> None:
     """Ten messages about one outage hide the one that says what it is."""
     burn = "HubDeliveryErrorBudgetBurnFast"

@@ -34,7 +34,8 @@ def rules() -> list[dict[str, Any]]:
 ALERTS = [rule for rule in rules() if "alert" in rule]
 NAMES = [rule["alert"] for rule in ALERTS]
 SPECIFIED = {
-    "HubExporterDown", "HubCollectorFailing", "HubSchedulerStale", "HubConsumerStale", "HubNoWorkers", "HubTasksTooOld",
+    "HubExporterDown", "HubExporterInstanceDown", "HubCollectorFailing",
+    "HubSchedulerStale", "HubConsumerStale", "HubNoWorkers", "HubTasksTooOld",
     "HubSecretsUnreadable",
     "HubFailedLogins",
     "HubQueueGrowing", "HubBreakerOpen", "HubBreakerFlapping", "HubDeliveryErrorBudgetBurnFast",
