@@ -15,6 +15,7 @@ from typing import Any, Literal
 import structlog
 
 from hub import masks, rules
+from hub.byte_budget import ByteBudget
 from hub.codec import loads
 from hub.errors import (
     CircuitOpenError,
@@ -57,6 +58,8 @@ class Dispatcher:
 
     Args:
         now: the deployment's clock; timezone-aware.
+        budget: bounds the memory of rendered bodies.
+        payload_limit: most characters of a rendered body.
         wait: whether `run` returns only when a success is in the ledger. Workers do not wait: the next
             task starts while successes are written together.
     """
@@ -70,6 +73,8 @@ class Dispatcher:
         *,
         circuit_open: Literal["park", "count"],
         now: Callable[[], datetime],
+        budget: ByteBudget,
+        payload_limit: int,
         wait: bool = True,
     ) -> None:
         self._registry = registry
@@ -77,6 +82,8 @@ class Dispatcher:
         self._gateway = gateway
         self._hooks = hooks
         self._count_open = circuit_open == "count"
+        self._budget = budget
+        self._payload_limit = payload_limit
         self._wait = wait
         self._now = now
 
@@ -144,12 +151,14 @@ class Dispatcher:
 
     def _attempt(self, claim: Claim, service: Service, rule: Rule) -> Delivery:
         request = Request(method=rule.method, endpoint=rule.endpoint, task_id=claim.id, event_name=claim.event_name)
+        self._budget.check(service.id, len(claim.event_data))  # before work that would be done in vain
         now = self._now()
 
         def render(data: JSON) -> tuple[str | None, str]:
             return rules.render(
-                rule, event_name=claim.event_name, event_data=data, event_id=claim.event_uid, task_id=claim.id, now=now
-            )
+                rule, event_name=claim.event_name, event_data=data, event_id=claim.event_uid, task_id=claim.id, now=now,
+                limit=self._payload_limit,
+            )  # fmt: skip
 
         try:
             data = _data(claim)
@@ -169,7 +178,8 @@ class Dispatcher:
         )
         if paths := self._masked_paths(claim, service, rule, data):
             request = replace(request, **_loggable(data, paths, render))
-        return self._gateway.execute_request(service, request, claim)
+        with self._budget.hold(service.id, body, request.log_body):
+            return self._gateway.execute_request(service, request, claim)
 
     def _masked_paths(self, claim: Claim, service: Service, rule: Rule, data: JSON) -> list[str]:
         """Paths into the event's data that no log may show: by the service's mask, and by that of a caller."""

@@ -12,6 +12,7 @@ import threading
 import uuid
 from typing import Literal
 
+from hub.byte_budget import ByteBudget
 from hub.dead_letters import DeadLetters
 from hub.dispatch import Dispatcher
 from hub.embedded import PrivatePostgres, load_or_create_key
@@ -107,7 +108,9 @@ class Parts:
         self.dead_letters = DeadLetters(self.ledger, graves, self.hooks)
         self.dispatcher = Dispatcher(
             self.registry, self.ledger, self.gateway, self.hooks, circuit_open=settings.circuit_open,
-            now=self.clock.now, wait=role not in ("up", "worker"),
+            now=self.clock.now, budget=ByteBudget(settings.bodies_in_flight),
+            payload_limit=max(settings.payload_limit, settings.event_limit),
+            wait=role not in ("up", "worker"),
         )  # fmt: skip
         self.retries = TaskRetries(settings, self.ledger, self.dead_letters, self.hooks)
         self.bulkhead = Bulkhead(settings.threads)

@@ -16,14 +16,17 @@ from hub.codec import NESTED, deeper_than, dumps, loads
 from hub.errors import PayloadError
 from hub.models import JSON
 
+_LONGEST = 1000  # characters of a path
 _FIRST = re.compile(r"\s*[{[]").match
 MISSING: Final = object()
 """What `dig` returns where the path leads nowhere; null is a value."""
 
 
-@lru_cache(4096)
+@lru_cache(1024)
 def split_path(path: str) -> tuple[str, ...]:
-    """The steps of a dotted path; raises `PayloadError` when one is empty."""
+    """The steps of a dotted path; raises `PayloadError` when one is empty or the path too long."""
+    if len(path) > _LONGEST:
+        raise PayloadError(f"{path[:30] + '…'!r} has more than {_LONGEST} characters")
     steps = tuple(path.split("."))
     if not all(steps) or any(c < " " or c == "\x7f" for c in path):
         raise PayloadError(f"{path!r} is not a dotted path such as other.username")

@@ -21,12 +21,15 @@ from hub.codec import dumps
 from hub.errors import PayloadError
 from hub.models import JSON, Event, Rule
 from hub.paths import MISSING, JsonStrings, dig, split_path
-from hub.templates import Scope, check_endpoint, check_template, render_body, render_endpoint
+from hub.templates import MAX_BODY, Scope, check_endpoint, check_template, render_body, render_endpoint
 
-__all__ = ["JsonStrings", "check_conditions", "check_endpoint", "check_template", "matches", "render"]
+__all__ = ["JsonStrings", "check_conditions", "check_endpoint", "check_template", "matches", "preview", "render"]
 
 BODYLESS: Final = frozenset({"GET", "HEAD"})
 """Methods whose requests carry no body: what a body means there is undefined, and many servers refuse it."""
+
+PREVIEW_LIMIT: Final = 1_048_576
+"""Most characters of a body in a preview."""
 
 _NUMERIC = re.compile(r"[+-]?\d{1,300}(\.\d{1,300})?([eE][+-]?\d{1,3})?", re.ASCII)
 _DEPTH = 50  # how deeply conditions may nest
@@ -54,16 +57,36 @@ def matches(rule: Rule, event: Event, strings: JsonStrings | None = None) -> boo
 
 
 def render(
-    rule: Rule, *, event_name: str, event_data: JSON, event_id: str, task_id: int, now: datetime
+    rule: Rule,
+    *,
+    event_name: str,
+    event_data: JSON,
+    event_id: str,
+    task_id: int,
+    now: datetime,
+    limit: int = MAX_BODY,
+    cached: bool = True,
 ) -> tuple[str | None, str]:
     """The body (JSON text; None for GET and HEAD) and the endpoint that the rule makes of the event.
+
+    Args:
+        limit: most characters of the body.
+        cached: whether the compiled templates are kept.
 
     Raises:
         InvalidPayloadError: no valid request comes of it; the text says which part and why.
     """
-    scope = Scope(event_data, event_name, event_id, task_id, now, rule.strict)
+    scope = Scope(event_data, event_name, event_id, task_id, now, rule.strict, limit, cached)
     body = None if rule.method in BODYLESS else render_body(rule.payload, scope)
     return body, render_endpoint(rule.endpoint, scope)
+
+
+def preview(rule: Rule, *, event_name: str, event_data: JSON, event_id: str, now: datetime) -> tuple[str | None, str]:
+    """As `render`, for a person to look at: at most `PREVIEW_LIMIT` characters, and nothing is kept."""
+    return render(
+        rule, event_name=event_name, event_data=event_data, event_id=event_id, task_id=0, now=now,
+        limit=PREVIEW_LIMIT, cached=False,
+    )  # fmt: skip
 
 
 def check_conditions(conditions: JSON) -> None:

@@ -110,6 +110,16 @@ class Settings(BaseSettings):
         65536, ge=0, description="Most characters of a request or response body kept in the delivery log."
     )
     event_limit: int = Field(1_048_576, ge=1024, description="Most bytes of one event's JSON.")
+    payload_limit: int = Field(
+        8_388_608,
+        ge=65_536,
+        description="Most characters of a rendered body (at least `HUB_EVENT_LIMIT`); a longer one fails the attempt.",
+    )
+    bodies_in_flight: int = Field(
+        67_108_864,
+        ge=1_048_576,
+        description="Most bytes of rendered request bodies that one process holds; what finds no room waits.",
+    )
     response_limit: int = Field(1_048_576, ge=1024, description="Most bytes read of a service's response.")
     wsdl_limit: int = Field(10_485_760, ge=1024, description="Most bytes of a WSDL, and of each schema it imports.")
     egress_private: Literal["allow", "deny"] = Field(

@@ -13,12 +13,16 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
+from typing import Final, Generic, TypeVar
 from urllib.parse import quote, unquote
+
+from cachetools import LRUCache
 
 from hub.codec import dumps, loads
 from hub.errors import InvalidPayloadError, PayloadError
@@ -38,12 +42,62 @@ __all__ = [
 _PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}")
 # A JSON string (also one without an end, so that the scan stays linear), or a placeholder outside of one.
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|\{\{([^{}"]*)\}\}', re.DOTALL)
-_CACHED = 2048  # templates kept compiled
+
+MAX_TEMPLATE: Final = 262_144
+"""Most characters of a payload template that is saved or previewed."""
+MAX_ENDPOINT: Final = 8192
+"""Most characters of a rendered endpoint."""
+MAX_BODY: Final = 8_388_608
+"""Most characters of a rendered body, unless a scope says otherwise."""
+_CACHE_SIZE = 2_000_000  # characters of the templates kept compiled, of each kind
+_CACHED_TEXT = 16_384  # characters of a text that may be the key of a cache
+_ENTRY = 500  # characters that an entry counts at least
+
+T = TypeVar("T")
+
+
+class _Size:
+    """Counts the characters of values before they are rendered, so that no template can use up memory."""
+
+    __slots__ = ("_known", "_left", "_limit")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = self._left = limit
+        self._known: dict[int, int] = {}  # by identity: the event's data holds the values
+
+    def take(self, value: JSON) -> JSON:
+        """The value; raises `InvalidPayloadError` when all values so far exceed the limit."""
+        kind = type(value)
+        if kind is str:
+            size = len(value)
+        elif kind is dict or kind is list:
+            size = self._known.get(id(value), 0)
+            if not size:
+                size = self._known[id(value)] = len(dumps(value))
+        else:
+            size = value.bit_length() // 3 if kind is int else 5
+        self._left -= size
+        if self._left < 0:
+            raise self.exceeded()
+        return value
+
+    def check(self, text: str) -> str:
+        """The rendered text; raises `InvalidPayloadError` when it exceeds the limit (JSON's escapes count)."""
+        if len(text) > self._limit:
+            raise self.exceeded()
+        return text
+
+    def exceeded(self) -> InvalidPayloadError:
+        return InvalidPayloadError(f"has more than {self._limit} characters when rendered")
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What placeholders can see. `strict`: a path that leads nowhere is an error, not null."""
+    """What placeholders can see.
+
+    `strict`: a path that leads nowhere is an error, not null. `limit`: most characters of the rendered body.
+    `cached`: whether the compiled template is kept for the next event.
+    """
 
     data: JSON
     event_name: str
@@ -51,7 +105,13 @@ class Scope:
     task_id: int
     now: datetime
     strict: bool = False
+    limit: int = MAX_BODY
+    cached: bool = True
     strings: JsonStrings = field(default_factory=JsonStrings, compare=False)
+    size: _Size = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", _Size(self.limit))
 
 
 Node = Callable[[Scope], JSON]
@@ -68,25 +128,40 @@ _RESERVED: dict[str, Node] = {
 def check_template(text: str | None) -> None:
     """Raises `PayloadError` with line and column if the text is no payload template; blank is fine."""
     if text and text.strip():
-        _compiled(text)
+        if len(text) > MAX_TEMPLATE:
+            raise PayloadError(f"{len(text)} characters are more than the limit of {MAX_TEMPLATE}")
+        _compile_body(text)
+        _no_filters(text)
 
 
 def check_endpoint(text: str) -> None:
     """Raises `PayloadError` when a placeholder of an endpoint is malformed."""
-    _compiled_endpoint(text)
+    _compile_endpoint(text)
+    _no_filters(text)
+
+
+def _no_filters(text: str) -> None:
+    for match in _PLACEHOLDER.finditer(text):
+        if "|" in match[1]:
+            raise PayloadError(
+                f"placeholder {match[0][:60]!r} at {_place(text, match.start())}: filters are not supported;"
+                " a placeholder is a path such as {{other.username}}"
+            )
 
 
 def render_body(text: str | None, scope: Scope) -> str:
     """The payload as JSON text; without a template it is the event's data.
 
     Raises:
-        InvalidPayloadError: the template is not usable, or in strict mode a placeholder leads nowhere.
+        InvalidPayloadError: the template is not usable, the body exceeds `scope.limit`, or in strict mode a placeholder
+            leads nowhere.
     """
     try:
-        body = dumps(_compiled(text)(scope) if text and text.strip() else scope.data)
+        body = dumps(_bodies.get(text, keep=scope.cached)(scope)) if text and text.strip() else dumps(scope.data)
+        scope.size.check(body)
         if not body.isascii():
             body.encode()
-    except PayloadError as e:
+    except (PayloadError, InvalidPayloadError) as e:
         raise InvalidPayloadError(f"payload template: {e}") from None
     except RecursionError:
         raise InvalidPayloadError("payload template: nested too deeply") from None
@@ -96,7 +171,7 @@ def render_body(text: str | None, scope: Scope) -> str:
 
 
 def render_endpoint(text: str, scope: Scope) -> str:
-    """The endpoint with its placeholders percent-encoded.
+    """The endpoint with its placeholders percent-encoded, at most `MAX_ENDPOINT` characters.
 
     Raises:
         InvalidPayloadError: as `render_body`; also when values leave a path segment empty, or make it `.` or
@@ -104,26 +179,32 @@ def render_endpoint(text: str, scope: Scope) -> str:
     """
     if "{{" not in text:
         return text
+    scope = replace(scope, limit=MAX_ENDPOINT)
     try:
-        segments, query = _compiled_endpoint(text)
+        segments, query = _endpoints.get(text, keep=scope.cached)
         path = [_fill(parts, scope) for parts in segments]
         for parts, filled in zip(segments, path, strict=True):
             if len(parts) > 1 and not _stays_inside(unquote(filled)):
-                raise InvalidPayloadError(f"endpoint: the values of the event make a path segment of {text!r} unsafe")
-        return "/".join(path) + _fill(query, scope)
-    except PayloadError as e:
+                raise PayloadError(f"the values of the event make a path segment of {text!r} unsafe")
+        return scope.size.check("/".join(path) + _fill(query, scope))
+    except (PayloadError, InvalidPayloadError) as e:
         raise InvalidPayloadError(f"endpoint: {e}") from None
     except UnicodeEncodeError:
         raise InvalidPayloadError("endpoint: half a surrogate pair cannot be sent") from None
 
 
-@lru_cache(_CACHED)
 def placeholders_at(text: str, paths: tuple[str, ...]) -> frozenset[str]:
     """Paths into the event's data whose values a payload template puts where the payload's `paths` lead.
 
     `{"user": {"mail": "{{other.email}}"}}` and `user.mail` give `other.email`; `{"user": "{{other}}"}` gives
     `other.mail`. A text that is no template gives none.
     """
+    find = _placeholders_at if len(text) <= _CACHED_TEXT else _placeholders_at.__wrapped__
+    return find(text, paths)
+
+
+@lru_cache(512)
+def _placeholders_at(text: str, paths: tuple[str, ...]) -> frozenset[str]:
     try:
         tree = loads(_quote_bare(text)[0])
     except (PayloadError, RecursionError):
@@ -151,6 +232,26 @@ def _collect(value: JSON, steps: list[str], found: set[str]) -> None:
                 _collect(inner, steps if index is None and steps[0] != "*" else steps[1:], found)
 
 
+class _Compiled(Generic[T]):
+    """Compiled templates, those used last; bounded by the characters of their texts. Thread-safe."""
+
+    def __init__(self, make: Callable[[str], T]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._kept: LRUCache[str, tuple[T, int]] = LRUCache(_CACHE_SIZE, getsizeof=lambda entry: entry[1])
+
+    def get(self, text: str, *, keep: bool) -> T:
+        """The compiled text; raises `PayloadError`."""
+        with self._lock:
+            found = self._kept.get(text)
+        if found is None:
+            found = self._make(text), max(len(text), _ENTRY)
+            if keep and found[1] <= _CACHE_SIZE:
+                with self._lock:
+                    self._kept[text] = found
+        return found[0]
+
+
 def _text(value: JSON) -> str:
     """A value inside a longer string."""
     if type(value) is str:
@@ -158,8 +259,7 @@ def _text(value: JSON) -> str:
     return "" if value is None else dumps(value)
 
 
-@lru_cache(_CACHED)
-def _compiled(text: str) -> Node:
+def _compile_body(text: str) -> Node:
     quoted, shifts = _quote_bare(text)
     try:
         tree = loads(quoted)
@@ -252,23 +352,22 @@ def _parts(text: str) -> list[str | Node]:
 
 
 def _lookup(name: str) -> Node:
-    if name in _RESERVED:
-        return _RESERVED[name]
+    if (reserved := _RESERVED.get(name)) is not None:
+        return lambda scope: scope.size.take(reserved(scope))
     steps = split_path(name)
 
     def look(scope: Scope) -> JSON:
         value = dig(scope.data, steps, scope.strings)
         if value is not MISSING:
-            return value
+            return scope.size.take(value)
         if scope.strict:
-            raise InvalidPayloadError(f"{{{{{name}}}}} is not in the event, and the rule is strict")
+            raise PayloadError(f"{{{{{name}}}}} is not in the event, and the rule is strict")
         return None
 
     return look
 
 
-@lru_cache(_CACHED)
-def _compiled_endpoint(text: str) -> tuple[list[list[str | Node]], list[str | Node]]:
+def _compile_endpoint(text: str) -> tuple[list[list[str | Node]], list[str | Node]]:
     """The path's segments, and what follows the path (from `?` or `#` on)."""
     _check_placeholders(text, 0, len(text))
     bare = _PLACEHOLDER.sub(lambda m: "x" * len(m[0]), text)  # a `/` or `?` in a name is no separator
@@ -284,3 +383,7 @@ def _fill(parts: list[str | Node], scope: Scope) -> str:
 
 def _stays_inside(segment: str) -> bool:
     return segment != "" and all(part.partition(";")[0] not in (".", "..") for part in re.split(r"[/\\]", segment))
+
+
+_bodies = _Compiled(_compile_body)
+_endpoints = _Compiled(_compile_endpoint)

@@ -177,8 +177,8 @@ def preview(
                 raise NotFoundError(f"no event {event_name!r} was seen yet; give one with --data")
             value, source = loads(sample), "the latest event"
         try:
-            body, endpoint = rules.render(
-                rule, event_name=event_name, event_data=value, event_id=event_id or "preview", task_id=0,
+            body, endpoint = rules.preview(
+                rule, event_name=event_name, event_data=value, event_id=event_id or "preview",
                 now=hub.clock.now(),
             )  # fmt: skip
         except DeliveryError as e:

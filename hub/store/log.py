@@ -25,6 +25,7 @@ ROWS = (
 )
 _FIELDS = tuple(name.strip() for name in COLUMNS.split(",") if name.strip() not in ("host", "pid"))
 _TEXTS = frozenset({"service", "event", "endpoint", "method", "error", "request_body", "response_body"})
+_MOST = 8192  # characters of a text that is no body: an endpoint, an error
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -42,13 +43,13 @@ def clean(text: str | None) -> str | None:
 
 
 def rows(deliveries: Iterable[Delivery], limit: int) -> str:
-    """The parameter of `ROWS`; bodies are cut to `limit` characters."""
+    """The parameter of `ROWS`; bodies are cut to `limit` characters, other texts to 8192."""
     found = []
     process = {"host": socket.gethostname(), "pid": os.getpid()}
     for d in deliveries:
         row = {name: value for name in _FIELDS if (value := getattr(d, name)) is not None} | process
         for name in _TEXTS & row.keys():
-            row[name] = clean(bounded(row[name], limit) if name.endswith("_body") else row[name])
+            row[name] = clean(bounded(row[name], limit if name.endswith("_body") else _MOST))
         found.append(row)
     return _encode(found)
 

@@ -27,6 +27,7 @@ from hub.transports.signing import signer
 from hub.transports.urls import parse_base, target
 
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"})
+_CACHED_ENDPOINT = 512  # characters; bounds the bytes of a service's cache, not only its entries
 USER_AGENT = f"integration-hub/{__version__}"
 
 
@@ -114,7 +115,8 @@ class Client:
                 body = request.body.encode()
             except UnicodeEncodeError:
                 raise InvalidPayloadError("the body holds half a surrogate pair") from None
-        path = self._target(request.endpoint)
+        find = self._target if len(request.endpoint) <= _CACHED_ENDPOINT else partial(target, self._base)
+        path = find(request.endpoint)
         if self._oauth is None:
             return self._adapter.exchange(method, self._base, path, headers, body, deadline)
         token = self._oauth.token(deadline)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
 from hub.errors import InvalidPayloadError
+from hub.templates import MAX_ENDPOINT
 
 _SAFE = "%/:=&?~+!$,;'@()*[]-._"
 _BARE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -64,8 +65,10 @@ def target(base: Base, endpoint: str) -> str:
     """Path and query of the request line.
 
     Raises:
-        InvalidPayloadError: the endpoint leads to another origin or out of the base path.
+        InvalidPayloadError: the endpoint leads to another origin or out of the base path, or is too long.
     """
+    if len(endpoint) > MAX_ENDPOINT:
+        raise InvalidPayloadError(f"the endpoint has more than {MAX_ENDPOINT} characters")
     if _SCHEME.match(endpoint):
         endpoint = _relative(base, endpoint)
     path, _, query = endpoint.partition("#")[0].partition("?")

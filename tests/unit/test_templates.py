@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import tracemalloc
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -14,7 +18,7 @@ from hub import rules
 from hub.errors import InvalidPayloadError, PayloadError
 from hub.models import JSON
 from hub.rules import check_endpoint, check_template
-from tests.unit.samples import LOGIN, render, rule, scalars, texts, values
+from tests.unit.samples import LOGIN, NOW, render, rule, scalars, texts, values
 
 
 def body(template: JSON, data: JSON = LOGIN, **fields: JSON) -> JSON:
@@ -265,3 +269,74 @@ def test_an_endpoint_stays_within_its_path(first: JSON, second: JSON) -> None:
     assert not any(part in (".", "..") for s in segments[3:] for part in unquote(s).split("/"))
     assert url.query.startswith("q=") and url.query.endswith("&z=1") and url.query.count("&") == 1
     assert url.fragment == "f"
+
+
+def peak(act: Callable[[], object]) -> tuple[int, int]:
+    """Bytes of Python memory that `act` needs at its worst, and those that it leaves behind."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        act()
+        gc.collect()
+        left, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    return most, left
+
+
+BIG = {"a": "x" * 1_000_000}
+
+
+@pytest.mark.parametrize(
+    "template", ['["{{event.data}}"%s]' % (',"{{event.data}}"' * 10_000), '"%s"' % ("{{event.data}} {{a}}" * 10_000)]
+)
+def test_a_body_is_bounded_before_it_takes_memory(template: str) -> None:
+    check_template(template)
+
+    def refused() -> None:
+        with pytest.raises(InvalidPayloadError, match="payload template: has more than 8388608 characters"):
+            render(BIG, payload=template)
+
+    assert peak(refused)[0] < 50_000_000
+
+
+def test_json_escapes_count_towards_the_size_of_a_body() -> None:
+    with pytest.raises(InvalidPayloadError, match="more than 1048576 characters"):
+        rules.preview(rule(payload='"{{a}}"'), event_name="e", event_data={"a": "\0" * 500_000}, event_id="e", now=NOW)
+    assert render({"a": "\0" * 500_000}, payload='"{{a}}"')[0]
+
+
+def test_an_endpoint_has_at_most_8192_characters() -> None:
+    assert len(endpoint("/{{a}}", {"a": "x" * 8191})) == 8192
+    for data in ({"a": "x" * 8192}, {"a": "ü" * 1400}, {"a": ["x" * 1_000_000]}):
+        with pytest.raises(InvalidPayloadError, match="endpoint: has more than 8192 characters when rendered"):
+            endpoint("/{{a}}", data)
+
+
+def test_a_template_is_bounded_when_it_is_saved() -> None:
+    check_template('"%s"' % ("x" * 262_142))
+    with pytest.raises(PayloadError, match="262145 characters are more than the limit of 262144"):
+        check_template('"%s"' % ("x" * 262_143))
+    with pytest.raises(PayloadError, match="more than 1000 characters"):
+        check_template('"{{%s}}"' % ("a." * 1000 + "a"))
+
+
+def test_previews_leave_nothing_in_memory_and_deliveries_little() -> None:
+    def all_of(show: Callable[..., object]) -> Callable[[], None]:
+        def act() -> None:
+            for i in range(40):
+                text = '["{{a}}", "%s"]' % (str(i) + "x" * 240_000)
+                show(rule(payload=text), event_name="e", event_data={}, event_id="e", now=NOW)
+
+        return act
+
+    assert peak(all_of(rules.preview))[1] < 1_000_000
+    assert peak(all_of(partial(rules.render, task_id=1)))[1] < 8_000_000
+
+
+@pytest.mark.parametrize("template", ['{"a": "{{s | upper}}"}', '{"a": {{s|upper}}}', '{"{{s|upper}}": 1}'])
+def test_filters_are_refused_when_a_template_is_saved(template: str) -> None:
+    with pytest.raises(PayloadError, match="filters are not supported"):
+        check_template(template)
+    with pytest.raises(PayloadError, match="filters are not supported"):
+        check_endpoint("/{{s|upper}}")

@@ -175,8 +175,8 @@ def _rendered(hub: Hub, rule: Rule) -> dict[str, Any]:
     event, source = sample_event(hub.views, rule.event)
     found: dict[str, Any] = {"source": source, "sample": pretty(event.data), "body": None, "endpoint": None}
     try:
-        body, endpoint = matching.render(
-            rule, event_name=event.name, event_data=event.data, event_id="preview", task_id=0, now=hub.clock.now()
+        body, endpoint = matching.preview(
+            rule, event_name=event.name, event_data=event.data, event_id="preview", now=hub.clock.now()
         )
     except (PayloadError, DeliveryError) as e:
         return found | _problem(e)
