@@ -140,7 +140,8 @@ class Client:
             if secret in text:
                 text = text.replace(secret, "***")
         if answer.cut:
-            text += f"… [longer than {self._settings.response_limit} bytes, the rest was not read]"
+            limit = self._settings.response_limit
+            text += f"… [longer than {limit} bytes or in too many chunks, the rest was not read]"
         return bounded(text, self._settings.body_limit)
 
     def sweep(self) -> None:

@@ -124,7 +124,8 @@ class Wire:
                 extra |= self._signer.headers(key, body.decode(), call.request.at)
         answer = self._exchange(call, "POST", address, extra, body, self._settings.response_limit)
         if answer.cut:
-            raise FaultError(f"the response has more than {self._settings.response_limit} bytes (HUB_RESPONSE_LIMIT)")
+            limit = self._settings.response_limit
+            raise FaultError(f"the response has more than {limit} bytes (HUB_RESPONSE_LIMIT) or too many chunks")
         call.status = answer.status_code
         call.answer = self._text(call, answer)
         if answer.status_code not in _FAULT_STATUS or (answer.status_code >= 300 and b"Fault" not in answer.content):

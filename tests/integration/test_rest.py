@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from hub.hooks import Hooks
 from hub.models import Request, Service, ServiceType
 from hub.settings import Settings
 from hub.store.breakers import Permit
-from hub.transports import http_pool
+from hub.transports import http_pool, http_wire
 from hub.transports.base import Deadline
 from hub.transports.http import HubAdapter
 from hub.transports.rest import RestTransport
@@ -443,6 +444,70 @@ class TestWire:
     )  # fmt: skip
     def test_it_is_understood(self, transport: RestTransport, pieces: tuple[bytes, ...], body: str) -> None:
         assert self.answered(transport, *pieces).body == body
+
+    @pytest.mark.parametrize(
+        "framing",
+        [
+            b"Transfer-Encoding: chunked\r\n\r\n2 \r\nok\r\n0\r\n\r\n",
+            b"Transfer-Encoding: chunked\r\n\r\n2\t\r\nok\r\n0\r\n\r\n",
+            b"Transfer-Encoding: chunked\r\n\r\n 2\r\nok\r\n0\r\n\r\n",
+            b"Transfer-Encoding: chunked\r\n\r\n2 ;x\r\nok\r\n0\r\n\r\n",
+            b"Transfer-Encoding: chunked\r\n\r\n2\nok\n0\n\n",
+            b"Transfer-Encoding: chunked\r\n\r\n2\r\r\nok\r\n0\r\n\r\n",
+            b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\r\n0\r\n\r\n",
+            b"Transfer-Encoding: chunked\r\n\r\n0x2\r\nok\r\n0\r\n\r\n",
+            b"Transfer-Encoding:\r\nContent-Length: 2\r\n\r\nok",
+            b"Transfer-Encoding: ,\r\nContent-Length: 2\r\n\r\nok",
+            b"Transfer-Encoding: chunked, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            b"Transfer-Encoding\x0b: chunked\r\nContent-Length: 2\r\n\r\nok",
+            b"Content-Length : 2\r\n\r\nok",
+            b"Content-Length: 2\xa0\r\n\r\nok",
+            b"Content-Length: +2\r\n\r\nok",
+            b"Content-Length:\r\n\r\nok",
+            b"X: a\rContent-Length: 9\r\nContent-Length: 2\r\n\r\nok",
+            b"X: y\r\n" * 2000 + b"Content-Length: 2\r\n\r\nok",
+        ],
+        ids=repr,
+    )
+    def test_framing_that_two_readers_may_take_differently_is_refused(
+        self, transport: RestTransport, framing: bytes
+    ) -> None:
+        """What a proxy in between reads otherwise would become the next request's answer."""
+        with pytest.raises(ConnectError):
+            self.answered(transport, b"HTTP/1.1 200 OK\r\n" + framing)
+
+    def test_an_extension_of_a_chunk_is_skipped(self, transport: RestTransport) -> None:
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        assert self.answered(transport, head + b"2;x=y\r\nok\r\n0\r\n\r\n").body == "ok"
+
+    def test_too_many_chunks_are_cut(self, transport: RestTransport) -> None:
+        """Each costs as much as a long one. The status counts all the same: the service has done its work."""
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        body = self.answered(transport, head + b"1\r\na\r\n" * 200_000 + b"0\r\n\r\n").body
+        assert body is not None and "too many chunks" in body and body.count("a") < 20_000
+
+    def test_small_pieces_are_read_together(self, transport: RestTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Byte by byte, each read costs as much as one of 64 kB, and the process has only one core for all services."""
+        reads, sent = [0], [0]
+        receive = http_wire.Wire.receive
+
+        def counted(wire: http_wire.Wire, most: int, deadline: Deadline) -> bytes:
+            reads[0] += 1
+            return receive(wire, most, deadline)
+
+        def serve(sock: socket.socket) -> None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.recv(65536)
+            sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            with suppress(OSError):
+                while not server.closing.is_set():
+                    sock.send(b"a")
+                    sent[0] += 1
+
+        monkeypatch.setattr(http_wire.Wire, "receive", counted)
+        with RawServer(serve) as server, pytest.raises(TimedOutError):
+            send(transport, server.url, seconds=2)
+        assert sent[0] > 5000 and reads[0] < 1000, (sent, reads)
 
     @pytest.mark.parametrize(
         "pieces",
