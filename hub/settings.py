@@ -79,6 +79,19 @@ class Settings(BaseSettings):
     token_rate: float = Field(
         1000.0, gt=0, description="Requests per second that one API token may make of one web process."
     )
+    connections: int = Field(
+        1000, ge=8, description="Most connections of one web process; at most half of its file descriptors are used."
+    )
+    connections_per_address: int = Field(
+        100, ge=1, description="Most connections of one client address; trusted proxies have no limit of their own."
+    )
+    header_timeout: Duration = Field(
+        10.0, description="How long the head of a request may take, and a connection may stay unused."
+    )
+    body_timeout: Duration = Field(
+        10.0, description="How long a request body may take, plus a second for each `HUB_BODY_RATE` bytes of it."
+    )
+    body_rate: int = Field(4096, ge=1, description="Least bytes per second of a request body in the long run.")
     retry_delays: Numbers = Field(
         (60, 120, 240, 480), description="Seconds between attempts, comma-separated; +-10 % jitter."
     )

@@ -1,8 +1,7 @@
-"""Request bodies, read with limits: so many bytes and no more, strict JSON, and nobody who sends nothing forever."""
+"""Request bodies, read with limits: so many bytes and no more, uncompressed, strict JSON."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from email.message import Message
 from typing import Any
@@ -12,8 +11,8 @@ from fastapi import Request
 from hub.codec import loads
 from hub.errors import PayloadError
 from hub.web.problems import Problem
+from hub.web.uploads import dropped
 
-IDLE = 30.0  # seconds in which some of the body must come
 _DRAINED = 64 * 1024 * 1024  # so much is read and thrown away, so that the sender gets to read the refusal
 NDJSON = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
 
@@ -39,16 +38,17 @@ def is_moodle_form(kind: str) -> bool:
 
 
 async def chunks(request: Request) -> AsyncIterator[bytes]:
-    """The body as it comes; raises `Problem` 408 when it stops coming."""
-    stream = request.stream()
-    while True:
-        try:
-            async with asyncio.timeout(IDLE):
-                chunk = await anext(stream)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            raise Problem(408, f"nothing of the body came for {IDLE:g} s", headers={"Connection": "close"}) from None
+    """The body as it comes.
+
+    Raises:
+        Problem: 415 it is compressed, 408 it comes too slowly, 503 its place was needed.
+    """
+    if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise Problem(
+            415, "a compressed body is not read; send it as it is", field="Content-Encoding",
+            headers={"Accept-Encoding": "identity"},
+        )  # fmt: skip
+    async for chunk in request.stream():
         if chunk:
             yield chunk
 
@@ -57,7 +57,7 @@ async def read(request: Request, limit: int) -> bytes:
     """The whole body; never holds more than `limit` bytes of it.
 
     Raises:
-        Problem: 413 it is longer, 408 it does not come.
+        Problem: 413 it is longer; and those of `chunks`.
     """
     length = request.headers.get("content-length", "")
     too_long = Problem(413, f"the body has more than {limit} bytes", field="body")
@@ -74,6 +74,7 @@ async def read(request: Request, limit: int) -> bytes:
             break
         else:
             body.clear()
+            dropped(request.scope)
     if size > limit:
         raise too_long
     return bytes(body)

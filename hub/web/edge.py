@@ -1,23 +1,20 @@
-"""The outermost layer of every answer: the headers all of them carry, and what is said when the hub itself fails."""
+"""The outermost layer of the application: limits on request bodies, headers of every response, internal errors."""
 
 from __future__ import annotations
 
-import traceback
-
-import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hub.web import problems
-
-log = structlog.get_logger("hub.web")
+from hub.web.uploads import Uploads
 
 
 class Edge:
-    """ASGI middleware. Headers that an answer has already stay as they are."""
+    """ASGI middleware. Headers that a response has already stay as they are."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, uploads: Uploads) -> None:
         self._app = app
+        self._uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -25,7 +22,7 @@ class Edge:
             return
         begun = False
 
-        async def answer(message: Message) -> None:
+        async def respond(message: Message) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
@@ -35,12 +32,13 @@ class Edge:
                 headers.setdefault("Referrer-Policy", "no-referrer")
             await send(message)
 
+        upload = self._uploads.upload(scope, receive)
         try:
-            await self._app(scope, receive, answer)
+            await self._app(scope, upload.receive if upload else receive, respond)
         except Exception as e:
             if begun:
                 raise
-            # Not the whole text: a database's says in its further lines what was to be written.
-            why = f"{type(e).__name__}: {str(e).partition(chr(10))[0][:300]}"
-            log.error("the hub's own fault", error=why, at="".join(traceback.format_tb(e.__traceback__)[-8:]))
-            await problems.answer(500, "the hub's own fault; its log says more")(scope, receive, answer)
+            await problems.internal_error(e)(scope, receive, respond)
+        finally:
+            if upload:
+                upload.close()

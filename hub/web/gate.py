@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from fastapi import Request, Response
@@ -28,6 +28,7 @@ _SCOPES: dict[Access, Scope] = {
     Access.SCOPE_VIEW: "view",
     Access.SCOPE_MANAGE: "manage",
 }
+_CHALLENGE = 'Bearer realm="hub"'
 _FAILURES = 20  # wrong tokens from one address at once,
 _FAILURE_RATE = 0.5  # and so many more per second, before it is only told to wait
 
@@ -49,22 +50,49 @@ class Gate:
         Raises:
             Problem: 401 no token or none that is valid, 403 it may not, 429 too often.
         """
-        challenge = {"WWW-Authenticate": 'Bearer realm="hub"'}
         if secret is None:
-            raise Problem(401, "an API token is needed: `Authorization: Bearer hub_...`", headers=challenge)
+            raise no_token()
         token = self._accounts.use_token(secret)
         if token is None:
             wait = self._failures.take(address)
             self._accounts.trace.happened("token", "refused", quiet=wait > 0, client=address)
             if wait:
-                raise too_often("too many wrong tokens from this address", wait)
-            challenge["WWW-Authenticate"] += ', error="invalid_token"'
-            raise Problem(401, "the token is unknown, revoked or has expired", headers=challenge)
+                raise _too_many(wait)
+            raise Problem(
+                401, "the token is unknown, revoked or has expired",
+                headers={"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'},
+            )  # fmt: skip
         if wait := self._requests.take(token.id):
             raise too_often("this token makes too many requests", wait)
         if needed is not None and needed not in _ALLOWED[token.scope]:
             raise Problem(403, f"a token of scope {token.scope!r} may not do this; {needed!r} may")
         return token
+
+    def look_up(self, secrets: Sequence[str], needed: Scope, address: str) -> tuple[Token, str]:
+        """The first of some secrets that is a token, checked as `check` does; without one of them 401 or 429."""
+        for secret in secrets[:-1]:
+            if self._accounts.use_token(secret) is not None:
+                return self.check(secret, needed, address), secret
+        if not secrets and (wait := self._failures.take(address)):
+            raise _too_many(wait)
+        if not secrets:
+            raise no_token()
+        return self.check(secrets[-1], needed, address), secrets[-1]
+
+    def before_body(self, address: str) -> None:
+        """Refuse an address that sent too many wrong tokens; for what is costly to read before the token is known."""
+        if wait := self._failures.wait(address):
+            raise _too_many(wait)
+
+
+def no_token() -> Problem:
+    """401 for a request without a token."""
+    challenge = {"WWW-Authenticate": _CHALLENGE}
+    return Problem(401, "an API token is needed: `Authorization: Bearer hub_...`", headers=challenge)
+
+
+def _too_many(wait: float) -> Problem:
+    return too_often("too many wrong tokens from this address", wait)
 
 
 def too_often(detail: str, wait: float) -> Problem:

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response
 
 from hub.app import Hub
 from hub.errors import UnavailableError
-from hub.scrape import make_scraper
+from hub.scrape import Scraper, make_scraper
 from hub.tasks.broker import DISPATCH
 from hub.web.authorization import Access, needs
 
@@ -55,17 +55,46 @@ def make_health(hub: Hub) -> APIRouter:
         body = {"ready": ready, "database": database, "broker": broker}
         return JSONResponse(body, 200 if ready else 503, headers={} if ready else {"Retry-After": "5"})
 
+    scrape = _Scrape(scraper)
+    hub.on_close(scrape.close)
+
     @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response, responses=_METRICS)
     @needs(Access.PUBLIC)
-    def metrics(request: Request) -> Response:
+    async def metrics(request: Request) -> Response:
         token = hub.settings.metrics_token
         given = request.headers.get("authorization", "")
         if token and not hmac.compare_digest(given.encode(), f"Bearer {token.get_secret_value()}".encode()):
             return Response("a bearer token is needed\n", 401, {"WWW-Authenticate": "Bearer"}, "text/plain")
-        kind, text = scraper.response(request.headers.get("accept", ""))
+        kind, text = await scrape(request.headers.get("accept", ""))
         return Response(text, media_type=kind)
 
     return router
+
+
+class _Scrape:
+    """Renders metrics in a thread of its own: those of the server may all be taken by requests of strangers.
+
+    Requests that come while one is rendered share the next one, so that they cannot make a queue either.
+    """
+
+    def __init__(self, scraper: Scraper) -> None:
+        self._scraper = scraper
+        self._thread = ThreadPoolExecutor(1, "hub-metrics")
+        self._waiting: dict[bool, asyncio.Future[tuple[str, bytes]]] = {}
+
+    async def __call__(self, accept: str) -> tuple[str, bytes]:
+        """(content type, text) for an `Accept` header."""
+        kind = "application/openmetrics-text" in accept
+        if kind not in self._waiting:
+            self._waiting[kind] = asyncio.get_running_loop().run_in_executor(self._thread, self._render, kind, accept)
+        return await asyncio.shield(self._waiting[kind])
+
+    def _render(self, kind: bool, accept: str) -> tuple[str, bytes]:
+        self._waiting.pop(kind)  # who comes from now on gets newer numbers
+        return self._scraper.response(accept)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 class _Probe:

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
@@ -19,29 +19,33 @@ class Busy(Exception):  # noqa: N818 - a state
 
 
 class Places:
-    """So many at once, and no queue: what could only wait in memory is refused.
+    """Concurrency limiter without a queue: what could only wait in memory is refused.
 
     Args:
-        count: how many places there are.
+        count: how many at once.
+        each: how many of one key at once; None: as many as there are.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, each: int | None = None) -> None:
         self.count = count
-        self._taken = 0
+        self._each = count if each is None else each
+        self._taken: Counter[Hashable] = Counter()
         self._lock = threading.Lock()
 
     @contextmanager
-    def one(self) -> Iterator[None]:
+    def one(self, key: Hashable = None) -> Iterator[None]:
         """Hold a place; raises `Busy`."""
         with self._lock:
-            if self._taken >= self.count:
+            if self._taken.total() >= self.count or self._taken[key] >= self._each:
                 raise Busy
-            self._taken += 1
+            self._taken[key] += 1
         try:
             yield
         finally:
             with self._lock:
-                self._taken -= 1
+                self._taken[key] -= 1
+                if not self._taken[key]:
+                    del self._taken[key]
 
 
 class Limiter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -95,6 +96,19 @@ def of_hub_error(e: HubError, *, extra: Mapping[str, Any] | None = None) -> JSON
     return answer(status, detail, errors=errors, headers=headers, extra=extra)
 
 
+def busy(*, extra: Mapping[str, Any] | None = None) -> JSONResponse:
+    """503: a concurrency limit is reached."""
+    return answer(503, "the hub is busy; try again", headers={"Retry-After": "1"}, extra=extra)
+
+
+def internal_error(e: Exception, *, extra: Mapping[str, Any] | None = None) -> JSONResponse:
+    """500 for an error that nobody foresaw; the log says where it happened."""
+    # The first line only: those after it of a database's error hold what was to be written.
+    why = f"{type(e).__name__}: {str(e).partition(chr(10))[0][:300]}"
+    log.error("internal error", error=why, at="".join(traceback.format_tb(e.__traceback__)[-8:]))
+    return answer(500, "internal error; the hub's log says more", extra=extra)
+
+
 def install(app: FastAPI) -> None:
     """Make every error of the application a problem."""
 
@@ -131,7 +145,7 @@ def install(app: FastAPI) -> None:
         return answer(422, "nested too deeply", errors=[("body", "nested too deeply")])
 
     async def on_busy(request: Request, e: Exception) -> Response:
-        return answer(503, "the hub is busy; try again", headers={"Retry-After": "1"})
+        return busy()
 
     async def on_disconnect(request: Request, e: Exception) -> Response:
         return answer(400, "the body ended before it was complete")

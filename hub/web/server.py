@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 import re
 import socket
 import threading
+from functools import partial
+from typing import cast
 
 import structlog
 import uvicorn
@@ -16,20 +19,28 @@ from fastapi.routing import APIRoute
 from hub import __version__
 from hub.app import Hub
 from hub.errors import ConfigError, UnavailableError
+from hub.settings import Settings
 from hub.web import problems
+from hub.web.addresses import Networks
 from hub.web.api import make_api
 from hub.web.authorization import check_declared
+from hub.web.connections import Connection, Limits, most_connections
 from hub.web.console.router import make_console
 from hub.web.docs import make_docs
 from hub.web.edge import Edge
 from hub.web.gate import Gate
 from hub.web.health import make_health
+from hub.web.uploads import Uploads
 from hub.web.webhooks import make_webhooks
 
 log = structlog.get_logger("hub.web")
 _START_SECONDS = 30.0
 _DRAIN_SECONDS = 10  # how long requests under way may take to end
 _BACKLOG = 1024
+_ACCEPTED_AT_ONCE = 32  # connections; a burst must not take all file descriptors before the limits see it
+_KEEP_ALIVE = 5  # seconds that a connection stays open after a response
+_STALL = 30.0  # seconds in which a client has to read some of a response
+_BODY_MEMORY = 64 * 1024 * 1024  # bytes of request bodies held at once, of all requests together
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to tell people who ask for an address
 
 
@@ -44,7 +55,7 @@ def make_app(hub: Hub) -> FastAPI:
                   redirect_slashes=False)  # fmt: skip # a redirect would repeat the Host that the caller made up
     gate = Gate(hub.accounts, hub.settings)
     problems.install(app)
-    app.add_middleware(Edge)
+    app.add_middleware(Edge, uploads=_uploads(hub.settings))
     app.include_router(make_health(hub))
     app.include_router(make_webhooks(hub))
     app.include_router(make_api(hub, gate))
@@ -58,6 +69,22 @@ def _operation_id(route: APIRoute) -> str:
     return re.sub(r"\W", "_", f"{route.tags[0]}_{route.name}" if route.tags else route.name)
 
 
+def _limits(settings: Settings) -> Limits:
+    most = most_connections(settings.connections)
+    return Limits(
+        most, min(settings.connections_per_address, most), settings.trusted_proxies, idle=settings.header_timeout,
+        stall=_STALL,
+    )  # fmt: skip
+
+
+def _uploads(settings: Settings) -> Uploads:
+    most = max(4, most_connections(settings.connections) // 4)
+    return Uploads(
+        most=most, per_client=most // 2, memory=max(_BODY_MEMORY, 8 * settings.event_limit),
+        grace=settings.body_timeout, rate=settings.body_rate, trusted=Networks(settings.trusted_proxies),
+    )  # fmt: skip
+
+
 class _Server(uvicorn.Server):
     """uvicorn, which says when it is ready."""
 
@@ -67,6 +94,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for listening in sockets or []:
+            listening.listen(_BACKLOG)  # asyncio takes one number for the queue and for how many it accepts at once
         self.settled.set()
 
 
@@ -86,7 +115,9 @@ class WebServer:
                 access_log=False,
                 lifespan="off",
                 server_header=False,
-                http="h11",  # with httptools a request's head may grow without end
+                http=cast("type[asyncio.Protocol]", partial(Connection, _limits(hub.settings))),
+                backlog=_ACCEPTED_AT_ONCE,
+                timeout_keep_alive=_KEEP_ALIVE,
                 forwarded_allow_ips=list(hub.settings.trusted_proxies),
                 ws="none",
                 timeout_graceful_shutdown=_DRAIN_SECONDS,

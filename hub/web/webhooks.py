@@ -71,7 +71,8 @@ def make_webhooks(hub: Hub) -> APIRouter:
     """The endpoint for services."""
     router = APIRouter(tags=["webhooks"])
     desk = _Desk(hub)
-    callers, strangers = Places(_AT_ONCE), Places(_AT_ONCE)  # a signature is known to be good only with the body
+    callers = Places(_AT_ONCE, _AT_ONCE // 2)
+    strangers = Places(_AT_ONCE)  # a signature is known to be good only with the body
 
     @router.post(
         "/webhook/{service}",
@@ -93,8 +94,9 @@ def make_webhooks(hub: Hub) -> APIRouter:
             bodies.media_type(request),
         )  # fmt: skip
         known = await run_in_threadpool(desk.find, service, call)
-        with (callers if _token_fits(known, call.token) else strangers).one():
-            body = await bodies.read(request, hub.settings.event_limit)
+        body = await bodies.read(request, hub.settings.event_limit)
+        places, key = (callers, known.id) if _token_fits(known, call.token) else (strangers, call.address)
+        with places.one(key):  # only once the body is there: who sends slowly takes no place
             return await run_in_threadpool(desk.receive, known, call, body)
 
     return router

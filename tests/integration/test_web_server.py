@@ -13,7 +13,6 @@ import pytest
 from hub.app import Hub, build
 from hub.errors import ConfigError
 from hub.settings import Settings
-from hub.web import bodies
 from hub.web.server import WebServer
 from tests.support.api import Api, eventually, serving
 from tests.support.hubs import add_rule, add_service, count
@@ -66,18 +65,6 @@ def test_answers_do_not_wait_for_acknowledgements(api: Api) -> None:
     """Nagle's algorithm and delayed acknowledgements together cost every answer 40 ms."""
     with WebServer(api.hub) as server:
         assert server._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-
-
-def test_a_body_that_stops_coming_is_given_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a few thousand idle senders would hold the server's memory for ever."""
-    monkeypatch.setattr(bodies, "IDLE", 0.2)
-    token = api.client("ingest").headers["Authorization"]
-    with connect(api) as slow:
-        slow.sendall(
-            b"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n"
-            b"Authorization: " + token.encode() + b"\r\n\r\n{"
-        )
-        assert b" 408 " in answer(slow).split(b"\r\n")[0]
 
 
 def test_a_sender_that_goes_away_leaves_nothing(api: Api) -> None:

@@ -116,11 +116,11 @@ def make_dead_letters(hub: Hub, gate: Gate) -> APIRouter:
         """They are cancelled for good; a row keeps who did it."""
         return {"deleted": hub.dead_letters.delete(chosen.ids, who=_who(request))}
 
-    @r.view.get("/{dead_letter_id}", summary="Show a dead letter", response_model=shapes.DeadLetterDetail)
+    @r.view.get("/{dead_letter_id:id}", summary="Show a dead letter", response_model=shapes.DeadLetterDetail)
     def show(dead_letter_id: shapes.Id) -> dict[str, Any]:
         return _detail(hub, dead_letter_id)
 
-    @r.manage.post("/{dead_letter_id}/replay", summary="Replay a dead letter", response_model=Replayed)
+    @r.manage.post("/{dead_letter_id:id}/replay", summary="Replay a dead letter", response_model=Replayed)
     def replay_one(dead_letter_id: shapes.Id) -> dict[str, Any]:
         hub.views.dead_letter(dead_letter_id)
         result = _replay(hub, Replay.model_validate({"ids": [dead_letter_id]}))
@@ -128,7 +128,7 @@ def make_dead_letters(hub: Hub, gate: Gate) -> APIRouter:
             raise Problem(409, f"dead letter {dead_letter_id} cannot be replayed: its rule or service was deleted")
         return result
 
-    @r.manage.delete("/{dead_letter_id}", summary="Delete a dead letter", response_model=Deleted)
+    @r.manage.delete("/{dead_letter_id:id}", summary="Delete a dead letter", response_model=Deleted)
     def delete(dead_letter_id: shapes.Id, request: Request) -> dict[str, Any]:
         """It is cancelled for good; a row keeps who did it."""
         if not hub.dead_letters.delete([dead_letter_id], who=_who(request)):

@@ -42,7 +42,7 @@ def make_deliveries(hub: Hub, gate: Gate) -> APIRouter:
             return {"items": rows, "next": rows[-1]["id"] if rows else after}
         return shapes.page(rows, limit)
 
-    @r.view.get("/{delivery_id}", summary="Show a delivery", response_model=shapes.DeliveryDetail)
+    @r.view.get("/{delivery_id:id}", summary="Show a delivery", response_model=shapes.DeliveryDetail)
     def show_delivery(delivery_id: shapes.Id) -> dict[str, Any]:
         return hub.views.delivery(delivery_id)
 

@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from typing import IO, Any
+import math
+from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from hub.app import Hub
-from hub.codec import dumps, loads
+from hub.codec import loads
 from hub.errors import HubError, PayloadError, TooLargeError
 from hub.models import JSON, Accepted, Event
 from hub.observer import parse_event
 from hub.store.tokens import Token
 from hub.web import bodies, problems
 from hub.web.api import event_schema, routers, shapes
+from hub.web.api.body_token import candidates
+from hub.web.api.stream_response import StreamResponse, shown
 from hub.web.authorization import Access, needs
-from hub.web.gate import Gate, address, bearer
-from hub.web.limits import Places
+from hub.web.gate import Gate, address, bearer, no_token
+from hub.web.limits import Busy, Places
 from hub.web.problems import Problem
+from hub.web.uploads import dropped
 
-_AT_ONCE = 200  # requests under way; more would only wait for the same database
+_AT_ONCE = 200  # requests whose body is there; more would only wait for the same database
 _STRANGERS = 50  # of those that tell only in the body who they are: they cannot keep out the others
+_SHARE = 0.75  # of them for one token or address
 _SMALL = 65536  # bytes that may be read before it is known who sends them
 _KINDS = "must be application/json or application/x-ndjson"
 _ARRAY = 4  # times the limit of one event
 _LINES = 500  # of a stream that become one transaction
 _BATCH_BYTES = 4 * 1024 * 1024
 _MOST_LINES = 1_000_000
-_IN_MEMORY = 1024 * 1024  # answers to a stream beyond that wait in a file
 
 
 def make_events(hub: Hub, gate: Gate) -> APIRouter:
@@ -43,7 +46,7 @@ def make_events(hub: Hub, gate: Gate) -> APIRouter:
         "/events",
         status_code=202,
         summary="Accept events",
-        response_model=shapes.Accepted | list[shapes.Accepted],
+        response_model=shapes.Accepted | list[shapes.Accepted] | shapes.AcceptedCounts,
         responses=routers.problems(408, 413, 415) | {202: {"description": "Every event is in the ledger."}},
         openapi_extra={
             "security": [{"token": ["ingest"]}],
@@ -58,7 +61,8 @@ def make_events(hub: Hub, gate: Gate) -> APIRouter:
         An event is `{"name": ..., "data": {...}, "id": optional}` or a Moodle event as it is; the body of Moodle's
         `local_webhooks` needs no header, its `token` is the API token and is not kept, and its media type may be that
         of a form. An array is accepted as a whole or not at all. A stream is accepted 500 lines at a time: if one line
-        is wrong, the answer says which one, and how many before it were accepted.
+        is wrong, the response says which one, and how many before it were accepted. Where the list of what became of
+        the lines would be longer than 1 MiB, counts are sent in its place: `{"accepted", "duplicates", "tasks"}`.
         """
         return await ingest.accept(request)
 
@@ -70,48 +74,50 @@ class _Ingest:
         self._observer = hub.observer
         self._gate = gate
         self._limit = hub.settings.event_limit
-        self._known = Places(_AT_ONCE)
-        self._strangers = Places(_STRANGERS)
+        self._known = Places(_AT_ONCE, math.ceil(_AT_ONCE * _SHARE))
+        self._strangers = Places(_STRANGERS, math.ceil(_STRANGERS * _SHARE))
 
     async def accept(self, request: Request) -> Response:
         kind = bodies.media_type(request)
         secret, sender = bearer(request), address(request)
         if _is_json(kind) and secret is None:
-            with self._strangers.one():
-                body = await bodies.read(request, self._limit)
-                return await run_in_threadpool(self._checked, body, request, None, sender)
+            if not _is_small(request):
+                self._gate.before_body(sender)
+            body = await bodies.read(request, self._limit)
+            with self._strangers.one(sender):
+                return await run_in_threadpool(self._with_own_token, body, request, sender)
         if _is_json(kind) and _is_small(request):
             # One thread checks the token and writes: what comes one by one must be cheap.
             body = await bodies.read(request, _SMALL)
-            with self._known.one():
+            with self._known.one(secret):
                 return await run_in_threadpool(self._checked, body, request, secret, sender)
         token = await run_in_threadpool(self._gate.check, secret, "ingest", sender)
-        with self._known.one():
-            if kind in bodies.NDJSON:
-                return await self._stream(request, _header_key(request), _source(token))
-            if not _is_json(kind):
-                raise Problem(415, _KINDS, field="Content-Type")
-            body = await bodies.read(request, self._limit * _ARRAY)
-            key, source = _header_key(request), _source(token)
+        if kind in bodies.NDJSON:
+            return await self._stream(request, _header_key(request), token)
+        if not _is_json(kind):
+            raise Problem(415, _KINDS, field="Content-Type")
+        body = await bodies.read(request, self._limit * _ARRAY)
+        key, source = _header_key(request), _source(token)
+        with self._known.one(token.id):
             return await run_in_threadpool(lambda: self._whole(_parsed(body, kind), key, source))
 
     def _checked(self, body: bytes, request: Request, secret: str | None, sender: str) -> Response:
-        """Check the token, of the header or of Moodle's body, and accept."""
-        if secret is not None:
-            known = self._gate.check(secret, "ingest", sender)
-            return self._whole(_parsed(body, bodies.media_type(request)), _header_key(request), _source(known))
-        try:
-            value = _parsed(body, bodies.media_type(request))
-        except Problem:
-            value = None  # who says neither who they are nor anything sensible is told the former
-        token = value.get("token") if isinstance(value, dict) and "eventname" in value else None
-        known = self._gate.check(token if isinstance(token, str) else None, "ingest", sender)
-        return self._whole(value, _header_key(request), _source(known))
+        """Check the token of the header, and accept."""
+        known = self._gate.check(secret, "ingest", sender)
+        return self._whole(_parsed(body, bodies.media_type(request)), _header_key(request), _source(known))
+
+    def _with_own_token(self, body: bytes, request: Request, sender: str) -> Response:
+        """Check the token of Moodle's body, before the body is parsed, and accept."""
+        token, secret = self._gate.look_up(candidates(body), "ingest", sender)
+        value = _parsed(body, bodies.media_type(request))
+        if not isinstance(value, dict) or "eventname" not in value or value.get("token") != secret:
+            raise no_token()
+        return self._whole(value, _header_key(request), _source(token))
 
     def _whole(self, value: JSON, key: str | None, source: str) -> Response:
         """One object or an array."""
         if not isinstance(value, list):
-            return JSONResponse(_shown(self._observer.handle_event(self._event(value, key, source))), 202)
+            return JSONResponse(shown(self._observer.handle_event(self._event(value, key, source))), 202)
         if len(value) > event_schema.MOST:
             raise Problem(
                 413,
@@ -125,36 +131,33 @@ class _Ingest:
             except PayloadError as e:
                 raise type(e)(f"[{i}].{e}") from None
         accepted = self._observer.handle_events(events) if events else []
-        return JSONResponse([_shown(a) for a in accepted], 202)
+        return JSONResponse([shown(a) for a in accepted], 202)
 
     def _event(self, value: JSON, key: str | None, source: str) -> Event:
         if isinstance(value, dict) and "token" in value and "eventname" in value:
             value = {k: v for k, v in value.items() if k != "token"}
         return parse_event(value, limit=self._limit, key=key, source=source)
 
-    async def _stream(self, request: Request, key: str | None, source: str) -> Response:
-        answers = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - the response closes it
-        done = 0
+    async def _stream(self, request: Request, key: str | None, token: Token) -> Response:
+        """Accept batch by batch; whatever goes wrong, the response says how many lines were accepted before it."""
+        result = StreamResponse()
         try:
-            answers.write(b"[")
             async for batch in self._batches(request):
-                accepted = await run_in_threadpool(self._lines, batch, key, source)
-                text = ",".join(dumps(_shown(a)) for a in accepted)
-                answers.write((b"," if done else b"") + text.encode())
-                done += len(batch)
-            answers.write(b"]")
+                with self._known.one(token.id):
+                    result.add(await run_in_threadpool(self._lines, batch, key, _source(token)))
+                dropped(request.scope)
         except HubError as e:
-            answers.close()
-            return problems.of_hub_error(e, extra={"accepted": done})
+            return problems.of_hub_error(e, extra={"accepted": result.lines})
         except Problem as e:
-            e.extra["accepted"] = done
-            answers.close()
+            e.extra["accepted"] = result.lines
             raise
-        except BaseException:
-            answers.close()
+        except Busy:
+            return problems.busy(extra={"accepted": result.lines})
+        except ClientDisconnect:
             raise
-        answers.seek(0)
-        return StreamingResponse(_pieces(answers), 202, media_type="application/json")
+        except Exception as e:
+            return problems.internal_error(e, extra={"accepted": result.lines})
+        return result.response()
 
     async def _batches(self, request: Request) -> AsyncIterator[list[tuple[int, bytes]]]:
         """(line number, line) of what comes, in batches of bounded size."""
@@ -209,17 +212,6 @@ def _wrong(status: int, number: int, why: str) -> Problem:
     return Problem(status, f"line {number}: {why}", field=f"line {number}", line=number)
 
 
-def _pieces(file: IO[bytes]) -> Iterator[bytes]:
-    with file:
-        while piece := file.read(65536):
-            yield piece
-
-
-def _source(token: Token) -> str:
-    """Whose ids these are: a token's ids collide with no other token's."""
-    return f"token:{token.id}"
-
-
 def _parsed(body: bytes, kind: str) -> JSON:
     """The body as JSON; of what says that it is a form only a Moodle event."""
     if not bodies.is_moodle_form(kind):
@@ -249,5 +241,6 @@ def _header_key(request: Request) -> str | None:
     return key
 
 
-def _shown(accepted: Accepted) -> dict[str, Any]:
-    return {"id": accepted.id, "duplicate": accepted.duplicate, "tasks": list(accepted.tasks)}
+def _source(token: Token) -> str:
+    """Whose ids these are: a token's ids collide with no other token's."""
+    return f"token:{token.id}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter
+from starlette.convertors import Convertor, register_url_convertor
 
 from hub.app import Hub
 from hub.web.api.shapes import ProblemShape
@@ -38,6 +39,24 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     every = (400, 401, 403, 422, 429, 500, 503)
     return {status: {"description": _TEXTS[status], "content": content} for status in sorted({*every, *statuses})}
+
+
+class _Id(Convertor[str]):
+    """`{task_id:id}` in a path: a number, so that a word in its place (`/tasks/run`) finds its own route or none.
+
+    The number's range is checked where the parameter is declared.
+    """
+
+    regex = "-?[0-9]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("id", _Id())
 
 
 @dataclass(frozen=True, slots=True)

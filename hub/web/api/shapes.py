@@ -75,6 +75,14 @@ class Accepted(BaseModel):
     tasks: list[int] = Field(description="One per rule that matched.")
 
 
+class AcceptedCounts(BaseModel):
+    """In place of a long list."""
+
+    accepted: int = Field(description="Lines, duplicates included.")
+    duplicates: int
+    tasks: int
+
+
 class Task(Shape):
     id: int
     event: str | None

@@ -94,7 +94,7 @@ def make_tasks(hub: Hub, gate: Gate) -> APIRouter:
         gone = len(ids) if purge.dry_run else len(_cancel(hub, ids, request, "orphan purged"))
         return {"purged": gone, "dry_run": purge.dry_run}
 
-    @r.view.get("/{task_id}", summary="Show a task", response_model=shapes.TaskDetail)
+    @r.view.get("/{task_id:id}", summary="Show a task", response_model=shapes.TaskDetail)
     def show_task(task_id: shapes.Id) -> dict[str, Any]:
         try:
             row = hub.views.task(task_id)
@@ -110,16 +110,16 @@ def make_tasks(hub: Hub, gate: Gate) -> APIRouter:
             raise _gone(hub, task_id)
         return result
 
-    @r.manage.post("/{task_id}/run", status_code=202, summary="Run a task now", response_model=Due)
+    @r.manage.post("/{task_id:id}/run", status_code=202, summary="Run a task now", response_model=Due)
     def run_task(task_id: shapes.Id) -> dict[str, Any]:
         """A worker takes it up within a second; its attempts go on counting."""
         return again(task_id, False)
 
-    @r.manage.post("/{task_id}/retry", status_code=202, summary="Retry a task", response_model=Due)
+    @r.manage.post("/{task_id:id}/retry", status_code=202, summary="Retry a task", response_model=Due)
     def retry_task(task_id: shapes.Id, retry: Retry | None = None) -> dict[str, Any]:
         return again(task_id, retry.restart if retry else False)
 
-    @r.manage.delete("/{task_id}", summary="Delete a task", response_model=Cancelled, responses=problems(409))
+    @r.manage.delete("/{task_id:id}", summary="Delete a task", response_model=Cancelled, responses=problems(409))
     def delete_task(task_id: shapes.Id, request: Request) -> dict[str, Any]:
         """It is cancelled for good; a row keeps who did it."""
         if not _cancel(hub, [task_id], request, "deleted"):
