@@ -86,12 +86,13 @@ class _Scrape:
         """(content type, text) for an `Accept` header."""
         kind = "application/openmetrics-text" in accept
         if kind not in self._waiting:
-            self._waiting[kind] = asyncio.get_running_loop().run_in_executor(self._thread, self._render, kind, accept)
+            loop = asyncio.get_running_loop()
+            self._waiting[kind] = loop.run_in_executor(self._thread, self._render, kind, loop)
         return await asyncio.shield(self._waiting[kind])
 
-    def _render(self, kind: bool, accept: str) -> tuple[str, bytes]:
-        self._waiting.pop(kind)  # who comes from now on gets newer numbers
-        return self._scraper.response(accept)
+    def _render(self, kind: bool, loop: asyncio.AbstractEventLoop) -> tuple[str, bytes]:
+        loop.call_soon_threadsafe(self._waiting.pop, kind)  # who comes from now on gets newer numbers
+        return self._scraper.response("application/openmetrics-text" if kind else "")
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
