@@ -117,7 +117,7 @@ def test_every_refusal_is_a_problem(api: Api) -> None:
     problem(wrong, 405)
     assert wrong.headers["Allow"] == "GET, POST"
     problem(client.get("/api/v1/tasks/0"), 422, "task_id")
-    problem(client.get("/api/v1/tasks/x"), 422, "task_id")
+    problem(client.get("/api/v1/tasks/x"), 404)
     problem(client.get("/api/v1/tasks/99999999999999999999"), 422, "task_id")
     problem(client.get("/api/v1/tasks", params={"limit": 0}), 422, "limit")
     problem(client.get("/api/v1/tasks", params={"service": "a\0b"}), 422, "service")
