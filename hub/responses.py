@@ -199,9 +199,9 @@ class ResponseConsumer:
             if not (m.redelivered and known_by is not None and known_by in known)
         ]
         with session.transaction() as conn:
-            depths = session.depths(sorted({p.correlation for p in new if p.correlation is not None}))
+            depths, own = session.depths(sorted({p.correlation for p in new if p.correlation is not None}))
             for p in new:
-                if p.correlation in depths:
+                if p.correlation in own:
                     p.row.task_id = p.correlation
             cut, after = self._events.write(conn, service, new, depths)
             session.add([p.row for p in new])

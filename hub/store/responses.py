@@ -23,12 +23,12 @@ COPY deliveries (direction, service_id, service, success, task_id, event, endpoi
 """
 # An answer may come before its task is settled, after it was delivered, or after it died.
 _DEPTHS = """
-SELECT t.id, e.depth FROM tasks t JOIN events e ON e.id = t.event_id WHERE t.id = ANY(%(ids)s)
+SELECT t.id, e.depth, t.service_id FROM tasks t JOIN events e ON e.id = t.event_id WHERE t.id = ANY(%(ids)s)
 UNION ALL
-SELECT d.task_id, coalesce(e.depth, 0) FROM deliveries d LEFT JOIN events e ON e.id = d.event_id
+SELECT d.task_id, coalesce(e.depth, 0), d.service_id FROM deliveries d LEFT JOIN events e ON e.id = d.event_id
 WHERE d.task_id = ANY(%(ids)s) AND d.direction = 'outbound'
 UNION ALL
-SELECT task_id, event_depth FROM dead_letters WHERE task_id = ANY(%(ids)s)
+SELECT task_id, event_depth, service_id FROM dead_letters WHERE task_id = ANY(%(ids)s)
 """
 _BATCH = """
 INSERT INTO consumer_state (service_id, last_batch) VALUES (%s, %s)
@@ -118,13 +118,20 @@ class Session:
         """Within the transaction: the marks of this batch."""
         self._conn.execute(_BATCH, [self._service_id, b"".join(marks)])
 
-    def depths(self, task_ids: Sequence[int]) -> dict[int, int]:
-        """How deep in a chain the events of these tasks are; tasks that never were are left out."""
+    def depths(self, task_ids: Sequence[int]) -> tuple[dict[int, int], set[int]]:
+        """(depth of the events of these tasks in their chains; those tasks that are for this service).
+
+        Tasks that never were are left out. The depth counts whoever responds, so that no chain can escape its
+        limit by way of another service's queue.
+        """
         found: dict[int, int] = {}
+        own: set[int] = set()
         if task_ids:
-            for task_id, depth in self._conn.execute(_DEPTHS, {"ids": list(task_ids)}).fetchall():
+            for task_id, depth, service_id in self._conn.execute(_DEPTHS, {"ids": list(task_ids)}).fetchall():
                 found[task_id] = max(depth, found.get(task_id, 0))
-        return found
+                if service_id == self._service_id:
+                    own.add(task_id)
+        return found, own
 
     def add(self, rows: Sequence[Inbound]) -> None:
         """Within the transaction: store them. A row that PostgreSQL refuses is stored as bytes, with the reason."""

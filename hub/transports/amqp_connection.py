@@ -1,7 +1,7 @@
-"""Stage 9, AMQP: one connection: opened, kept to a deadline, closed, and what went wrong put into words.
+"""AMQP: open a connection, keep its calls to a deadline, close it, translate pika's errors.
 
-The publisher (`amqp`) and the consumer of response queues both get their connections here. This is the only
-module that touches pika's insides: pika's blocking calls take no timeout, its event loop does.
+The publisher (`amqp`) and the consumer of response queues both get their connections here. pika's blocking
+calls take no timeout, its event loop does; see `amqp_pika` for what is not in pika's public API.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hub.errors import (
 )
 from hub.models import Service
 from hub.settings import Settings
-from hub.transports import egress
+from hub.transports import amqp_pika, egress
 from hub.transports.amqp_uri import AmqpUri, parse
 from hub.transports.base import Deadline
 from hub.transports.masking import without_secrets
@@ -38,10 +38,13 @@ class DeadlineExpired(wrong.AMQPConnectionError):
     """The hub cut the connection: its deadline was over."""
 
 
-def connect(service: Service, settings: Settings, deadline: Deadline) -> pika.BlockingConnection:
+def connect(service: Service, settings: Settings, deadline: Deadline, *, keep: int = 0) -> pika.BlockingConnection:
     """Open a connection to `service`, each address of its host tried in turn until `deadline`.
 
     Close it with `close()`. Calls on it may hang: put them into `within()`.
+
+    Args:
+        keep: bytes of a received message that are kept; see `amqp_pika.open_blocking`.
 
     Raises:
         ConfigError: `base_url` or a certificate file is unusable.
@@ -61,7 +64,9 @@ def connect(service: Service, settings: Settings, deadline: Deadline) -> pika.Bl
         try:
             if seconds <= 0:
                 raise DeadlineExpired
-            return pika.BlockingConnection(_parameters(service, uri, addresses[-1 - left], tls, seconds / (left + 1)))
+            return amqp_pika.open_blocking(
+                _parameters(service, uri, addresses[-1 - left], tls, seconds / (left + 1)), keep=keep
+            )
         except (*ERRORS, RuntimeError) as e:
             if getattr(_root(e), "errno", None) in egress.OWN_FAULT:
                 raise NotSentError("this machine can open no more connections") from None
@@ -78,19 +83,14 @@ def within(connection: pika.BlockingConnection, deadline: Deadline) -> Iterator[
     Raises:
         DeadlineExpired: from the call that was under way.
     """
-    impl = connection._impl
     if deadline.remaining <= 0:
         raise DeadlineExpired("deadline")
-
-    def cut() -> None:
-        if not impl.is_closed:
-            impl._terminate_stream(DeadlineExpired("deadline"))
-
-    timer = impl.ioloop.call_later(deadline.remaining, cut)
+    loop = amqp_pika.implementation(connection).ioloop
+    timer = loop.call_later(deadline.remaining, lambda: amqp_pika.cut(connection, DeadlineExpired("deadline")))
     try:
         yield
     finally:
-        impl.ioloop.remove_timeout(timer)
+        loop.remove_timeout(timer)
 
 
 def close(connection: pika.BlockingConnection, seconds: float = 1.0) -> None:
@@ -103,23 +103,12 @@ def close(connection: pika.BlockingConnection, seconds: float = 1.0) -> None:
         pass
 
 
-def alive(connection: pika.BlockingConnection) -> bool:
-    """Whether a connection that lay idle can be used: handles what came in meanwhile, heartbeats and farewells."""
-    try:
-        for _ in range(2):  # the first read may end with a heartbeat, behind which the other end hung up
-            connection.process_data_events(0)
-    except ERRORS:
-        return False
-    return bool(connection.is_open)
-
-
 def watch_blocked(connection: pika.BlockingConnection) -> list[str]:
     """A list that holds the broker's reason while it blocks publishers (memory or disk alarm), else nothing."""
     reasons: list[str] = []
-    connection._impl.add_on_connection_blocked_callback(
-        lambda _, frame: reasons.append(str(frame.method.reason or "an alarm"))
-    )
-    connection._impl.add_on_connection_unblocked_callback(lambda *_: reasons.clear())
+    impl = amqp_pika.implementation(connection)
+    impl.add_on_connection_blocked_callback(lambda _, frame: reasons.append(str(frame.method.reason or "an alarm")))
+    impl.add_on_connection_unblocked_callback(lambda *_: reasons.clear())
     return reasons
 
 
@@ -165,7 +154,10 @@ def _translate(error: BaseException, service: Service, place: str, blocked: str 
     ):  # fmt: skip
         return TimedOutError(waited)
     if isinstance(root, wrong.IncompatibleProtocolError):
-        return ConnectError(f"{place} hung up at once: it speaks no plain AMQP 0-9-1; TLS needs amqps://")
+        if not uri.tls:
+            return ConnectError(f"{place} closed the connection at once: no plain AMQP 0-9-1; TLS needs amqps://")
+        certificate = "" if service.options.get("client_cert") else ", or a client certificate (client_cert) is required"
+        return ConnectError(f"{place} closed the TLS connection at once: it does not speak AMQP 0-9-1{certificate}")
     if isinstance(root, ssl.SSLError):
         reason = getattr(root, "verify_message", "") or root.reason or "handshake failed"
         return ConnectError(f"TLS with {place} failed: {reason}")

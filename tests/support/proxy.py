@@ -45,6 +45,12 @@ class Proxy:
             thread.join(timeout=10)
             assert not thread.is_alive()
 
+    @property
+    def open(self) -> int:
+        """Connections that are open now."""
+        with self._lock:
+            return len(self._sockets) // 2
+
     def hold(self, *, after: int = 0) -> None:
         self._quota = after
         self._open.clear()
@@ -90,6 +96,8 @@ class Proxy:
         self._pump(server, client, True)
         requests.join()
         # Not before: a number that is closed while the other pump still reads it is soon another connection's.
+        with self._lock:
+            self._sockets = [s for s in self._sockets if s not in (client, server)]
         client.close()
         server.close()
 
