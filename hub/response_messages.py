@@ -32,17 +32,18 @@ class Parsed:
 
 
 def parse(message: Message, service: Service, settings: Settings) -> Parsed:
-    """The row of a message: its JSON, or its bytes and why they are none, or its hash when it is too large."""
+    """The row of a message: its JSON; or its bytes and why they are no JSON; or the first bytes of one too large."""
     correlation, properties = _properties(message, service.response_queue)
     row = Inbound(properties, event=RESPONSE_RECEIVED)
     parsed = Parsed(row, correlation)
     body = message.body
-    if body is None:
+    if message.sha256 is not None:
         properties["size"], properties["sha256"] = message.size, message.sha256
-        row.success, row.outcome = False, "malformed"
+        row.success, row.outcome, row.raw = False, "malformed", body
+        row.body = _preview(body, settings)
         row.error = (
             f"{message.size} bytes are more than the limit of {settings.message_limit}"
-            " (HUB_MESSAGE_LIMIT): kept by hash and size only"
+            f" (HUB_MESSAGE_LIMIT): the first {len(body)} bytes are kept"
         )
         return parsed
     try:
@@ -52,8 +53,13 @@ def parse(message: Message, service: Service, settings: Settings) -> Parsed:
             row.body = mask_body(row.body, mask)
     except PayloadError as e:
         row.success, row.outcome, row.error, row.raw = False, "malformed", str(e), body
-        row.body = bounded(clean(body.decode("utf-8", "replace")), settings.body_limit)
+        row.body = _preview(body, settings)
     return parsed
+
+
+def _preview(body: bytes, settings: Settings) -> str | None:
+    """The beginning of bytes that are no JSON, as text."""
+    return bounded(clean(body[: 4 * settings.body_limit].decode("utf-8", "replace")), settings.body_limit)
 
 
 def mark(message: Message) -> bytes | None:
@@ -61,7 +67,7 @@ def mark(message: Message) -> bytes | None:
     message_id = message.properties.message_id
     if not message_id:
         return None
-    body = message.body if message.body is not None else (message.sha256 or "").encode()
+    body = message.body if message.sha256 is None else message.sha256.encode()
     known_by = b"%s\0%s" % (str(message_id).encode("utf-8", "replace"), body)
     return hashlib.blake2b(known_by, digest_size=MARK).digest()
 

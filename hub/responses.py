@@ -160,11 +160,8 @@ class ResponseConsumer:
         settings = self._settings
         deadline = Deadline(settings.consumer_run_time)
         check_secrets(service)
-        connection = connect(service, settings, Deadline(service.timeout))
-        queue = ResponseQueue(
-            connection, service, batch=settings.consumer_batch, batch_bytes=_BATCH_BYTES,
-            message_limit=settings.message_limit,
-        )  # fmt: skip
+        connection = connect(service, settings, Deadline(service.timeout), keep=settings.message_limit)
+        queue = ResponseQueue(connection, service, batch=settings.consumer_batch, batch_bytes=_BATCH_BYTES)
         try:
             result.pending = queue.open()
             result.declared = queue.declared

@@ -156,7 +156,9 @@ def _translate(error: BaseException, service: Service, place: str, blocked: str 
     if isinstance(root, wrong.IncompatibleProtocolError):
         if not uri.tls:
             return ConnectError(f"{place} closed the connection at once: no plain AMQP 0-9-1; TLS needs amqps://")
-        certificate = "" if service.options.get("client_cert") else ", or a client certificate (client_cert) is required"
+        certificate = (
+            "" if service.options.get("client_cert") else ", or a client certificate (client_cert) is required"
+        )
         return ConnectError(f"{place} closed the TLS connection at once: it does not speak AMQP 0-9-1{certificate}")
     if isinstance(root, ssl.SSLError):
         reason = getattr(root, "verify_message", "") or root.reason or "handshake failed"

@@ -114,7 +114,7 @@ class _BoundedConnection(select_connection.SelectConnection):
 
     def _create_channel(self, channel_number: int, on_open_callback: Any) -> Any:
         channel = super()._create_channel(channel_number, on_open_callback)
-        channel._content_assembler = _Assembler(self.keep, self.ceiling)
+        channel._content_assembler = _Assembler(self.keep, self.ceiling)  # type: ignore[assignment]
         return channel
 
     def _read_frame(self) -> Any:
@@ -159,10 +159,15 @@ def cut(connection: pika.BlockingConnection, error: Exception) -> None:
 
 def drive(connection: pika.BlockingConnection, until: Callable[[], bool]) -> None:
     """Serve the connection in this thread: read, write, heartbeats, callbacks. Returns when `until()` is true."""
-    loop = connection._impl.ioloop
     while not until():
-        loop.poll()
-        loop.process_timeouts()
+        poll(connection)
+
+
+def poll(connection: pika.BlockingConnection) -> None:
+    """Wait until something happens on the connection or a timer is due, and handle it."""
+    loop = connection._impl.ioloop
+    loop.poll()
+    loop.process_timeouts()
 
 
 def release(connection: pika.BlockingConnection) -> None:

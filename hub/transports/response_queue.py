@@ -1,12 +1,12 @@
-"""Stage 9, AMQP inbound: reads one response queue over one connection, in batches, and acknowledges them.
+"""AMQP inbound: reads one response queue over one connection, in batches, and acknowledges them.
 
-Memory is bounded: a batch ends at its count or its bytes, whatever comes first; nothing is read from the
-socket while a batch is being stored; a message over the limit is reduced to its hash as soon as it is read.
+Memory is bounded: a batch ends at its count or its bytes, whichever comes first, and nothing is read from the
+socket beyond a full batch, neither while it is being stored nor while the broker is asked how many are left.
+Of a message over the limit the connection keeps the first bytes only, see `amqp_pika`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +19,7 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 from hub.errors import AuthenticationError, TransportError
 from hub.models import Service
 from hub.transports.amqp_connection import ERRORS, close, translate, within
+from hub.transports.amqp_pika import CutBody, asynchronous, poll
 from hub.transports.amqp_tables import be_tolerant
 from hub.transports.base import Deadline
 
@@ -26,10 +27,10 @@ _QUIET = 1.0  # seconds without a message after which the broker is asked whethe
 
 
 class Message(NamedTuple):
-    """One message as it came. `body` is None when it was over the limit; then `sha256` tells what it was."""
+    """One message as it came. Of one over the limit, `body` has the first bytes and `sha256` is that of all."""
 
     tag: int
-    body: bytes | None
+    body: bytes
     size: int
     sha256: str | None
     redelivered: bool
@@ -44,12 +45,9 @@ class ResponseQueue:
     Args:
         batch: most messages of a batch.
         batch_bytes: a batch ends when it holds so many bytes.
-        message_limit: bodies of more bytes are only hashed.
     """
 
-    def __init__(
-        self, connection: BlockingConnection, service: Service, *, batch: int, batch_bytes: int, message_limit: int
-    ) -> None:
+    def __init__(self, connection: BlockingConnection, service: Service, *, batch: int, batch_bytes: int) -> None:
         assert service.response_queue is not None
         be_tolerant()
         self._connection = connection
@@ -57,7 +55,6 @@ class ResponseQueue:
         self._queue = service.response_queue
         self._batch = batch
         self._batch_bytes = batch_bytes
-        self._limit = message_limit
         self._channel: BlockingChannel | None = None
         self._messages: list[Message] = []
         self._bytes = 0
@@ -94,17 +91,18 @@ class ResponseQueue:
     def _on_cancel(self, _frame: object) -> None:
         self._cancelled = True
 
-    def _on_message(self, _channel: object, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
-        size = len(body)
-        over = size > self._limit
+    def _on_message(
+        self, _channel: object, method: Any, properties: pika.BasicProperties, body: bytes | CutBody
+    ) -> None:
+        size, sha256 = (body.size, body.sha256) if isinstance(body, CutBody) else (len(body), None)
         self._messages.append(
             Message(
-                method.delivery_tag, None if over else body, size, hashlib.sha256(body).hexdigest() if over else None,
+                method.delivery_tag, bytes(body), size, sha256,
                 method.redelivered, method.exchange, method.routing_key, properties,
             )
         )  # fmt: skip
         self._seen += 1
-        self._bytes += 0 if over else size
+        self._bytes += len(body)
 
     def batches(self, deadline: Deadline, stopping: Callable[[], bool]) -> Iterator[list[Message]]:
         """Batches, until the queue is empty, the time is over, or the process stops.
@@ -148,17 +146,31 @@ class ResponseQueue:
     def _take(self) -> list[Message]:
         """At most `batch` messages; what the socket brought beyond them is the next batch's."""
         taken, self._messages = self._messages[: self._batch], self._messages[self._batch :]
-        self._bytes = sum(m.size for m in self._messages if m.body is not None)
+        self._bytes = sum(len(m.body) for m in self._messages)
         return taken
 
     def _left(self) -> int:
-        """How many messages the queue still has for us, those that came while asking included."""
+        """How many messages the queue still has for us, those that came while asking included.
+
+        Stops reading when a batch is full: the answer is behind everything that the broker has sent already.
+        """
         with self._mapped(self._patience()):
             assert self._channel is not None
-            waiting = self._channel.queue_declare(self._queue, passive=True).method.message_count
+            found: list[int] = []
+            asynchronous(self._channel).queue_declare(
+                self._queue, passive=True, callback=lambda frame: found.append(frame.method.message_count)
+            )
+            while not found and not self._full():
+                poll(self._connection)  # `process_data_events` would not end with the broker's answer
+                self._connection.process_data_events(time_limit=0)
+                if not self._channel.is_open:
+                    raise TransportError(f"queue {self._queue!r} was deleted while it was read")
+            if not found:  # a full batch is there: whatever else waits, the next round asks again
+                self._expected = max(self._expected, self._seen)
+                return len(self._messages)
             self._connection.process_data_events(time_limit=0)
-            self._expected = self._seen + int(waiting)
-            return int(waiting) + len(self._messages)
+            self._expected = self._seen + found[0]
+            return found[0] + len(self._messages)
 
     def acknowledge(self, batch: list[Message]) -> None:
         """All of a batch, and nothing beyond it."""

@@ -33,6 +33,7 @@ from hub.store.responses import Responses
 from hub.store.runs import RunLog
 from hub.store.schedules import Schedules
 from hub.store.vault import Vault
+from tests.support.fake_broker import FakeBroker
 from tests.support.rabbit import RabbitNode
 
 
@@ -188,14 +189,25 @@ def test_a_number_that_no_writer_can_write_becomes_no_event_but_is_stored(bench:
     assert len(bench.handed.tasks) == 2
 
 
-def test_an_oversize_message_is_kept_by_hash_and_size(bench: Bench) -> None:
+def test_of_an_oversize_message_the_first_bytes_its_size_and_hash_are_kept(bench: Bench) -> None:
     """It must neither fill the memory nor block the queue."""
     bench.publish("1", b"x" * 300_000, "2")
     result = bench.consumer(message_limit=100_000).consume(bench.service())
     assert (result.stored, result.malformed) == (2, 1)
     row = bench.rows()[1]
     assert row["properties"]["size"] == 300_000 and len(row["properties"]["sha256"]) == 64
-    assert row["raw"] is None and row["response_body"] is None and "HUB_MESSAGE_LIMIT" in row["error"]
+    assert row["raw"] == b"x" * 100_000 and "HUB_MESSAGE_LIMIT" in row["error"]
+
+
+@pytest.mark.parametrize(("announced", "frame_size"), [(2**40, None), (1000, 2**31)])
+def test_what_a_broker_announces_is_looked_at_before_it_is_read(
+    bench: Bench, announced: int, frame_size: int | None
+) -> None:
+    """A broker that announces a terabyte, or a frame of two gigabytes, must not fill the memory."""
+    with FakeBroker(announced, frame_size=frame_size) as broker:
+        result = bench.consumer(consumer_run_time=20.0).consume(bench.service(url=broker.url, queue="q"))
+        assert result.outcome == "error" and "announced" in (result.error or "")
+        assert broker.sent < 50_000_000, "the connection was closed, not read on"
 
 
 class Encoded(bytes):
@@ -439,6 +451,24 @@ def test_a_response_is_an_event_that_rules_match_and_knows_its_task(bench: Bench
     assert {row["id"] for row in tasks} <= {task_id for _, task_id in bench.handed.tasks}
 
 
+def test_a_response_on_one_services_queue_attaches_to_no_task_of_another(bench: Bench) -> None:
+    """Whoever may write to one queue must not file messages under another service's tasks."""
+    bench.service()
+    bench.service("crm", queue=f"{bench.queue}.crm")
+    bench.registry.add_rule(parse_spec(RuleSpec, {"name": "ask", "event": "asked", "service": "crm"}))
+    bench.registry.add_rule(parse_spec(RuleSpec, {"name": "next", "event": RESPONSE_RECEIVED, "service": "erp"}))
+    (task,) = bench.observer().handle_events([Event("asked", {})], depth=3)[0].tasks
+    bench.publish("1", correlation_id=str(task))
+    bench.consumer().consume(bench.registry.service("erp"))
+    bench.publish("2", correlation_id=str(task), queue=f"{bench.queue}.crm")
+    bench.consumer().consume(bench.registry.service("crm"))
+    foreign, own = bench.rows()
+    assert foreign["task_id"] is None and foreign["properties"]["correlation_id"] == str(task)
+    assert own["task_id"] == task
+    depths = bench.db.all("SELECT depth FROM events WHERE name = %s", [RESPONSE_RECEIVED])
+    assert {row["depth"] for row in depths} == {4}, "another service's queue is no way out of a chain's limit"
+
+
 def test_a_chain_is_cut_at_the_depth_and_counted(bench: Bench) -> None:
     """A rule on answers that asks the same service again would go on for ever."""
     bench.service()
@@ -462,8 +492,8 @@ def test_the_depth_is_known_after_the_task_was_delivered(bench: Bench) -> None:
     bench.registry.add_rule(parse_spec(RuleSpec, {"name": "loop", "event": "*", "service": "erp"}))
     (task,) = bench.observer().handle_events([Event("asked", {})], depth=4)[0].tasks
     bench.db.run(
-        "INSERT INTO deliveries (direction, task_id, event_id, service, success, outcome)"
-        " SELECT 'outbound', id, event_id, 'erp', true, 'success' FROM tasks"
+        "INSERT INTO deliveries (direction, task_id, event_id, service_id, service, success, outcome)"
+        " SELECT 'outbound', id, event_id, service_id, 'erp', true, 'success' FROM tasks"
     )
     bench.db.run("DELETE FROM tasks")
     bench.publish("{}", correlation_id=str(task))
