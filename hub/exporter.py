@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import signal
 import threading
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -12,7 +13,7 @@ import structlog
 
 from hub.embedded import PrivatePostgres
 from hub.errors import ConfigError
-from hub.scrape import Scraper, make_scraper
+from hub.scrape import Scraper, make_counter_scraper, make_scraper
 from hub.settings import Settings
 from hub.store.database import Database
 
@@ -112,23 +113,27 @@ def serve(settings: Settings) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    private = PrivatePostgres(settings.home) if settings.database_url is None else None
-    url = private.start() if private else settings.database_url and settings.database_url.get_secret_value()
-    assert url
-    db = Database(url, size=2, timeout=3.0)
-    db.open()
-    scraper = make_scraper(
-        settings, db, [f"{settings.queue_prefix}.{kind}" for kind in ("dispatch", "consume", "tick")]
-    )
-    try:
+    with ExitStack() as stack:
+        scraper = make_counter_scraper(settings) if settings.exporter_sources == "counters" else _all(settings, stack)
+        stack.callback(scraper.close)
         token = settings.metrics_token
         exporter = Exporter(scraper, settings.exporter_listen, token.get_secret_value() if token else None)
         exporter.start()
         log.info("metrics are served", at=f"http://{exporter.address}/metrics")
         stop.wait()
         exporter.stop()
-    finally:
-        scraper.close()
-        db.close()
-        if private:
-            private.stop()
+
+
+def _all(settings: Settings, stack: ExitStack) -> Scraper:
+    """Every source; what was opened for them is closed with `stack`."""
+    if settings.database_url is None:
+        private = PrivatePostgres(settings.home)
+        stack.callback(private.stop)
+        url = private.start()
+    else:
+        url = settings.database_url.get_secret_value()
+    db = Database(url, size=2, timeout=3.0)
+    stack.callback(db.close)
+    db.open()
+    queues = [f"{settings.queue_prefix}.{kind}" for kind in ("dispatch", "consume", "tick")]
+    return make_scraper(settings, db, queues)

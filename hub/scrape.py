@@ -171,6 +171,11 @@ def _series(name: str, labels: tuple[tuple[str, str], ...]) -> str:
     return f"{name}{{{inner}}}"
 
 
+def make_counter_scraper(settings: Settings) -> Scraper:
+    """The counters of this machine's processes alone: no state, nothing is asked of PostgreSQL or RabbitMQ."""
+    return Scraper([ProcessSource(settings.metrics_folder, lambda: ([], []))])
+
+
 def make_scraper(
     settings: Settings, db: Database, queues: Iterable[str], ready: Callable[[str], int | None] | None = None
 ) -> Scraper:

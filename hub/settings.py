@@ -67,6 +67,11 @@ class Settings(BaseSettings):
     )
     listen: str = Field("127.0.0.1:8080", description="Address of the web server.")
     exporter_listen: str = Field("127.0.0.1:9808", description="Address of `hub exporter`.")
+    exporter_sources: Literal["all", "counters"] = Field(
+        "all",
+        description="What `hub exporter` shows: all, or only the counters of its machine's processes (no database, no"
+        " broker): for sidecars beside one exporter that shows all.",
+    )
     metrics_dir: Path | None = Field(
         None,
         validation_alias=AliasChoices("PROMETHEUS_MULTIPROC_DIR", "HUB_METRICS_DIR"),

@@ -17,7 +17,9 @@ from hub.collectors.base import family
 from hub.collectors.ledger import LedgerSource
 from hub.collectors.queues import InProcessSource, RabbitSource
 from hub.exporter import Exporter
-from hub.scrape import UP, Scraper
+from hub.metric_hooks import PrometheusHooks
+from hub.scrape import UP, Scraper, make_counter_scraper
+from hub.settings import Settings
 from hub.store.database import Database
 from hub.store.state import State
 from tests.monitoring.conftest import Samples, names, of, parse
@@ -210,6 +212,20 @@ def test_openmetrics_is_served_to_those_who_ask_for_it(exporter: Exporter) -> No
     with urllib.request.urlopen(request, timeout=10) as answer:
         assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
         assert answer.read().endswith(b"# EOF\n")
+
+
+def test_a_sidecar_shows_the_counters_of_its_machine_and_nothing_else(tmp_path: Path) -> None:
+    """25 sidecars that all repeat the state made 490,000 series and 25 reads of the ledger a scrape."""
+    hooks = PrometheusHooks(tmp_path)
+    hooks.retry_scheduled("crm")
+    hooks.close()
+    settings = Settings(PROMETHEUS_MULTIPROC_DIR=str(tmp_path), exporter_sources="counters")  # type: ignore[call-arg]
+    scraper = make_counter_scraper(settings)
+    shown = parse(scraper.render())
+    scraper.close()
+    assert sources(shown) == {"processes": 1.0}
+    assert of(shown, "hub_retries_scheduled_total", service="crm") == 1
+    assert not {"hub_tasks", "hub_breaker_state", "hub_queue_depth", "hub_heartbeat_timestamp_seconds"} & names(shown)
 
 
 @pytest.mark.fault
