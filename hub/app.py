@@ -27,7 +27,7 @@ class Hub(Parts):
         self, settings: Settings, *, role: Role = "cli", hooks: Hooks | None = None, postgres: PrivatePostgres | None
     ) -> None:
         super().__init__(settings, role=role, hooks=hooks, postgres=postgres)
-        self._pulses: list[Pulse] = []
+        self._pulses: dict[str, Pulse] = {}
         self._closing: list[Callable[[], None]] = []
 
     def beat(self, component: str) -> None:
@@ -41,7 +41,7 @@ class Hub(Parts):
 
         pulse = Pulse(partial(self.beat, component))
         pulse.start()
-        self._pulses.append(pulse)
+        self._pulses[component] = pulse
 
     def start_worker(self, threads: int) -> None:
         """Begin to live as a worker: lease, configuration changes, releaser. The caller runs Dramatiq."""
@@ -74,8 +74,12 @@ class Hub(Parts):
         for act in reversed(self._closing):
             act()
         self.stopping.set()
-        for pulse in self._pulses:
+        for component, pulse in self._pulses.items():
             pulse.stop()
+            try:
+                self.beats.leave(component)
+            except HubError:
+                pass  # it ends by itself, a minute later
         self.ledger.flush(_FLUSH)
         self.ledger.stop()
         self.registry.close()

@@ -24,3 +24,7 @@ class Beats:
     def beat(self, component: str) -> None:
         """`component` lives."""
         self._db.run(_BEAT, [component, self._instance])
+
+    def leave(self, component: str) -> None:
+        """`component` of this process has stopped in order: it is not counted as alive any more."""
+        self._db.run("DELETE FROM heartbeats WHERE component = %s AND instance = %s", [component, self._instance])

@@ -7,9 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from hub.app import Hub, build
 from hub.errors import NotFoundError
+from hub.settings import Settings
 from hub.store.database import Database
 from hub.store.views import Views
+from tests.support.processes import wait_for
 
 TASK = {"id", "event", "rule", "service", "state", "attempts", "next_run_at", "last_error", "created_at"}
 DEAD = {"id", "task_id", "event", "rule", "service", "attempts", "reason", "error", "payload", "created_at"}
@@ -128,3 +131,15 @@ def test_dead_letters_breakers_schedules(db: Database) -> None:
     assert set(views.schedules()[0]) >= SCHEDULE
     assert views.stats()["dead_letters"] == 20
     assert views.list_runs() == []
+
+
+def test_a_worker_that_stopped_in_order_is_not_alive_any_more(alone: Settings, hub: Hub) -> None:
+    """Only those that died without a word are waited for, a minute long."""
+
+    def alive() -> int:
+        return sum(row["alive"] for row in hub.views.heartbeats() if row["component"] == "worker")
+
+    with build(alone, role="worker") as other:
+        other.start_pulse("worker")
+        wait_for(lambda: alive() == 1)
+    assert alive() == 0
