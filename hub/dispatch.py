@@ -30,7 +30,7 @@ from hub.errors import (
 )
 from hub.gateway import Gateway, record
 from hub.hooks import Hooks
-from hub.models import JSON, Claim, Delivery, Request, Rule, Service
+from hub.models import JSON, Claim, Delivery, Request, Rule, Service, ServiceType
 from hub.paths import mask_value
 from hub.store.ledger import Ledger
 from hub.store.registry import Registry
@@ -157,7 +157,7 @@ class Dispatcher:
         def render(data: JSON) -> tuple[str | None, str]:
             return rules.render(
                 rule, event_name=claim.event_name, event_data=data, event_id=claim.event_uid, task_id=claim.id, now=now,
-                limit=self._payload_limit,
+                limit=self._payload_limit, routing_key=service.type is ServiceType.AMQP,
             )  # fmt: skip
 
         try:

@@ -170,6 +170,10 @@ class Parts:
         service: Service | None = self.registry.service_by_id(service_id)
         return self.consumer.consume(service) if service and response_services([service]) else None
 
+    def takes_routing_keys(self, service: str) -> bool:
+        """Whether an endpoint of this service is an AMQP routing key; False for a service that does not exist."""
+        return any(s.name == service and s.type is ServiceType.AMQP for s in self.registry.services())
+
     def tick(self) -> list[Due]:
         """Start what the schedule says is due in this minute, if nobody else has."""
         return run_due(

@@ -66,26 +66,30 @@ def render(
     now: datetime,
     limit: int = MAX_BODY,
     cached: bool = True,
+    routing_key: bool = False,
 ) -> tuple[str | None, str]:
     """The body (JSON text; None for GET and HEAD) and the endpoint that the rule makes of the event.
 
     Args:
         limit: most characters of the body.
         cached: whether the compiled templates are kept.
+        routing_key: the endpoint is an AMQP routing key.
 
     Raises:
         InvalidPayloadError: no valid request comes of it; the text says which part and why.
     """
     scope = Scope(event_data, event_name, event_id, task_id, now, rule.strict, limit, cached)
     body = None if rule.method in BODYLESS else render_body(rule.payload, scope)
-    return body, render_endpoint(rule.endpoint, scope)
+    return body, render_endpoint(rule.endpoint, scope, routing_key=routing_key)
 
 
-def preview(rule: Rule, *, event_name: str, event_data: JSON, event_id: str, now: datetime) -> tuple[str | None, str]:
+def preview(
+    rule: Rule, *, event_name: str, event_data: JSON, event_id: str, now: datetime, routing_key: bool = False
+) -> tuple[str | None, str]:
     """As `render`, for a person to look at: at most `PREVIEW_LIMIT` characters, and nothing is kept."""
     return render(
         rule, event_name=event_name, event_data=event_data, event_id=event_id, task_id=0, now=now,
-        limit=PREVIEW_LIMIT, cached=False,
+        limit=PREVIEW_LIMIT, cached=False, routing_key=routing_key,
     )  # fmt: skip
 
 

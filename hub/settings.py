@@ -151,7 +151,10 @@ class Settings(BaseSettings):
     consumer_run_time: Duration = Field(50.0, description="Longest run over one response queue; the rest next time.")
     consumer_batch: int = Field(500, ge=1, le=10_000, description="Messages of a response queue stored at a time.")
     message_limit: int = Field(
-        1_048_576, ge=1024, description="Most bytes of a response-queue message that are stored."
+        1_048_576,
+        ge=1024,
+        description="Most bytes of a response-queue message that are stored;"
+        " a longer one keeps its first bytes, size and hash.",
     )
     max_depth: int = Field(5, ge=0, description="How long a chain of events caused by answers may become.")
     public_url: str | None = Field(None, description="Address under which people reach the console, for links.")

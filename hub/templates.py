@@ -170,8 +170,11 @@ def render_body(text: str | None, scope: Scope) -> str:
     return body
 
 
-def render_endpoint(text: str, scope: Scope) -> str:
+def render_endpoint(text: str, scope: Scope, *, routing_key: bool = False) -> str:
     """The endpoint with its placeholders percent-encoded, at most `MAX_ENDPOINT` characters.
+
+    Args:
+        routing_key: it is an AMQP routing key: `.` in a value is encoded too (`%2E`), because it separates words.
 
     Raises:
         InvalidPayloadError: as `render_body`; also when values leave a path segment empty, or make it `.` or
@@ -182,11 +185,11 @@ def render_endpoint(text: str, scope: Scope) -> str:
     scope = replace(scope, limit=MAX_ENDPOINT)
     try:
         segments, query = _endpoints.get(text, keep=scope.cached)
-        path = [_fill(parts, scope) for parts in segments]
+        path = [_fill(parts, scope, routing_key) for parts in segments]
         for parts, filled in zip(segments, path, strict=True):
             if len(parts) > 1 and not _stays_inside(unquote(filled)):
                 raise PayloadError(f"the values of the event make a path segment of {text!r} unsafe")
-        return scope.size.check("/".join(path) + _fill(query, scope))
+        return scope.size.check("/".join(path) + _fill(query, scope, routing_key))
     except (PayloadError, InvalidPayloadError) as e:
         raise InvalidPayloadError(f"endpoint: {e}") from None
     except UnicodeEncodeError:
@@ -377,8 +380,12 @@ def _compile_endpoint(text: str) -> tuple[list[list[str | Node]], list[str | Nod
     return segments, _parts(text[end:])
 
 
-def _fill(parts: list[str | Node], scope: Scope) -> str:
-    return "".join([p if isinstance(p, str) else quote(_text(p(scope)), safe="") for p in parts])
+def _fill(parts: list[str | Node], scope: Scope, routing_key: bool) -> str:
+    def encoded(value: JSON) -> str:
+        text = quote(_text(value), safe="")
+        return text.replace(".", "%2E") if routing_key else text
+
+    return "".join([p if isinstance(p, str) else encoded(p(scope)) for p in parts])
 
 
 def _stays_inside(segment: str) -> bool:

@@ -179,7 +179,7 @@ def preview(
         try:
             body, endpoint = rules.preview(
                 rule, event_name=event_name, event_data=value, event_id=event_id or "preview",
-                now=hub.clock.now(),
+                now=hub.clock.now(), routing_key=hub.takes_routing_keys(rule.service),
             )  # fmt: skip
         except DeliveryError as e:
             raise PayloadError(f"the template gives no request: {e}") from None

@@ -6,7 +6,7 @@ import gc
 import json
 import tracemalloc
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from urllib.parse import unquote, urlsplit
 
@@ -340,3 +340,13 @@ def test_filters_are_refused_when_a_template_is_saved(template: str) -> None:
         check_template(template)
     with pytest.raises(PayloadError, match="filters are not supported"):
         check_endpoint("/{{s|upper}}")
+
+
+def test_a_value_adds_no_words_to_a_routing_key() -> None:
+    """A topic exchange routes by the words between the dots: a value must not reach another binding."""
+    made = rules.render(
+        rule(endpoint="orders.{{shop}}.new"), event_name="e", event_data={"shop": "a.b#*"}, event_id="1", task_id=1,
+        now=datetime.now(UTC), routing_key=True,
+    )[1]  # fmt: skip
+    assert made == "orders.a%2Eb%23%2A.new"
+    assert endpoint("/files/{{name}}", {"name": "a.txt"}) == "/files/a.txt"

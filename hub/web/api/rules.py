@@ -164,7 +164,10 @@ def _preview(hub: Hub, rule: Rule, what: PreviewOf) -> dict[str, Any]:
         "endpoint": None, "body": None,
     }  # fmt: skip
     try:
-        body, endpoint = rules.preview(rule, event_name=name, event_data=data, event_id="preview", now=hub.clock.now())
+        body, endpoint = rules.preview(
+            rule, event_name=name, event_data=data, event_id="preview", now=hub.clock.now(),
+            routing_key=hub.takes_routing_keys(rule.service),
+        )  # fmt: skip
     except InvalidPayloadError as e:
         return found | {"error": str(e)}
     return found | {"endpoint": endpoint, "body": None if body is None else loads(body)}

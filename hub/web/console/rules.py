@@ -176,8 +176,9 @@ def _rendered(hub: Hub, rule: Rule) -> dict[str, Any]:
     found: dict[str, Any] = {"source": source, "sample": pretty(event.data), "body": None, "endpoint": None}
     try:
         body, endpoint = matching.preview(
-            rule, event_name=event.name, event_data=event.data, event_id="preview", now=hub.clock.now()
-        )
+            rule, event_name=event.name, event_data=event.data, event_id="preview", now=hub.clock.now(),
+            routing_key=hub.takes_routing_keys(rule.service),
+        )  # fmt: skip
     except (PayloadError, DeliveryError) as e:
         return found | _problem(e)
     fits = not rule.event or matching.matches(rule, event)
