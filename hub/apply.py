@@ -66,7 +66,8 @@ def plan(document: Mapping[str, Any], registry: Registry, schedule: Schedule, *,
     for i, rule_spec in enumerate(rules):
         where = f"rules[{i}]"
         if rule_spec.service in new:
-            type_ = new[rule_spec.service].type
+            type_: str = new[rule_spec.service].type
+            url = new[rule_spec.service].base_url
         elif rule_spec.service in leaving:
             raise ConfigError(
                 f"the file does not name service {rule_spec.service!r}, which is to be deleted",
@@ -74,13 +75,14 @@ def plan(document: Mapping[str, Any], registry: Registry, schedule: Schedule, *,
             )
         elif rule_spec.service in known:
             type_ = known[rule_spec.service].type.value
+            url = known[rule_spec.service].base_url
         else:
             raise ConfigError(
                 f"there is no service {rule_spec.service!r}, here or in the hub", field=f"{where}.service"
             )
-        _at(where, lambda spec=rule_spec, type_=type_: check_rule(spec, type_))  # type: ignore[misc]
+        _at(where, lambda spec=rule_spec, type_=type_, url=url: check_rule(spec, type_, url))  # type: ignore[misc]
         old = existing.get(rule_spec.name)
-        before = parse_spec(RuleSpec, rule_document(old)).model_dump() if old else {}
+        before = rule_document(old) if old else {}  # not checked: the file may mend what an older release accepted
         changes.append(_change("rule", rule_spec.name, bool(old), before, rule_spec.model_dump()))
     for name, (cron, enabled) in wanted.items():
         task = schedule.show(name)
@@ -183,7 +185,10 @@ def _service_change(old: Service | None, spec: ServiceSpec) -> Change:
     if old is None:
         shown = _flat(after) | dict.fromkeys(after_secrets, _MASK)
         return Change("service", spec.name, "add", {k: (None, v) for k, v in shown.items() if v not in (None, {}, [])})
-    before, before_secrets = parse_spec(ServiceSpec, service_document(old, secrets=True)).split()
+    try:
+        before, before_secrets = parse_spec(ServiceSpec, service_document(old, secrets=True)).split()
+    except ConfigError:  # accepted by an older release; the file may mend it
+        before, before_secrets = {"options": {}}, {}
     change = _change("service", spec.name, True, _flat(before), _flat(after))
     fields = dict(change.fields)
     for key in sorted({*before_secrets, *after_secrets}):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
@@ -15,7 +16,18 @@ from hub.codec import dumps, loads
 from hub.errors import ConfigError, PayloadError
 from hub.rules import check_conditions, check_endpoint, check_template
 
-Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")]
+
+def _named(value: str) -> str:
+    """A name in any script, in Unicode's composed form, so that what looks the same is the same."""
+    value = unicodedata.normalize("NFC", value)
+    if not value[0].isalnum() or not all(
+        c.isalnum() or c in " ._-" or unicodedata.category(c)[0] == "M" for c in value
+    ):
+        raise ValueError("may hold letters, digits, spaces and . _ - and starts with a letter or a digit")
+    return value
+
+
+Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_named)]
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")
 AMQP_QUERY = ("exchange", "routing_key", "queue_declare", "dlq")
 PLAIN_OPTIONS = (  # stored among a service's options as they are written
@@ -64,6 +76,11 @@ class AuthSpec(_Spec):
             "wsse": ("username", "password"),
             "oauth2": ("token_url", "client_id", "client_secret"),
         }.get(self.type, ())
+        if self.token_url:
+            try:
+                check_brackets(urlsplit(self.token_url).netloc)
+            except ValueError as e:
+                raise ValueError(f"token_url is not a URL: {e}") from None
         for name in needed:
             if not getattr(self, name):
                 raise ValueError(f"auth of type {self.type!r} needs {name!r}")
@@ -117,6 +134,7 @@ class ServiceSpec(_Spec):
         try:
             url = urlsplit(self.base_url)
             host, _ = url.hostname, url.port
+            check_brackets(url.netloc)
             if host and ":" in host:
                 ipaddress.ip_address(host.split("%")[0])
         except ValueError as e:
@@ -232,6 +250,13 @@ class RuleSpec(_Spec):
         if self.payload is None or (isinstance(self.payload, str) and not self.payload.strip()):
             return None
         return self.payload if isinstance(self.payload, str) else dumps(self.payload)
+
+
+def check_brackets(netloc: str) -> None:
+    """Raises `ValueError` for text around an IPv6 literal, which `urlsplit` drops: `foo[::1]` would lead to `::1`."""
+    host = netloc.rpartition("@")[2]
+    if ("[" in host or "]" in host) and not re.fullmatch(r"\[[^\[\]]*\](:[0-9]*)?", host):
+        raise ValueError("an IPv6 address in brackets has text around it")
 
 
 def split_password(url: str) -> tuple[str, str | None]:

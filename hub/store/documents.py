@@ -16,11 +16,12 @@ from hub.definitions import (
     split_password,
     template_value,
 )
-from hub.errors import ConfigError
+from hub.errors import ConfigError, InvalidPayloadError
 from hub.models import Rule, Service
 from hub.rules import BODYLESS
 from hub.transports import amqp_uri
 from hub.transports.signing import check_secret
+from hub.transports.urls import check_endpoint
 
 _MASK = "***"
 _NEEDED = {
@@ -65,8 +66,13 @@ def _field(spec: ServiceSpec, name: str) -> str:
     return name if name.startswith("signing_") else f"auth.{name}"
 
 
-def check_rule(spec: RuleSpec, service_type: str) -> None:
-    """Whether such a rule makes sense for a service of that type; raises `ConfigError`."""
+def check_rule(spec: RuleSpec, service_type: str, base_url: str) -> None:
+    """Whether such a rule makes sense for a service of that type and URL; raises `ConfigError`."""
+    if service_type == "rest":
+        try:
+            check_endpoint(base_url, spec.endpoint)
+        except InvalidPayloadError as e:
+            raise ConfigError(str(e), field="endpoint") from None
     if service_type != "rest" and spec.method in BODYLESS:
         raise ConfigError(
             f"{spec.method} sends no payload, and a {service_type} service takes nothing else; use POST", field="method"

@@ -179,7 +179,7 @@ class Registry(Configuration):
     def add_rule(self, spec: RuleSpec) -> Rule:
         """Create a rule; raises `ConflictError` (name taken) or `NotFoundError` (no such service)."""
         service = self.service(spec.service)
-        check_rule(spec, service.type.value)
+        check_rule(spec, service.type.value, service.base_url)
         with self._db.transaction() as conn, conn.cursor(row_factory=dict_row) as cur:
             try:
                 row = cur.execute(
@@ -200,7 +200,7 @@ class Registry(Configuration):
         current = self._current(self.rule, name, version)
         spec: RuleSpec = parse_spec(RuleSpec, {**rule_document(current), **changes})
         service = self.service(spec.service)
-        check_rule(spec, service.type.value)
+        check_rule(spec, service.type.value, service.base_url)
         seen = version if version is not None else current.version
         with self._db.transaction() as conn, conn.cursor(row_factory=dict_row) as cur:
             try:

@@ -13,7 +13,7 @@ from hub.errors import ConflictError, NotFoundError
 from hub.store.database import Connection
 from hub.store.documents import check_rule
 
-_SERVICES = "SELECT name, id, type FROM services WHERE deleted_at IS NULL AND name = ANY(%s)"
+_SERVICES = "SELECT name, id, type, base_url FROM services WHERE deleted_at IS NULL AND name = ANY(%s)"
 _LOCK_RULES = "SELECT name, id, enabled FROM rules WHERE deleted_at IS NULL AND name = ANY(%s) ORDER BY id FOR UPDATE"
 _INSERT = """
 INSERT INTO rules (name, event, service_id, endpoint, method, payload, conditions, strict, enabled)
@@ -46,13 +46,13 @@ def write_rules(conn: Connection, added: Sequence[RuleSpec], replaced: Sequence[
         ConfigError: a rule does not fit its service's type.
     """
     names = list({spec.service for spec in (*added, *replaced)})
-    services = {name: (id_, type_) for name, id_, type_ in conn.execute(_SERVICES, [names]).fetchall()}
+    services = {name: (id_, type_, url) for name, id_, type_, url in conn.execute(_SERVICES, [names]).fetchall()}
 
     def values(spec: RuleSpec) -> list[Any]:
         if spec.service not in services:
             raise NotFoundError(f"no service named {spec.service!r}; `hub service list` shows what there is")
-        service_id, type_ = services[spec.service]
-        check_rule(spec, type_)
+        service_id, type_, base_url = services[spec.service]
+        check_rule(spec, type_, base_url)
         return rule_values(spec, service_id)
 
     with conn.cursor() as cur:

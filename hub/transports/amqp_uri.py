@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
+from hub.definitions import check_brackets
 from hub.errors import ConfigError
 
 _TEXTS = ("exchange", "routing_key", "queue_declare", "dlq")
@@ -81,6 +82,7 @@ def parse(url: str) -> AmqpUri:
         raise _error("starts with neither amqp:// nor amqps://")
     try:
         parts = urlsplit(f"amqp://{rest}")
+        check_brackets(parts.netloc)
         literal = parts.netloc.rpartition("@")[2]
         host, port = parts.hostname, parts.port
         if literal.startswith("["):

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
+from hub.definitions import check_brackets
 from hub.errors import InvalidPayloadError
 from hub.templates import MAX_ENDPOINT
 
@@ -18,6 +19,7 @@ _SAFE = "%/:=&?~+!$,;'@()*[]-._"
 _BARE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PLAIN = re.compile(r"[A-Za-z0-9/_=&?~-]*")
+_PLACEHOLDER = re.compile(r"\{\{[^{}]*\}\}")
 PORTS = {"http": 80, "https": 443}
 
 
@@ -47,6 +49,7 @@ def parse_base(url: str) -> Base:
     """Take a base URL apart; raises `InvalidPayloadError` (text without the URL, which may name a user)."""
     try:
         parts = urlsplit(url)
+        check_brackets(parts.netloc)
         scheme, host, port = parts.scheme.lower(), parts.hostname, parts.port
     except ValueError:
         scheme, host, port = "", None, None
@@ -78,6 +81,16 @@ def target(base: Base, endpoint: str) -> str:
     full = f"{base.path.rstrip('/')}/{path.lstrip('/')}" if path else base.path or "/"
     query = "&".join(part for part in (base.query, _encode(query)) if part)
     return f"{full}?{query}" if query else full
+
+
+def check_endpoint(base_url: str, endpoint: str) -> None:
+    """Refuse an endpoint that no event makes usable; raises `InvalidPayloadError`.
+
+    Each placeholder stands for a harmless value. One in the authority of a URL can be judged only when it is filled.
+    """
+    if "{{" in endpoint.partition("://")[2].partition("/")[0]:
+        return
+    target(parse_base(base_url), _PLACEHOLDER.sub("x", endpoint))
 
 
 def _relative(base: Base, url: str) -> str:
