@@ -10,6 +10,7 @@ import json
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote, quote_plus, unquote, urlsplit
+from xml.sax.saxutils import escape
 
 from hub.models import JSON, Service
 
@@ -50,6 +51,7 @@ def forms(service: Service) -> set[str]:
         if len(secret) >= _MIN:
             found |= {secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]}
             found |= {json.dumps(secret, ensure_ascii=False)[1:-1], _base64(secret)}
+            found.add(escape(secret))
     found |= {_base64(pair) for pair in _pairs(service)}
     return found
 

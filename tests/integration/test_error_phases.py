@@ -17,6 +17,7 @@ from hub.errors import NotSentError, RateLimitedError
 from hub.models import Request, Service, ServiceType
 from hub.settings import Settings
 from hub.store.flow import Flow
+from hub.transports.amqp import AmqpTransport
 from hub.transports.base import Deadline
 from hub.transports.rest import RestTransport
 from tests.servers import Authority, HttpTarget, Reply
@@ -209,3 +210,11 @@ def test_a_rate_limit_admits_a_burst_of_one_second_and_the_rate_after_it(hub: Hu
         else:
             admitted += 1
     assert 5 <= admitted <= 5 + 5 * (time.monotonic() - started)
+
+
+def test_a_publish_without_descriptors_is_an_internal_error(broker_url: str) -> None:
+    transport = AmqpTransport(Settings())
+    service = Service(1, "broker", ServiceType.AMQP, f"{broker_url}?routing_key=nowhere")
+    with no_descriptors(), pytest.raises(NotSentError, match="no more connections"):
+        transport.send(service, Request(body="{}"), Deadline(10))
+    transport.close()

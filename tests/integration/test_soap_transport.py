@@ -431,3 +431,11 @@ def test_a_username_token_service_is_stored_and_shown_as_it_was_written() -> Non
     shown = service_document(Service(id=1, secrets=secrets, **columns))
     assert shown["auth"] == {**auth, "password": "***"} and shown["credentials_origin"] == "https://h:8443"
     assert shown["base_url"] == "https://h/wsdl" and "password" not in str(columns["options"].get("password"))
+
+
+def test_a_password_that_the_service_repeats_as_xml_is_masked(transport: SoapTransport, server: WebServer) -> None:
+    """A fault that quotes the request holds the token as XML writes it."""
+    server.reject = ("500 Internal Server Error", "text/plain", b"you sent p&lt;ss&amp;w\xc3\xb6rd")
+    with pytest.raises(RejectedError) as caught:
+        call(transport, server, "CreateUser", BODY, **wsse())
+    assert caught.value.response_body == "you sent ***"
