@@ -17,6 +17,7 @@ from hub.schedule import Schedule, parse_cron
 from hub.store.configuration import Snapshot
 from hub.store.documents import check_rule, check_service, rule_document, service_document
 from hub.store.registry import Registry
+from hub.transports.masking import masked_url
 
 _MASK = "***"
 
@@ -184,13 +185,14 @@ def _service_change(old: Service | None, spec: ServiceSpec) -> Change:
     after, after_secrets = spec.split()
     if old is None:
         shown = _flat(after) | dict.fromkeys(after_secrets, _MASK)
-        return Change("service", spec.name, "add", {k: (None, v) for k, v in shown.items() if v not in (None, {}, [])})
+        given = {k: v for k, v in shown.items() if v not in (None, {}, [])}
+        return Change("service", spec.name, "add", {k: (None, _shown(k, v)) for k, v in given.items()})
     try:
         before, before_secrets = parse_spec(ServiceSpec, service_document(old, secrets=True)).split()
     except ConfigError:  # accepted by an older release; the file may mend it
         before, before_secrets = {"options": {}}, {}
     change = _change("service", spec.name, True, _flat(before), _flat(after))
-    fields = dict(change.fields)
+    fields = {k: (_shown(k, was), _shown(k, value)) for k, (was, value) in change.fields.items()}
     for key in sorted({*before_secrets, *after_secrets}):
         if before_secrets.get(key) != after_secrets.get(key):
             fields[key] = (
@@ -198,6 +200,15 @@ def _service_change(old: Service | None, spec: ServiceSpec) -> Change:
                 f"{_MASK} (other)" if key in after_secrets else None,
             )
     return Change("service", spec.name, "change" if fields else "same", fields)
+
+
+def _shown(field: str, value: Any) -> Any:
+    """A column's value without the secrets that a URL may hold."""
+    if field == "base_url" and isinstance(value, str):
+        return masked_url(value)
+    if field == "oauth2" and isinstance(value, dict) and isinstance(value.get("token_url"), str):
+        return value | {"token_url": masked_url(value["token_url"])}
+    return value
 
 
 def _flat(columns: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from hub.errors import ConfigError, InvalidPayloadError
 from hub.models import Rule, Service
 from hub.rules import BODYLESS
 from hub.transports import amqp_uri
+from hub.transports.masking import masked_url, url_secrets
 from hub.transports.signing import check_secret
 from hub.transports.urls import check_endpoint
 
@@ -46,6 +47,9 @@ def check_service(spec: ServiceSpec, stored: Mapping[str, str] | None = None) ->
                 "begins with ***, which stands for a secret that is stored; give the secret itself",
                 field=_field(spec, name),
             )
+    for field, url in (("base_url", split_password(spec.base_url)[0]), ("auth.token_url", spec.auth.token_url or "")):
+        if any(value.startswith(_MASK) for value in url_secrets(url)):
+            raise ConfigError("holds ***, which stands for a secret that is stored; give the whole URL", field=field)
     if spec.type == "amqp":
         amqp_uri.parse(split_password(spec.base_url)[0])
     for name in ("signing_secret", "signing_secret_old", "inbound_signing_secret"):
@@ -102,18 +106,22 @@ def merge(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
             merged[part] = {**old, **new}
     url = changes.get("base_url")
     if isinstance(url, str) and _MASK in url:
-        if url != _masked_url(document["base_url"]):
-            raise ConfigError("the password is masked (***); give the whole URL", field="base_url")
-        merged["base_url"] = document["base_url"]
+        merged["base_url"] = _unmasked_url(url, document["base_url"], "base_url")
+    token_url = (changes.get("auth") or {}).get("token_url") if isinstance(changes.get("auth"), dict) else None
+    if isinstance(token_url, str) and _MASK in token_url:
+        known = str((document.get("auth") or {}).get("token_url") or "")
+        merged["auth"] = {**merged["auth"], "token_url": _unmasked_url(token_url, known, "auth.token_url")}
     for part in ("auth", "inbound", "secret_headers"):
         if isinstance(merged.get(part), dict):
             merged[part] = _unmasked(merged[part], document.get(part) or {}, f"{part}.")
     return _unmasked(merged, document, "")
 
 
-def _masked_url(url: str) -> str:
-    plain, password = split_password(url)
-    return url if password is None else join_password(plain, _MASK)
+def _unmasked_url(given: str, known: str, field: str) -> str:
+    """The URL that is stored, of one that was read masked and is written back so."""
+    if given != masked_url(known):
+        raise ConfigError("the password is masked (***), or a part of the query; give the whole URL", field=field)
+    return known
 
 
 def _unmasked(given: dict[str, Any], known: dict[str, Any], where: str) -> dict[str, Any]:
@@ -162,8 +170,12 @@ def service_document(
             url = Reference(password.name, before, after)
         else:
             url = join_password(service.base_url, quote(password, safe="*"))
+    if not secrets and isinstance(url, str):
+        url = _shown_url(url, "base_url", mask)
     if service.auth_type == "oauth2":
         auth.update(o.get("oauth2", {}), client_secret=show("client_secret"))
+        if not secrets and "token_url" in auth:
+            auth["token_url"] = _shown_url(auth["token_url"], "token_url", mask)
     document: dict[str, Any] = {
         "name": service.name,
         "type": service.type.value,
@@ -190,6 +202,12 @@ def service_document(
     if inbound:
         document["inbound"] = inbound
     return document
+
+
+def _shown_url(url: str, key: str, mask: str | Callable[[str], Reference]) -> str | Reference:
+    """A URL without its secrets; in an export, which must be complete, a reference to all of it."""
+    shown = masked_url(url)
+    return mask(key) if callable(mask) and shown != url else shown
 
 
 def rule_document(rule: Rule) -> dict[str, Any]:

@@ -7,13 +7,16 @@ base64, because HTTP's basic authentication does.
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from urllib.parse import quote, quote_plus, unquote, urlsplit
+from urllib.parse import quote, quote_plus, unquote, urlsplit, urlunsplit
 from xml.sax.saxutils import escape
 
 from hub.models import JSON, Service
 
+_HTTP = ("http", "https")
+_SECRET_NAME = re.compile(r"key|token|secret|pass|pwd|sig|auth|cred|session|code|jwt", re.IGNORECASE)
 _MIN = 4  # masking shorter ones would shred every text and say what they are
 
 
@@ -22,6 +25,50 @@ def without_secrets(text: str, service: Service) -> str:
     for form in sorted(forms(service), key=len, reverse=True):
         text = text.replace(form, "***")
     return text
+
+
+def masked_url(url: str) -> str:
+    """An http or https URL with `***` for its password, a user without one, and what its query keeps secret.
+
+    Other URLs keep their query, whose names are fixed.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "***"
+    netloc = parts.netloc
+    userinfo, at, hostport = netloc.rpartition("@")
+    if at:
+        user, colon, _ = userinfo.partition(":")
+        if colon:
+            netloc = f"{user}:***@{hostport}"
+        elif parts.scheme in _HTTP:
+            netloc = f"***@{hostport}"
+    query = parts.query
+    if parts.scheme in _HTTP and query:
+        pairs = [pair.partition("=") for pair in query.split("&")]
+        query = "&".join(f"{name}{eq}***" if eq and _secret_name(name) else name + eq + v for name, eq, v in pairs)
+    return urlunsplit(parts._replace(netloc=netloc, query=query))
+
+
+def url_secrets(url: str) -> Iterator[str]:
+    """What `masked_url` replaces, percent-decoded."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return
+    userinfo, at, _ = parts.netloc.rpartition("@")
+    user, colon, password = userinfo.partition(":")
+    if at and (colon or parts.scheme in _HTTP):
+        yield unquote(password if colon else user)
+    if parts.scheme in _HTTP:
+        for name, eq, value in (pair.partition("=") for pair in parts.query.split("&")):
+            if eq and _secret_name(name):
+                yield unquote(value)
+
+
+def _secret_name(name: str) -> bool:
+    return _SECRET_NAME.search(unquote(name)) is not None
 
 
 def hidden(value: JSON, service: Service) -> JSON:
@@ -47,7 +94,8 @@ def _hidden(value: JSON, known: Sequence[str]) -> JSON:
 def forms(service: Service) -> set[str]:
     """Each way in which a secret of the service may appear in a text; those of a few characters are left out."""
     found: set[str] = set()
-    for secret in service.secrets.values():
+    token_url = str((service.options.get("oauth2") or {}).get("token_url") or "")
+    for secret in (*service.secrets.values(), *url_secrets(service.base_url), *url_secrets(token_url)):
         if len(secret) >= _MIN:
             found |= {secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]}
             found |= {json.dumps(secret, ensure_ascii=False)[1:-1], _base64(secret)}

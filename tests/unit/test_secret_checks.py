@@ -68,3 +68,17 @@ def test_a_stored_secret_that_is_too_short_does_not_forbid_other_changes() -> No
 def test_what_begins_as_a_mask_is_no_secret(field: str, fields: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=rf"{field}: begins with \*\*\*"):
         check(**fields)
+
+
+@pytest.mark.parametrize(
+    ("field", "fields"),
+    [
+        ("base_url", {"base_url": "https://h/?key=***"}),
+        ("base_url", {"base_url": "https://***@h/"}),
+        ("auth.token_url", {"auth": {"type": "oauth2", "token_url": "https://h/?token=***", "client_id": "c",
+                                     "client_secret": "x"}}),
+    ],
+)  # fmt: skip
+def test_a_url_as_it_is_shown_is_no_url_to_store(field: str, fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"{field}: holds \*\*\*"):
+        check(**fields)

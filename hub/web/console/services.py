@@ -107,7 +107,7 @@ def make_services(pages: Pages) -> APIRouter:
     def edit(request: Request, name: str) -> Response:
         service = hub.registry.service(name)
         document = service_document(service, mask="" if service.secrets_unreadable else _MASK)
-        shown = _shown(document) | {"stored": _stored(document)}
+        shown = _shown(document) | {"stored": set() if service.secrets_unreadable else _stored(document)}
         return pages.render(
             request, "service_form.html", **shown, old=name, version=service.version, problem="",
             unreadable=service.secrets_unreadable,
