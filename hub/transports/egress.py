@@ -220,10 +220,11 @@ def _ask(host: str, port: int, lookup: _Lookup) -> None:
             lookup.found.append(_plain(ip_address(sockaddr[0])))
     except socket.gaierror as e:
         lookup.failed = (e.strerror or "no address").lower()
-        lookup.starved = _starved()
     except (OSError, UnicodeError, ValueError):
         lookup.failed = "not a host name"
     finally:
+        if not lookup.found:
+            lookup.starved = _starved()
         with _running_lock:
             _running.pop(host, None)
         lookup.done.set()
