@@ -214,3 +214,28 @@ def test_schedules_are_read_and_changed(client: httpx.Client) -> None:
     problem(client.get("/api/v1/schedules/nothing"), 404)
     shown = client.get("/api/v1/schedules/preview", params={"cron": "0 12 * * *", "n": 2}).json()
     assert [at[11:] for at in shown["next_runs"]] == ["12:00:00Z"] * 2
+
+
+LONG = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "kind"),
+    [
+        ("/api/v1/events", '{"name": "e", "data": {"a": ' + LONG + "}}", "application/json"),
+        ("/api/v1/events", '{"name": "e", "data": {"a": ' + LONG + "}}\n", "application/x-ndjson"),
+        (
+            "/api/v1/rules",
+            '{"name": "n", "event": "e", "service": "crm", "payload": {"a": ' + LONG + "}}",
+            "application/json",
+        ),
+        ("/api/v1/services", '{"name": "n", "base_url": "http://x", "timeout": ' + LONG + "}", "application/json"),
+    ],
+)
+def test_an_integer_that_is_too_long_is_refused_at_every_door(
+    api: Api, client: httpx.Client, path: str, content: str, kind: str
+) -> None:
+    response = client.post(path, content=content, headers={"Content-Type": kind})
+    assert "an integer has more than 4300 digits" in response.text
+    assert response.status_code == 422 or kind == "application/x-ndjson"
+    assert "set_int_max" not in response.text
