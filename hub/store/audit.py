@@ -6,7 +6,7 @@ there before and after, as JSON objects; callers leave secrets out or mask them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from hub.store.database import Connection, Database
 
 ActorKind = Literal["user", "token", "cli", "link", "system"]
 Values = Mapping[str, Any]
+Change = tuple[int | None, str | None, Values | None, Values | None]  # id, name, before, after
 
 _INSERT = """
 INSERT INTO audit_log (actor, actor_kind, origin, action, subject_kind, subject_id, subject_name, before, after)
@@ -112,25 +113,41 @@ def record(
         before: values before the change; None where there was nothing.
         after: values after it. Where both are given, only what differs is kept.
     """
-    if before is not None and after is not None:
-        changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-        if not changed:
-            return False
-        before = {key: before.get(key) for key in changed}
-        after = {key: after.get(key) for key in changed}
+    return record_many(conn, action, kind, [(id, name, before, after)]) == 1
+
+
+def record_many(conn: Connection, action: str, kind: str, changes: Iterable[Change]) -> int:
+    """Write entries of one action, pipelined; returns how many. A change that changes nothing is left out."""
     who = actor()
-    values = {
-        "actor": who.name, "actor_kind": who.kind, "origin": who.origin, "action": action, "kind": kind, "id": id,
-        "name": name, "before": _json(before), "after": _json(after),
-    }  # fmt: skip
-    conn.execute(_INSERT, values)
-    return True
+    common = {"actor": who.name, "actor_kind": who.kind, "origin": who.origin, "action": action, "kind": kind}
+    rows = []
+    for id, name, before, after in changes:
+        if before is not None and after is not None:
+            changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+            if not changed:
+                continue
+            before = {key: before.get(key) for key in changed}
+            after = {key: after.get(key) for key in changed}
+        rows.append({**common, "id": id, "name": name, "before": _json(before), "after": _json(after)})
+    if rows:
+        with conn.cursor() as cur:
+            cur.executemany(_INSERT, rows)
+    return len(rows)
 
 
 def _json(values: Values | None) -> Jsonb | None:
-    if values is None:
-        return None
-    return Jsonb({key: value.isoformat() if isinstance(value, datetime) else value for key, value in values.items()})
+    return None if values is None else Jsonb(_storable(values))
+
+
+def _storable(value: Any) -> Any:
+    """A value as jsonb takes it: no NUL, no half of a surrogate pair, times as text."""
+    if isinstance(value, Mapping):
+        return {_storable(str(key)): _storable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(each) for each in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
 class AuditLog:

@@ -210,6 +210,21 @@ def _shown_url(url: str, key: str, mask: str | Callable[[str], Reference]) -> st
     return mask(key) if callable(mask) and shown != url else shown
 
 
+def spec_document(spec: RuleSpec) -> dict[str, Any]:
+    """A rule that is to be written, in the shape of `rule_document`."""
+    return {
+        "name": spec.name,
+        "event": spec.event,
+        "service": spec.service,
+        "endpoint": spec.endpoint,
+        "method": spec.method,
+        "payload": template_value(spec.template()),
+        "conditions": spec.conditions,
+        "strict": spec.strict,
+        "enabled": spec.enabled,
+    }
+
+
 def rule_document(rule: Rule) -> dict[str, Any]:
     """A rule as people write it."""
     return {

@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 from hub.definitions import RuleSpec, ServiceSpec, parse_spec
 from hub.errors import ConfigError, ConflictError, StaleError
 from hub.models import Rule, Service
+from hub.store.audit import record, record_many
 from hub.store.configuration import Configuration, to_rule
 from hub.store.database import Connection, Row
 from hub.store.documents import (
@@ -25,6 +26,7 @@ from hub.store.documents import (
     merge,
     rule_document,
     service_document,
+    spec_document,
 )
 from hub.store.rule_batches import rule_values, write_rules
 
@@ -53,7 +55,9 @@ class Registry(Configuration):
         columns, secrets = spec.split()
         with self._db.transaction() as conn:
             row = self._insert_service(conn, columns, secrets, spec.name)
-        return self._to_service(row)
+            service = self._to_service(row)
+            record(conn, "service.add", "service", id=service.id, name=service.name, after=service_document(service))
+        return service
 
     def _insert_service(self, conn: Connection, columns: Row, secrets: dict[str, str], name: str) -> Row:
         values = {**columns, "options": Jsonb(columns["options"]), "secrets": self._vault.seal(secrets)}
@@ -117,12 +121,20 @@ class Registry(Configuration):
                 raise _stale("service", name)
             if spec.enabled and not current.enabled:
                 cur.execute(_GRACE["services"].encode(), [current.id])
+            service = self._to_service(row)
+            changed = [n for n in {**current.secrets, **secrets} if current.secrets.get(n) != secrets.get(n)]
+            record(
+                conn, "service.change", "service", id=service.id, name=service.name,
+                before={**service_document(current), "changed_secrets": []},
+                after={**service_document(service), "changed_secrets": sorted(changed)},
+            )  # fmt: skip
         self.invalidate()
-        return self._to_service(row)
+        return service
 
     def enable_service(self, name: str, enabled: bool) -> None:
         """Enable or disable; tasks of a disabled service are held, not lost."""
-        self._touch("services", self.service(name).id, enabled)
+        service = self.service(name)
+        self._touch("services", service.id, name, service.enabled, enabled)
 
     def delete_service(self, name: str, version: int | None = None) -> int:
         """Delete a service and its rules; their tasks become orphans. Returns how many rules went.
@@ -139,15 +151,18 @@ class Registry(Configuration):
             )
             if not deleted.rowcount:
                 raise _stale("service", name)
-            gone = conn.execute(
+            rules = conn.execute(
                 "UPDATE rules SET deleted_at = now(), version = version + 1"
-                " WHERE service_id = %s AND deleted_at IS NULL",
+                " WHERE service_id = %s AND deleted_at IS NULL RETURNING id, name",
                 [service.id],
-            ).rowcount
+            ).fetchall()
+            gone = len(rules)
+            record(conn, "service.delete", "service", id=service.id, name=name, before=service_document(service))
+            record_many(conn, "rule.delete", "rule", [(id_, rule, {"service": name}, None) for id_, rule in rules])
         self.invalidate()
         return gone
 
-    def _touch(self, table: str, row_id: int, enabled: bool) -> None:
+    def _touch(self, table: str, row_id: int, name: str, before: bool, enabled: bool) -> None:
         sql = {
             "services": "UPDATE services SET enabled = %s, version = version + 1, updated_at = now() WHERE id = %s",
             "rules": "UPDATE rules SET enabled = %s, version = version + 1, updated_at = now() WHERE id = %s",
@@ -156,6 +171,9 @@ class Registry(Configuration):
             conn.execute(sql[table].encode(), [enabled, row_id])
             if enabled:
                 conn.execute(_GRACE[table].encode(), [row_id])
+            kind = table.removesuffix("s")
+            record(conn, f"{kind}.change", kind, id=row_id, name=name, before={"enabled": before},
+                   after={"enabled": enabled})  # fmt: skip
         self.invalidate()
 
     def rotate_secrets(self) -> tuple[int, list[str]]:
@@ -191,9 +209,11 @@ class Registry(Configuration):
                 ).fetchone()
             except psycopg.errors.UniqueViolation:
                 raise ConflictError(f"there is a rule named {spec.name!r} already") from None
-        assert row is not None
+            assert row is not None
+            rule = to_rule(row)
+            record(conn, "rule.add", "rule", id=rule.id, name=rule.name, after=rule_document(rule))
         self.invalidate()
-        return to_rule(row)
+        return rule
 
     def update_rule(self, name: str, changes: dict[str, Any], version: int | None = None) -> Rule:
         """Change fields of a rule (those of `RuleSpec`); raises as `update_service` does."""
@@ -217,29 +237,44 @@ class Registry(Configuration):
                 raise _stale("rule", name)
             if spec.enabled and not current.enabled:
                 cur.execute(_GRACE["rules"].encode(), [current.id])
+            rule = to_rule(row)
+            record(conn, "rule.change", "rule", id=rule.id, name=rule.name, before=rule_document(current),
+                   after=rule_document(rule))  # fmt: skip
         self.invalidate()
-        return to_rule(row)
+        return rule
 
     def write_rules(self, added: Sequence[RuleSpec], replaced: Sequence[RuleSpec]) -> None:
         """Add and replace many rules in one transaction; raises as `rule_batches.write_rules` does."""
+        before = {rule.name: rule for rule in self.rules()} if replaced else {}
         with self._db.transaction() as conn:
             write_rules(conn, added, replaced)
+            record_many(conn, "rule.add", "rule", ((None, spec.name, None, spec_document(spec)) for spec in added))
+            record_many(
+                conn, "rule.change", "rule",
+                (
+                    (rule.id, spec.name, rule_document(rule), spec_document(spec))
+                    for spec in replaced if (rule := before.get(spec.name))
+                ),
+            )  # fmt: skip
         self.invalidate()
 
     def enable_rule(self, name: str, enabled: bool) -> None:
         """Enable or disable; tasks of a disabled rule are held, not lost."""
-        self._touch("rules", self.rule(name).id, enabled)
+        rule = self.rule(name)
+        self._touch("rules", rule.id, name, rule.enabled, enabled)
 
     def delete_rule(self, name: str, version: int | None = None) -> None:
         """Delete a rule; its tasks become orphans, to be purged by a person. Raises as `delete_service` does."""
         rule = self._current(self.rule, name, version)
-        deleted = self._db.run(
-            "UPDATE rules SET deleted_at = now(), version = version + 1"
-            " WHERE id = %(id)s AND deleted_at IS NULL AND version = coalesce(%(version)s, version)",
-            {"id": rule.id, "version": version},
-        )
-        if not deleted:
-            raise _stale("rule", name)
+        with self._db.transaction() as conn:
+            deleted = conn.execute(
+                "UPDATE rules SET deleted_at = now(), version = version + 1"
+                " WHERE id = %(id)s AND deleted_at IS NULL AND version = coalesce(%(version)s, version)",
+                {"id": rule.id, "version": version},
+            ).rowcount
+            if not deleted:
+                raise _stale("rule", name)
+            record(conn, "rule.delete", "rule", id=rule.id, name=name, before=rule_document(rule))
         self.invalidate()
 
     def _current(self, find: Callable[[str], Found], name: str, version: int | None) -> Found:

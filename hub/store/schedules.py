@@ -10,6 +10,7 @@ from datetime import datetime
 from psycopg.rows import class_row
 
 from hub.errors import NotFoundError
+from hub.store.audit import record
 from hub.store.database import Connection, Database
 
 CONSUME = "consume_responses_task"
@@ -121,14 +122,20 @@ class Schedules:
 
     def update(self, name: str, *, cron: str, next_run_at: datetime | None) -> None:
         """Another expression."""
-        sql = "UPDATE scheduled_tasks SET cron = %s, next_run_at = %s WHERE name = %s"
-        self._db.run(sql, [cron, next_run_at, name])
+        with self._db.transaction() as conn:
+            before = self.get(name)
+            sql = "UPDATE scheduled_tasks SET cron = %s, next_run_at = %s WHERE name = %s"
+            conn.execute(sql, [cron, next_run_at, name])
+            record(conn, "schedule.change", "schedule", name=name, before={"cron": before.cron}, after={"cron": cron})
 
     def enable(self, name: str, enabled: bool, next_run_at: datetime | None) -> None:
         """Enable or disable."""
-        self._db.run(
-            "UPDATE scheduled_tasks SET enabled = %s, next_run_at = %s WHERE name = %s", [enabled, next_run_at, name]
-        )
+        with self._db.transaction() as conn:
+            before = self.get(name).enabled
+            sql = "UPDATE scheduled_tasks SET enabled = %s, next_run_at = %s WHERE name = %s"
+            conn.execute(sql, [enabled, next_run_at, name])
+            record(conn, "schedule.change", "schedule", name=name, before={"enabled": before},
+                   after={"enabled": enabled})  # fmt: skip
 
     def request(self, name: str) -> None:
         """Run at the next tick."""

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from hub.app import Hub
+from hub.definitions import RuleSpec, ServiceSpec
 from hub.hooks import Hooks
 from hub.settings import Settings
 from hub.store.accounts import Accounts
@@ -213,3 +214,31 @@ def test_the_migration_keeps_users_and_sessions_of_before(empty_database_url: st
     assert [s.id for s in accounts.sessions()] == [second.id]
     assert [e.action for e in AuditLog(db).list()] == ["session.revoke"]
     db.close()
+
+
+def test_changes_of_services_rules_and_schedules_leave_entries_with_masked_secrets(hub: Hub) -> None:
+    """The same through `write_rules`, which `hub apply` uses; what changes nothing leaves nothing."""
+    auth = {"type": "bearer", "token": "canary-one"}
+    registry = hub.registry
+    registry.add_service(ServiceSpec(name="crm", type="rest", base_url="http://h/", auth=auth))  # type: ignore[arg-type]
+    registry.update_service("crm", {"timeout": 7})
+    registry.update_service("crm", {"timeout": 7})
+    registry.update_service("crm", {"auth": {"type": "bearer", "token": "canary-two"}})
+    registry.enable_service("crm", True)
+    odd = RuleSpec(name="r", event="e", service="crm", payload={"a": "b"})
+    registry.add_rule(odd)
+    registry.write_rules([RuleSpec(name="s", event="e", service="crm")], [odd])
+    registry.write_rules([], [odd.model_copy(update={"endpoint": "/x"})])
+    registry.enable_rule("s", False)
+    hub.schedule.set("consume_responses_task", "*/5 * * * *")
+    registry.delete_service("crm")
+    entries = hub.audit.list()[::-1]
+    assert [(e.action, e.subject_name) for e in entries] == [
+        ("service.add", "crm"), ("service.change", "crm"), ("service.change", "crm"), ("rule.add", "r"),
+        ("rule.add", "s"), ("rule.change", "r"), ("rule.change", "s"), ("schedule.change", "consume_responses_task"),
+        ("service.delete", "crm"), ("rule.delete", "r"), ("rule.delete", "s"),
+    ]  # fmt: skip
+    assert entries[1].before == {"timeout": 5} and entries[1].after == {"timeout": 7}
+    assert entries[2].after == {"changed_secrets": ["token"]}
+    assert entries[5].after == {"endpoint": "/x"} and entries[6].after == {"enabled": False}
+    assert "canary" not in repr(entries)
