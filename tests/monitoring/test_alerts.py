@@ -67,7 +67,7 @@ def test_prometheus_accepts_its_configuration() -> None:
     """`promtool check config` reads the rule files too."""
     done = run("promtool", "check", "config", DEPLOY / "prometheus" / "prometheus.yml")
     assert done.returncode == 0, done.stdout
-    assert "18 rules found" in done.stdout
+    assert "19 rules found" in done.stdout
 
 
 def test_each_alert_fires_and_stays_quiet() -> None:
