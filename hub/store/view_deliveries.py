@@ -110,6 +110,11 @@ class DeliveryViews(MaskedReads):
         sql = _DELIVERY + COLUMNS + ", d.properties" + _DELIVERY_FROM + "WHERE d.id = %s"
         return self._hide_row(found(self._db.one(sql, [delivery_id]), "delivery", delivery_id))
 
+    def raw_message(self, delivery_id: int) -> bytes:
+        """The bytes of an inbound message that is no JSON or over the limit; raises `NotFoundError`. Not masked."""
+        row = self._db.one("SELECT raw FROM deliveries WHERE id = %s AND raw IS NOT NULL", [delivery_id])
+        return bytes(found(row, "message kept as bytes with delivery", delivery_id)["raw"])
+
     def first_delivery_since(self, since: datetime) -> int:
         """An id that no delivery at or after `since` lies below. A few look-ups, no index on time."""
         since = (since if since.tzinfo else since.replace(tzinfo=UTC)) - _DISORDER

@@ -215,3 +215,18 @@ def test_one_look_tells_how_it_stands(api: Api, client: httpx.Client, target: Ht
     assert {"dead_letters", "breakers", "schedules", "heartbeats", "oldest_due_at"} <= set(stats)
     assert set(stats["schedules"][0]) >= SCHEDULE
     assert [n["name"] for n in client.get("/api/v1/event-names").json()["items"]] == ["e"]
+
+
+def test_the_bytes_of_a_message_that_is_no_json_can_be_downloaded(api: Api, client: httpx.Client) -> None:
+    """They were readable in SQL only."""
+    row = api.hub.db.one(
+        "INSERT INTO deliveries (direction, service, success, outcome, raw)"
+        " VALUES ('inbound', 'erp', false, 'malformed', %s) RETURNING id",
+        [b"\xff\x00raw"],
+    )
+    assert row is not None
+    answer = client.get(f"/api/v1/deliveries/{row['id']}/raw")
+    assert answer.status_code == 200 and answer.content == b"\xff\x00raw"
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert "attachment" in answer.headers["content-disposition"]
+    assert client.get(f"/api/v1/deliveries/{row['id'] + 1}/raw").status_code == 404

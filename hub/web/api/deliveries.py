@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
+from starlette.responses import Response
 
 from hub.app import Hub
 from hub.web.api import shapes
@@ -45,5 +46,20 @@ def make_deliveries(hub: Hub, gate: Gate) -> APIRouter:
     @r.view.get("/{delivery_id:id}", summary="Show a delivery", response_model=shapes.DeliveryDetail)
     def show_delivery(delivery_id: shapes.Id) -> dict[str, Any]:
         return hub.views.delivery(delivery_id)
+
+    @r.manage.get(
+        "/{delivery_id:id}/raw",
+        summary="Download a message's bytes",
+        response_class=Response,
+        responses={200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
+    )
+    def download_message(delivery_id: shapes.Id) -> Response:
+        """The bytes of an inbound message that is no JSON; of one over the limit, the first. They are not masked."""
+        name = f'attachment; filename="delivery-{delivery_id}.bin"'
+        return Response(
+            hub.views.raw_message(delivery_id),
+            media_type="application/octet-stream",
+            headers={"Content-Disposition": name, "X-Content-Type-Options": "nosniff"},
+        )
 
     return r.joined()
