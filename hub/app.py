@@ -17,6 +17,7 @@ from hub.store.migrate import migrate, pending
 from hub.tasks.pulse import Pulse
 
 log = structlog.get_logger("hub.app")
+_ENQUEUE = 2.0  # seconds that accepted tasks have to reach the broker when a process ends
 _FLUSH = 10.0  # seconds that successes have to reach the ledger when a process ends
 
 
@@ -74,6 +75,8 @@ class Hub(Parts):
         for act in reversed(self._closing):
             act()
         self.stopping.set()
+        if self.enqueuer is not None:
+            self.enqueuer.close(_ENQUEUE)
         for component, pulse in self._pulses.items():
             pulse.stop()
             try:
@@ -89,6 +92,8 @@ class Hub(Parts):
             self.broker.close()
         except Exception:
             log.debug("broker not closed", exc_info=True)
+        if self.enqueuer is not None:
+            self.enqueuer.join(_ENQUEUE)  # a publish that hung has failed with its connection
         self.db.close()
         if isinstance(self.hooks, PrometheusHooks):
             self.hooks.close()

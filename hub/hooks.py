@@ -51,6 +51,9 @@ class Hooks:
     def auth_event(self, event: str, result: str) -> None:
         """A log-in, or a change of a user, link, session or token; `metrics.AUTH` names both."""
 
+    def message_rejected(self, queue: str, reason: str) -> None:
+        """A message in a queue of the hub (dispatch, consume or tick) was not made by the hub."""
+
     def pool(self, process: str, used: int, maximum: int) -> None:
         """Database connections in use and allowed in this process."""
 

@@ -28,6 +28,7 @@ from hub.metrics import (
     PARKED,
     POOL,
     POOL_MAX,
+    REJECTED,
     REPLAYS,
     RETRIES,
     TRIES,
@@ -98,6 +99,9 @@ class PrometheusHooks(Hooks):
 
     def auth_event(self, event: str, result: str) -> None:
         self._count(AUTH, 1, event, result)
+
+    def message_rejected(self, queue: str, reason: str) -> None:
+        self._count(REJECTED, 1, queue, reason)
 
     def pool(self, process: str, used: int, maximum: int) -> None:
         for metric, value in ((POOL, used), (POOL_MAX, maximum)):

@@ -12,6 +12,7 @@ OUTCOMES = (
     "success", "http_4xx", "http_5xx", "timeout", "connect_error", "unroutable", "invalid_payload", "fault",
 )  # fmt: skip
 REASONS = OUTCOMES[1:]
+REJECTIONS = ("too_large", "not_json", "invalid_fields", "wrong_queue", "unknown_actor", "invalid_arguments")
 TRANSITIONS = (
     ("closed", "open"), ("open", "half_open"), ("half_open", "closed"), ("half_open", "open"), ("open", "closed"),
 )  # fmt: skip
@@ -147,6 +148,13 @@ AUTH = Metric(
         *(("token", result) for result in ("added", "revoked", "refused")),
     ),
 )
+REJECTED = Metric(
+    "hub_broker_messages_rejected",
+    "counter",
+    "Messages in the hub's own queues that the hub did not make.",
+    ("queue", "reason"),
+    _each(("dispatch", "consume", "tick"), REJECTIONS),
+)
 POOL = Metric("hub_db_pool_connections", "gauge", "Database connections in use.", ("process",))
 POOL_MAX = Metric("hub_db_pool_max_connections", "gauge", "Database connections allowed.", ("process",))
 
@@ -169,6 +177,7 @@ CATALOGUE = (
     CONSUMED,
     CONSUMER_TIME,
     AUTH,
+    REJECTED,
     POOL,
     POOL_MAX,
 )

@@ -1,6 +1,6 @@
-"""Stage 3: an event comes in. Dedupe, match, write event and tasks in ONE transaction, commit, then enqueue.
+"""Stage 3: an event comes in. Dedupe, match, write event and tasks in ONE transaction, commit.
 
-If the process dies after the commit and before the enqueue, the releaser finds the tasks in the ledger.
+Enqueueing follows on a thread of its own. If the process dies before it, the outbox relay finds the tasks.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class HandOver(Protocol):
         """Whether one more task of this service goes to the broker at once, or waits for the releaser."""
 
     def publish(self, tasks: Sequence[tuple[int, int]]) -> None:
-        """Hand over (service id, task id) pairs; never raises: what fails is the releaser's."""
+        """Enqueue (service id, task id) pairs. Raises nothing: what is not enqueued is the relay's."""
 
 
 @dataclass(frozen=True, slots=True)

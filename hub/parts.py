@@ -51,6 +51,7 @@ from hub.store.views import Views
 from hub.tasks.actors import register
 from hub.tasks.broker import DISPATCH, Broker, HubBroker, InProcessBroker, queue_names
 from hub.tasks.bulkhead import Bulkhead
+from hub.tasks.enqueue import Enqueuer
 from hub.tasks.handover import BrokerHandOver, NoHandOver
 from hub.tasks.lease import Lease
 from hub.tasks.releaser import Releaser
@@ -117,10 +118,11 @@ class Parts:
         self.broker.add_middleware(self.retries)
         self.queues = queue_names(settings.queue_prefix)
         self.handover: HandOver = self._make_handover()
+        self.enqueuer = Enqueuer(self.handover) if isinstance(self.handover, BrokerHandOver) else None
         self.observer = Observer(
             self.registry,
             Intake(self.db, max_age=settings.task_max_age),
-            self.handover,
+            self.enqueuer or self.handover,
             self.hooks,
             event_limit=settings.event_limit,
         )
@@ -146,7 +148,9 @@ class Parts:
 
     def _make_broker(self) -> Broker:
         url = self.settings.broker_url
-        return HubBroker(url.get_secret_value()) if url else InProcessBroker()
+        if url is None:
+            return InProcessBroker()
+        return HubBroker(url.get_secret_value(), report_rejected=self.hooks.message_rejected)
 
     def _make_handover(self) -> HandOver:
         """A process without RabbitMQ that runs no workers leaves tasks to the process that does."""

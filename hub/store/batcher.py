@@ -2,6 +2,8 @@
 
 The first caller becomes the leader and runs the batch; whoever comes meanwhile waits and forms the next
 one. Nobody waits for a timer: a lone caller runs at once, and under load batches grow by themselves.
+
+A leader whose connection hangs holds only its own batch: who waited `patience` seconds leads the next one beside it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Generic, TypeVar
 
 from hub.errors import HubError
 
+PATIENCE = 1.0
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -34,11 +37,15 @@ class Batcher(Generic[Item, Result]):
         execute: runs one batch, all or nothing. A `HubError` is raised in every caller of that batch; after
             anything else each item is run alone, so that the one that spoils a batch fails alone.
         limit: most items of one batch.
+        patience: seconds to wait for a leader before leading beside it. Batches must not depend on their order.
     """
 
-    def __init__(self, execute: Callable[[list[Item]], list[Result]], *, limit: int = 200) -> None:
+    def __init__(
+        self, execute: Callable[[list[Item]], list[Result]], *, limit: int = 200, patience: float = PATIENCE
+    ) -> None:
         self._execute = execute
         self._limit = limit
+        self._patience = patience
         self._lock = threading.Lock()
         self._waiting: list[_Call[Item, Result]] = []
         self._leading = False
@@ -47,26 +54,34 @@ class Batcher(Generic[Item, Result]):
         """Run `item` with the next batch and return its result."""
         call: _Call[Item, Result] = _Call(item)
         with self._lock:
-            self._waiting.append(call)
             lead = not self._leading
             self._leading = True
+            if not lead:
+                self._waiting.append(call)
         if not lead:
-            call.done.acquire()
-            if call.error is None and call.result is _LEAD:
-                lead = True
+            lead = self._wait(call)
         if lead:
             self._lead(call)
         if call.error is not None:
             raise call.error
         return call.result  # type: ignore[return-value]
 
+    def _wait(self, call: _Call[Item, Result]) -> bool:
+        """Wait for the result; True: this caller is to lead instead."""
+        while not call.done.acquire(timeout=self._patience):
+            with self._lock:
+                if call in self._waiting:
+                    self._waiting.remove(call)
+                    return True
+        return call.error is None and call.result is _LEAD
+
     def _lead(self, own: _Call[Item, Result]) -> None:
         """Run one batch that holds `own`, then pass the lead to whoever waits longest."""
         with self._lock:
-            batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
+            batch, self._waiting = [own, *self._waiting[: self._limit - 1]], self._waiting[self._limit - 1 :]
         self._run(batch)
         with self._lock:
-            heir = self._waiting[0] if self._waiting else None
+            heir = self._waiting.pop(0) if self._waiting else None
             self._leading = heir is not None
         for call in batch:
             if call is not own:

@@ -36,8 +36,18 @@ def _first_line(e: BaseException) -> str:
 _UNAVAILABLE = (
     psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, pg.AdminShutdown, pg.ReadOnlySqlTransaction,
 )  # fmt: skip
-# A peer that vanished without a word is noticed in half a minute, not in two hours.
-_NETWORK = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+# A peer that vanished without a reset is noticed in about ten seconds, not in hours. Seconds; the last one is in
+# milliseconds. A parameter of the same name in the URL wins.
+_NETWORK = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 8_000,
+}
+# What the server ends by itself on pooled connections. None is near what a statement of the hub needs: they free the
+# locks of a process that hangs. `options=-c statement_timeout=...` in the URL wins.
+_SERVER = {"statement_timeout": "300s", "lock_timeout": "30s", "idle_in_transaction_session_timeout": "300s"}
 
 
 def _check(conn: Connection) -> None:
@@ -80,7 +90,10 @@ class Database:
                 "not a PostgreSQL URL; expected postgresql://user:password@host/name", field="HUB_DATABASE_URL"
             ) from None
         self._options: dict[str, Any] = {"autocommit": True, "application_name": "hub"}
-        self._options |= {name: value for name, value in _NETWORK.items() if name not in own}
+        network = _NETWORK | {"connect_timeout": max(2, min(_NETWORK["connect_timeout"], int(timeout)))}
+        self._options |= {name: value for name, value in network.items() if name not in own}
+        own_options = str(own.get("options") or "")
+        self._server = {name: value for name, value in _SERVER.items() if name not in own_options}
         self.pool: ConnectionPool[Connection] = ConnectionPool(
             url,
             min_size=1,
@@ -88,11 +101,18 @@ class Database:
             timeout=timeout,
             max_idle=120,
             open=False,
-            kwargs=self._options | {"connect_timeout": max(2, int(timeout))},
+            kwargs=self._options,
+            configure=self._configure,
             check=_check,
             reconnect_timeout=5,
         )
         self._mine = threading.local()
+
+    def _configure(self, conn: Connection) -> None:
+        """Set the server's limits on a new connection. By a statement: poolers refuse unknown start-up parameters."""
+        if self._server:
+            calls = ", ".join(["set_config(%s, %s, false)"] * len(self._server))
+            conn.execute(f"SELECT {calls}".encode(), [part for pair in self._server.items() for part in pair])
 
     def open(self) -> None:
         """Open the pool; the first connection is made when it is needed."""
@@ -110,7 +130,7 @@ class Database:
     def connect(self) -> Connection:
         """A connection of one's own, outside the pool (LISTEN, advisory locks); autocommit."""
         try:
-            return psycopg.connect(self._url, connect_timeout=5, **self._options)
+            return psycopg.connect(self._url, **self._options)
         except psycopg.Error as e:
             raise _away(e) from e
 

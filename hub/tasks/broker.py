@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from queue import Queue
 from typing import Any
 
 import dramatiq
 import pika
 import pika.exceptions
-import structlog
-from dramatiq.brokers.rabbitmq import RabbitmqBroker, _RabbitmqConsumer
+from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL, RabbitmqBroker, _RabbitmqConsumer
 from dramatiq.brokers.stub import StubBroker, _StubConsumer
+from dramatiq.common import xq_name
 from dramatiq.errors import ConnectionClosed
 
-from hub.errors import ConfigError, UnavailableError
+from hub.errors import UnavailableError
+from hub.tasks.connections import LOST, OverdueError, PublisherPool, connection_parameters
 from hub.tasks.groups import GroupConsumer
 
-log = structlog.get_logger("hub.broker")
-
 DISPATCH, CONSUME, TICK = "dispatch", "consume", "tick"
-_BLOCKED_TIMEOUT = 5.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0  # seconds before a consumer that failed fails again
 
 
 def queue_names(prefix: str) -> dict[str, str]:
@@ -31,60 +30,44 @@ def queue_names(prefix: str) -> dict[str, str]:
 
 
 class HubBroker(RabbitmqBroker):
-    """Dramatiq's broker with confirms, bounded waits, and messages that carry groups of tasks."""
+    """Dramatiq's broker with confirms, bounded waits, and messages that carry groups of tasks.
 
-    def __init__(self, url: str) -> None:
-        try:
-            super().__init__(url=url, confirm_delivery=True, middleware=[])
-        except Exception:
-            raise ConfigError(
-                "not an AMQP URL; expected amqp://user:password@host:5672/vhost", field="HUB_BROKER_URL"
-            ) from None
-        p: Any = self.parameters
-        p.blocked_connection_timeout = _BLOCKED_TIMEOUT
-        p.socket_timeout = p.stack_timeout = 10
-        p.connection_attempts = 1
-        p.heartbeat = 30
-        self._idle: list[tuple[Any, Any]] = []  # connections that no thread uses just now, with their channels
+    Args:
+        url: `amqp://` or `amqps://`; its query parameters override the hub's time limits.
+        report_rejected: is told the kind of queue and the reason of each message that the hub did not make.
+        limits: time limits of connections in the place of the hub's, as pika names them.
+    """
+
+    def __init__(
+        self, url: str, *, report_rejected: Callable[[str, str], None] = lambda *_: None, **limits: object
+    ) -> None:
+        super().__init__(confirm_delivery=True, middleware=[])
+        self.parameters = connection_parameters(url, **limits)
+        self.report_rejected = report_rejected
+        self.pool = PublisherPool(self.parameters)
+        self._failures: dict[str, int] = {}
 
     @property
     def consumer_class(self) -> type[_RabbitmqConsumer]:
         return GroupConsumer
 
-    @contextmanager
-    def _borrowed(self) -> Iterator[None]:
-        """A connection for this thread, for now: kept for whoever is next, closed when anything goes wrong.
-
-        Dramatiq's own live as long as the process, one for every thread that ever sent something.
-        """
-        if getattr(self.state, "connection", None) is not None:  # borrowed already
-            yield
-            return
-        try:
-            self.state.connection, self.state.channel = self._idle.pop()
-        except IndexError:
-            pass  # the first use makes one
-        try:
-            yield
-            if (channel := getattr(self.state, "channel", None)) is not None and channel.is_open:
-                self._idle.append((self.state.connection, channel))
-                del self.state.connection, self.state.channel
-        finally:
-            self._drop_connection()
-
-    def _drop_idle(self) -> None:
-        """Where one connection broke, the others are likely to be broken as well."""
-        while self._idle:
-            try:
-                self.state.connection, self.state.channel = self._idle.pop()
-            except IndexError:
-                return
-            self._drop_connection()
-
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Any:
-        """A consumer of a queue, on a connection of its own; the queue is made if it is not there."""
-        self.declare_queue(queue_name, ensure=True)
-        return self.consumer_class(self, queue_name, prefetch, timeout)
+        """A consumer of a queue, on a connection of its own; the queue is made if it is not there.
+
+        Dramatiq calls it again when it fails; the pause before it raises grows up to `_LONGEST_PAUSE`.
+
+        Raises:
+            ConnectionClosed: the broker is away or refuses.
+        """
+        try:
+            self.declare_queue(queue_name, ensure=True)
+            consumer = self.consumer_class(self, queue_name, prefetch, timeout)
+        except (ConnectionClosed, OverdueError, *LOST) as e:
+            failures = self._failures[queue_name] = self._failures.get(queue_name, 0) + 1
+            time.sleep(min(_FIRST_PAUSE * 2.0 ** min(failures, 10), _LONGEST_PAUSE))
+            raise ConnectionClosed(_reason(e)) from None
+        self._failures.pop(queue_name, None)
+        return consumer
 
     def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:
         """Declare a queue. It gets no delay queue: the ledger delays."""
@@ -93,12 +76,18 @@ class HubBroker(RabbitmqBroker):
             self.queues.add(queue_name)
             self.queues_pending.add(queue_name)
             self.emit_after("declare_queue", queue_name)
-        if ensure:
-            with self._borrowed():
-                self._ensure_queue(queue_name)  # type: ignore[no-untyped-call]
+        if ensure and queue_name in self.queues_pending:
+            with self.pool.channel() as channel:
+                self._declare(channel, queue_name)
 
-    def _declare_dq_queue(self, queue_name: str) -> None:
-        """None."""
+    def _declare(self, channel: Any, queue_name: str) -> None:
+        channel.queue_declare(
+            queue=queue_name,
+            durable=True,
+            arguments=self._build_queue_arguments(queue_name),  # type: ignore[no-untyped-call]
+        )
+        channel.queue_declare(queue=xq_name(queue_name), durable=True, arguments={"x-message-ttl": DEAD_MESSAGE_TTL})
+        self.queues_pending.discard(queue_name)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """What Dramatiq and periodiq call; raises as `publish` does."""
@@ -115,11 +104,13 @@ class HubBroker(RabbitmqBroker):
         Raises:
             UnavailableError: the broker is away or blocks; the message may have been taken all the same.
         """
+        self.declare_queue(message.queue_name)
         for last in (False, True):
             try:
-                with self._borrowed():
-                    self.declare_queue(message.queue_name, ensure=True)
-                    self.channel.basic_publish(
+                with self.pool.channel() as channel:
+                    if message.queue_name in self.queues_pending:
+                        self._declare(channel, message.queue_name)
+                    channel.basic_publish(
                         exchange="",
                         routing_key=message.queue_name,
                         body=message.encode(),
@@ -131,16 +122,10 @@ class HubBroker(RabbitmqBroker):
                 self.queues_pending.add(message.queue_name)  # the queue was deleted: declare it again
                 if last:
                     raise UnavailableError("the broker has no queue for the hub's tasks") from None
-            except (pika.exceptions.AMQPError, ConnectionClosed, OSError) as e:
-                self._drop_idle()
-                if last or isinstance(e, pika.exceptions.ConnectionBlockedTimeout):
-                    raise UnavailableError(f"the broker does not answer: {type(e).__name__}") from None
-
-    def _drop_connection(self) -> None:
-        try:
-            del self.connection
-        except Exception:
-            log.debug("broken connection not closed", exc_info=True)
+            except (OverdueError, *LOST) as e:
+                self.pool.drop_idle()
+                if last or isinstance(e, OverdueError | pika.exceptions.ConnectionBlockedTimeout):
+                    raise UnavailableError(f"the broker does not answer: {_reason(e)}") from None
 
     def ready(self, queue_name: str) -> int | None:
         """Messages that wait in a queue; None: it does not exist.
@@ -148,16 +133,28 @@ class HubBroker(RabbitmqBroker):
         Raises:
             UnavailableError: the broker is away.
         """
-        try:
-            with self._borrowed():
-                return int(self.channel.queue_declare(queue=queue_name, passive=True).method.message_count)
-        except pika.exceptions.ChannelClosedByBroker as e:
-            if e.reply_code == 404:
-                return None
-            raise UnavailableError(f"the broker refuses: {e.reply_text}") from None
-        except (pika.exceptions.AMQPError, ConnectionClosed, OSError) as e:
-            self._drop_idle()
-            raise UnavailableError(f"the broker does not answer: {type(e).__name__}") from None
+        for last in (False, True):
+            try:
+                with self.pool.channel() as channel:
+                    return int(channel.queue_declare(queue=queue_name, passive=True).method.message_count)
+            except pika.exceptions.ChannelClosedByBroker as e:
+                if e.reply_code == 404:
+                    return None
+                raise UnavailableError(f"the broker refuses: {e.reply_text}") from None
+            except (OverdueError, *LOST) as e:
+                self.pool.drop_idle()
+                if last or isinstance(e, OverdueError):
+                    raise UnavailableError(f"the broker does not answer: {_reason(e)}") from None
+        return None
+
+    def close(self) -> None:
+        """Close the connections that publish; consumers close their own."""
+        self.pool.close()
+
+
+def _reason(e: Exception) -> str:
+    """A class name or the hub's own words: pika's texts may hold the URL's user."""
+    return str(e) if isinstance(e, OverdueError) else type(e).__name__
 
 
 class InProcessBroker(StubBroker):

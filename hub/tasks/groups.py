@@ -12,9 +12,14 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+import dramatiq
 import pika.exceptions
 import structlog
-from dramatiq.brokers.rabbitmq import _RabbitmqConsumer
+from dramatiq.brokers.rabbitmq import _RabbitmqConsumer, _RabbitmqMessage
+from dramatiq.errors import ConnectionClosed
+
+from hub.tasks.connections import LOST, end
+from hub.tasks.messages import InvalidMessageError, RejectionLog, decode
 
 log = structlog.get_logger("hub.broker")
 
@@ -41,10 +46,14 @@ class _Group:
 
 
 class GroupConsumer(_RabbitmqConsumer):
-    """Unpacks groups, and acknowledges in batches: one wake-up of the connection for many messages."""
+    """Unpacks groups, and acknowledges in batches: one wake-up of the connection for many messages.
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)  # type: ignore[no-untyped-call]
+    A message that the hub did not make is counted, logged and rejected; the next one follows.
+    """
+
+    def __init__(self, broker: Any, queue_name: str, *args: Any) -> None:
+        super().__init__(broker, queue_name, *args)  # type: ignore[no-untyped-call]
+        self._rejections = RejectionLog(queue_name, broker.report_rejected)
         self._unpacked: deque[Any] = deque()
         self._to_ack: list[int] = []
         self._lock = threading.Lock()
@@ -52,17 +61,36 @@ class GroupConsumer(_RabbitmqConsumer):
     def __next__(self) -> Any:
         if self._unpacked:
             return self._unpacked.popleft()
-        proxy = super().__next__()  # type: ignore[no-untyped-call]
-        if proxy is None:
+        try:
+            method, _, body = next(self.iterator)
+        except (AssertionError, StopIteration, *LOST) as e:
+            if getattr(e, "reply_code", None) == 404:
+                self.broker.queues_pending.add(self.queue_name)  # the queue was deleted: declare it again
+            raise ConnectionClosed(e) from None
+        if method is None or body is None:
             return None
-        proxy._source, proxy._group = self, None
-        if not (ids := proxy.kwargs.get("task_ids")):
-            return proxy
-        group = _Group(len(ids))
-        message, service_id = proxy._message, proxy.kwargs["service_id"]
-        for task_id in ids:
-            single = message.copy(args=(task_id, service_id), kwargs={}, message_id=f"{message.message_id}/{task_id}")
-            part = type(proxy)(proxy.redelivered, proxy._tag, single)
+        try:
+            message = decode(body, queue=self.queue_name, actors=self.broker.actors)
+        except InvalidMessageError as e:
+            self._rejections.rejected(e, len(body))
+            self.channel.basic_nack(method.delivery_tag, requeue=False)  # this thread owns the connection
+            return None
+        self.known_tags.add(method.delivery_tag)
+        return self._unpack(method, message)
+
+    def _unpack(self, method: Any, message: dramatiq.Message[Any]) -> Any:
+        """The first task of a message; the others follow."""
+        ids = message.kwargs.get("task_ids")
+        group = _Group(len(ids)) if ids else None
+        singles = [message]
+        if ids:
+            service_id = message.kwargs["service_id"]
+            singles = [
+                message.copy(args=(task_id, service_id), kwargs={}, message_id=f"{message.message_id}/{task_id}")
+                for task_id in ids
+            ]
+        for single in singles:
+            part: Any = _RabbitmqMessage(method.redelivered, method.delivery_tag, single)
             part._source, part._group = self, group
             self._unpacked.append(part)
         return self._unpacked.popleft()
@@ -93,6 +121,17 @@ class GroupConsumer(_RabbitmqConsumer):
             self.ack(message)
         elif message._source is self:
             super().nack(message)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Send the acknowledgements that other threads asked for, and close the connection. Raises nothing."""
+        done = threading.Event()
+        try:
+            self.connection.add_callback_threadsafe(done.set)  # callbacks run in their order
+            while not done.is_set():
+                self.connection.process_data_events(0)
+        except LOST:
+            log.debug("not acknowledged: the connection is gone, and RabbitMQ delivers again")
+        end(self.connection)
 
     def _flush(self) -> None:
         with self._lock:

@@ -71,7 +71,7 @@ class BrokerHandOver:
             except Exception as e:
                 self._down_until = time.monotonic() + _BACK_OFF
                 log.warning("tasks stay with the releaser", error=str(e))
-                self._take_back([task_id for _, ids in messages[i:] for task_id in ids])
+                self.release([task_id for _, ids in messages[i:] for task_id in ids])
                 return
 
     def _message(self, service_id: int, ids: list[int]) -> tuple[dramatiq.Message[None], list[int]]:
@@ -86,7 +86,8 @@ class BrokerHandOver:
         )
         return message, ids
 
-    def _take_back(self, ids: list[int]) -> None:
+    def release(self, ids: list[int]) -> None:
+        """Return queued tasks to the ledger, where the relay finds them. Raises nothing."""
         try:
             self._ledger.unhand(ids)
         except HubError:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import dramatiq
 import pika
@@ -14,8 +14,10 @@ import pytest
 
 from hub.errors import ConfigError, UnavailableError
 from hub.tasks.broker import HubBroker, InProcessBroker
+from hub.tasks.connections import PublisherPool, connection_parameters
 from hub.tasks.groups import GROUP, GroupConsumer, in_groups
 from tests.support.processes import wait_for
+from tests.support.proxy import Proxy, unused_port
 from tests.support.rabbit import RabbitNode
 
 QUEUE = "q.dispatch"
@@ -29,10 +31,32 @@ def message(*ids: int, service: int = 1) -> dramatiq.Message[None]:
 
 @pytest.fixture
 def broker(broker_url: str) -> Iterator[HubBroker]:
-    broker = HubBroker(broker_url)
+    broker = make_broker(broker_url)
     broker.declare_queue(QUEUE, ensure=True)
     yield broker
     broker.close()
+
+
+def make_broker(url: str, **options: Any) -> HubBroker:
+    """A broker with a dispatch actor that does nothing."""
+    broker = HubBroker(url, **options)
+
+    def dispatch_event_task(task_id: int, service_id: int) -> None:
+        """Nothing."""
+
+    dramatiq.actor(broker=broker, queue_name=QUEUE)(dispatch_event_task)
+    return broker
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return str(parts.hostname), int(parts.port or 5672)
+
+
+def _at(url: str, port: int, query: str = "") -> str:
+    """The same broker through a proxy."""
+    parts = urlsplit(url)
+    return f"amqp://{parts.username}:{parts.password}@127.0.0.1:{port}{parts.path}{query}"
 
 
 class Reader:
@@ -132,7 +156,7 @@ def test_an_acknowledgement_on_a_dead_connection_raises_nothing(broker: HubBroke
 
 
 def test_many_threads_acknowledge_at_once(broker: HubBroker) -> None:
-    for first in range(0, 320, GROUP):
+    for first in range(1, 321, GROUP):
         broker.publish(message(*range(first, first + GROUP)))
     reader = Reader(broker)
     got = reader.take(320)
@@ -149,8 +173,8 @@ def test_many_threads_acknowledge_at_once(broker: HubBroker) -> None:
 def test_a_deleted_queue_is_declared_again_and_nothing_is_dropped(broker: HubBroker) -> None:
     """Mandatory, with confirms: RabbitMQ says when nobody holds the queue."""
     broker.publish(message(1))
-    with broker._borrowed():
-        broker.channel.queue_delete(QUEUE)
+    with broker.pool.channel() as channel:
+        channel.queue_delete(QUEUE)
     assert broker.ready(QUEUE) is None
     broker.publish(message(2))
     assert broker.ready(QUEUE) == 1
@@ -162,21 +186,23 @@ def test_threads_that_end_leave_no_connection_behind(broker: HubBroker) -> None:
         thread = threading.Thread(target=broker.publish, args=(message(n),))
         thread.start()
         thread.join()
-    assert broker.ready(QUEUE) == 20 and len(broker.connections) == 1
+    assert broker.ready(QUEUE) == 20 and broker.pool.open == 1
     threads = [threading.Thread(target=lambda: [broker.publish(message(n)) for n in range(10)]) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert broker.ready(QUEUE) == 100 and len(broker.connections) <= 8
+    assert broker.ready(QUEUE) == 100 and broker.pool.open <= 8
 
 
-def test_a_cut_connection_is_replaced_within_the_call(broker: HubBroker) -> None:
-    broker.publish(message(1))
-    for connection in broker.connections:
-        connection._impl._transport._sock.shutdown(socket.SHUT_RDWR)  # as a restarted broker does
-    broker.publish(message(2))
-    assert broker.ready(QUEUE) == 2 and len(broker.connections) == 1
+def test_a_cut_connection_is_replaced_within_the_call(broker_url: str) -> None:
+    with Proxy(_address(broker_url)) as proxy:
+        broker = HubBroker(_at(broker_url, proxy.port))
+        broker.publish(message(1))
+        proxy.cut()  # as a restarted broker does
+        broker.publish(message(2))
+        assert broker.ready(QUEUE) == 2 and broker.pool.open == 1
+        broker.close()
 
 
 def test_a_broker_that_is_away_is_said_at_once(broker: HubBroker) -> None:
@@ -195,11 +221,10 @@ def test_a_url_that_is_none_names_the_setting() -> None:
 
 @pytest.mark.fault
 def test_a_broker_short_of_memory_does_not_hang_who_publishes(
-    rabbitmq: RabbitNode, monkeypatch: pytest.MonkeyPatch
+    rabbitmq: RabbitNode,
 ) -> None:
     """RabbitMQ then stops reading: without a limit a confirmed publish waits for ever."""
-    broker = HubBroker(rabbitmq.url)
-    broker.parameters.blocked_connection_timeout = 1.0
+    broker = HubBroker(f"{rabbitmq.url}%2f?blocked_connection_timeout=1")
     broker.publish(message(1))
     rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1")
     result: list[Exception] = []
@@ -251,3 +276,83 @@ def test_who_refuses_is_told_apart_from_who_is_away(broker: HubBroker) -> None:
     with pytest.raises(UnavailableError, match="refuses"):
         broker.ready("held")
     other.close()
+
+
+# Idle connections
+
+
+def _complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Warnings and errors; pika's own are switched off in a hub."""
+    return [r.getMessage() for r in caplog.records if r.levelno >= 30 and not r.name.startswith("pika.")]
+
+
+def test_an_idle_connection_answers_heartbeats_and_serves_the_next_publish(
+    broker_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RabbitMQ ends a connection that misses two heartbeats; the next publish then logged a traceback."""
+    with Proxy(_address(broker_url)) as proxy:
+        broker = make_broker(_at(broker_url, proxy.port, "?heartbeat=2"))
+        broker.publish(message(1))
+        time.sleep(8)  # four heartbeats
+        broker.publish(message(2))
+        assert proxy.accepted == 1, "the connection was not the first one any more"
+        assert broker.ready(QUEUE) == 2
+        broker.close()
+    assert _complaints(caplog) == []
+
+
+def test_an_idle_connection_that_the_broker_ended_is_replaced_in_silence(
+    broker_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Proxy(_address(broker_url)) as proxy:
+        broker = make_broker(_at(broker_url, proxy.port))
+        broker.publish(message(1))
+        proxy.cut()
+        wait_for(lambda: broker.pool.open == 0, what="the end of the connection is noticed")
+        broker.publish(message(2))
+        assert broker.ready(QUEUE) == 2 and proxy.accepted == 2
+        broker.close()
+    assert _complaints(caplog) == []
+
+
+def test_a_connection_that_nobody_needs_is_closed(broker_url: str) -> None:
+    pool = PublisherPool(connection_parameters(broker_url), keep=0.5)
+    with pool.channel():
+        assert pool.open == 1
+    wait_for(lambda: pool.open == 0, what="the idle connection is closed")
+    pool.close()
+
+
+def test_a_broker_that_takes_packets_and_answers_nothing_is_given_up(broker_url: str) -> None:
+    """No reset, no refusal: the confirm never comes. The other threads are not held either."""
+    with Proxy(_address(broker_url)) as proxy:
+        broker = make_broker(_at(broker_url, proxy.port))
+        broker.pool = PublisherPool(broker.parameters, limit=1.0)
+        broker.publish(message(1))
+        proxy.hold()
+        with pytest.raises(UnavailableError, match="no answer within 1 s"):
+            broker.publish(message(2))
+        assert broker.pool.open == 0
+        proxy.release()
+        broker.publish(message(3))
+        broker.close()
+
+
+def test_limits_are_set_and_the_url_overrides_them() -> None:
+    (made,) = connection_parameters("amqp://a:b@h/v")
+    assert made.heartbeat == 15 and made.socket_timeout == 5 and made.blocked_connection_timeout == 5
+    assert made.tcp_options["TCP_USER_TIMEOUT"] == 10_000 and made.tcp_options["TCP_KEEPIDLE"] == 10
+    (made,) = connection_parameters(
+        "amqp://a:b@h/v?heartbeat=40&socket_timeout=2&tcp_options={'TCP_USER_TIMEOUT':1000}", stack_timeout=1
+    )
+    assert made.heartbeat == 40 and made.socket_timeout == 2 and made.stack_timeout == 1
+    assert made.tcp_options["TCP_USER_TIMEOUT"] == 1000 and made.tcp_options["TCP_KEEPIDLE"] == 10
+    assert [p.host for p in connection_parameters("amqp://a:b@one/v;amqp://a:b@two/v")] == ["one", "two"]
+
+
+@pytest.mark.fault
+def test_a_second_broker_of_the_url_is_used_when_the_first_is_away(broker_url: str) -> None:
+    broker = make_broker(f"amqp://guest:guest@127.0.0.1:{unused_port()}/;{broker_url}")
+    broker.publish(message(1))
+    assert broker.ready(QUEUE) == 1
+    broker.close()

@@ -230,8 +230,8 @@ def test_a_deleted_queue_is_made_again(apart: Hub, target: HttpTarget) -> None:
     add_service(apart, target.url)
     add_rule(apart)
     emit_many(apart, 40)
-    with apart.broker._borrowed():  # type: ignore[union-attr]
-        apart.broker.channel.queue_delete(apart.queues["dispatch"])
+    with apart.broker.pool.channel() as channel:  # type: ignore[union-attr]
+        channel.queue_delete(apart.queues["dispatch"])
     assert apart.broker.ready(apart.queues["dispatch"]) is None
     age(apart, 60)
     releaser(apart).tick()

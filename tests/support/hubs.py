@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hub.app import Hub
@@ -32,14 +33,21 @@ def add_rule(hub: Hub, name: str = "r1", event: str = "e", service: str = "crm",
 
 
 def emit(hub: Hub, name: str = "e", data: Any = None, key: str | None = None) -> list[int]:
-    """Accept one event; the ids of its tasks."""
-    return list(hub.observer.handle_event(Event(name, {"n": 1} if data is None else data, key)).tasks)
+    """Accept one event, and wait until its tasks are enqueued; their ids."""
+    tasks = hub.observer.handle_event(Event(name, {"n": 1} if data is None else data, key)).tasks
+    return enqueued(hub, tasks)
 
 
 def emit_many(hub: Hub, count: int, name: str = "e", start: int = 0) -> list[int]:
     """Accept `count` different events in one call; the ids of their tasks."""
     accepted = hub.observer.handle_events([Event(name, {"n": n}) for n in range(start, start + count)])
-    return [task for a in accepted for task in a.tasks]
+    return enqueued(hub, [task for a in accepted for task in a.tasks])
+
+
+def enqueued(hub: Hub, tasks: Sequence[int]) -> list[int]:
+    """The same tasks, once none waits to be enqueued."""
+    assert hub.enqueuer is None or hub.enqueuer.flush(30)
+    return list(tasks)
 
 
 def attempt(hub: Hub, task_id: int) -> str:

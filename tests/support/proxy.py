@@ -14,7 +14,8 @@ class Proxy:
 
     `hold(after=n)`: of what the server sends from now on, `n` more bytes pass, then nothing until `release()`.
     `drip()`: what the server sends passes one byte at a time, slower than any sensible deadline allows, faster than
-    a timeout per read would notice. `cut()`: every connection breaks. `refuse()`: the port is closed.
+    a timeout per read would notice. `swallow()`: nothing passes in either direction, connections are accepted and
+    stay open, until `restore()`, which breaks them. `cut()`: every connection breaks. `refuse()`: the port is closed.
     """
 
     def __init__(self, target: tuple[str, int], *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
@@ -26,7 +27,7 @@ class Proxy:
         self._open = threading.Event()
         self._open.set()
         self._quota = 0
-        self._drip = False
+        self._drip = self._swallow = False
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
@@ -57,6 +58,13 @@ class Proxy:
 
     def drip(self) -> None:
         self._drip = True
+
+    def swallow(self) -> None:
+        self._swallow = True
+
+    def restore(self) -> None:
+        self.cut()  # what was swallowed is missing in their streams
+        self._swallow = False
 
     def release(self) -> None:
         self._drip = False
@@ -104,6 +112,8 @@ class Proxy:
     def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
         try:
             while data := source.recv(65536):
+                if self._swallow:
+                    continue
                 while data and answers and not self._open.is_set():
                     allowed, data = data[: self._quota], data[self._quota :]
                     self._quota -= len(allowed)

@@ -117,6 +117,12 @@ class RabbitNode:
             "ERL_EPMD_ADDRESS": "127.0.0.1",
         }
 
+    @property
+    def pid(self) -> int:
+        """The process that started the node's processes, while it runs."""
+        assert self._keeper is not None
+        return self._keeper.pid
+
     def start(self) -> None:
         """Start the node and wait until it takes connections."""
         if self._keeper is not None:

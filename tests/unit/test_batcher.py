@@ -114,3 +114,38 @@ def test_many_threads_for_a_while() -> None:
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(batcher, range(3000))) == [n * 3 for n in range(3000)]
     assert not batcher._leading and not batcher._waiting
+
+
+def test_a_batch_that_hangs_holds_nobody_else() -> None:
+    """One broken connection held the claims and events of every thread of the process."""
+    release = threading.Event()
+    hung = threading.Event()
+
+    def execute(items: list[int]) -> list[int]:
+        if 0 in items:
+            hung.set()
+            assert release.wait(30)
+        return [item * 2 for item in items]
+
+    batcher = Batcher(execute, patience=0.05)
+    with ThreadPoolExecutor(41) as pool:
+        first = pool.submit(batcher, 0)
+        assert hung.wait(20)
+        others = [pool.submit(batcher, n) for n in range(1, 41)]
+        assert [other.result(20) for other in others] == [n * 2 for n in range(1, 41)]
+        again = [pool.submit(batcher, n) for n in range(41, 61)]
+        assert [one.result(20) for one in again] == [n * 2 for n in range(41, 61)]
+        assert not first.done()
+        release.set()
+        assert first.result(20) == 0
+    assert batcher(7) == 14
+
+
+def test_many_leaders_beside_each_other_lose_and_mix_up_nothing() -> None:
+    def execute(items: list[int]) -> list[int]:
+        threading.Event().wait(0.002 * (items[0] % 5))
+        return [item * 2 for item in items]
+
+    batcher = Batcher(execute, limit=7, patience=0.001)
+    with ThreadPoolExecutor(32) as pool:
+        assert list(pool.map(batcher, range(3000))) == [n * 2 for n in range(3000)]

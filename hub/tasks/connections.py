@@ -1,0 +1,245 @@
+"""Connections to the hub's RabbitMQ: their time limits, and a pool of those that publish."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pika
+import pika.exceptions
+
+from hub.errors import ConfigError
+
+USE_LIMIT = 10.0
+"""Seconds that one use of a pooled connection may take: a declare, or a publish with its confirm."""
+_KEEP = 60.0  # seconds that an unused connection is kept open
+_LOOK = 1.0  # seconds between two looks at the pool
+_CLOSE_LIMIT = 2.0  # seconds that an orderly close may take
+# Defaults in seconds; a parameter of the same name in the URL wins.
+_LIMITS = {
+    "heartbeat": 15,
+    "blocked_connection_timeout": 5.0,
+    "socket_timeout": 5.0,
+    "stack_timeout": 10.0,
+    "connection_attempts": 1,
+}
+# A peer that vanished without a reset is noticed in seconds, not in hours. The last one is in milliseconds.
+_TCP = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
+
+LOST = (pika.exceptions.AMQPError, OSError)
+"""What pika raises when a broker is away or ends a connection."""
+
+
+class OverdueError(Exception):
+    """The broker did not answer within `USE_LIMIT`."""
+
+
+def connection_parameters(url: str, **defaults: object) -> list[Any]:
+    """pika's parameters for each broker of a URL (several are separated by `;`), with bounded waits.
+
+    Args:
+        defaults: limits in the place of the hub's own. Query parameters of the URL come before both.
+
+    Raises:
+        ConfigError: not an AMQP URL. The message does not repeat it.
+    """
+    try:
+        return [_parameters(part, defaults) for part in url.split(";")]
+    except Exception:
+        raise ConfigError(
+            "not an AMQP URL; expected amqp://user:password@host:5672/vhost", field="HUB_BROKER_URL"
+        ) from None
+
+
+def _parameters(url: str, defaults: dict[str, object]) -> Any:
+    made = pika.URLParameters(url)
+    given = parse_qs(urlsplit(url).query)
+    for name, value in (_LIMITS | defaults).items():
+        if name not in given:
+            setattr(made, name, value)
+    made.tcp_options = {n: v for n, v in _TCP.items() if hasattr(socket, n)} | (made.tcp_options or {})
+    return made
+
+
+@dataclass(eq=False, slots=True)
+class _Link:
+    connection: Any
+    channel: Any
+    since: float  # monotonic seconds: when it was lent, or given back
+    overdue: bool = False
+
+
+class PublisherPool:
+    """Connections that threads borrow to publish, each with one channel in confirm mode.
+
+    One thread looks after all of them. It answers heartbeats of unused connections, closes those that nobody
+    needs, and breaks a connection whose use takes longer than the limit.
+
+    Args:
+        parameters: pika's parameters of one or more brokers.
+        limit: seconds that one use may take.
+        keep: seconds that an unused connection is kept open.
+    """
+
+    def __init__(self, parameters: Sequence[Any], *, limit: float = USE_LIMIT, keep: float = _KEEP) -> None:
+        self.parameters = list(parameters)
+        self._limit = limit
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._idle: list[_Link] = []
+        self._lent: set[_Link] = set()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def open(self) -> int:
+        """Open connections."""
+        with self._lock:
+            return len(self._idle) + len(self._lent)
+
+    @contextlib.contextmanager
+    def channel(self) -> Iterator[Any]:
+        """A channel in confirm mode. Its connection is closed when anything is raised inside.
+
+        Raises:
+            OverdueError: the broker did not answer in time.
+        """
+        link = self._take()
+        try:
+            yield link.channel
+        except BaseException as e:
+            self._drop(link)
+            if link.overdue and isinstance(e, LOST):
+                raise OverdueError(f"no answer within {self._limit:g} s") from None
+            raise
+        if not link.channel.is_open:
+            self._drop(link)
+            return
+        with self._lock:
+            self._lent.discard(link)
+            link.since = time.monotonic()
+            if not self._closed.is_set():
+                self._idle.append(link)
+                return
+        self._drop(link)
+
+    def drop_idle(self) -> None:
+        """Close unused connections: where one broke, the others are likely to be broken as well."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for link in idle:
+            _break(link.connection)
+
+    def close(self) -> None:
+        """Close all connections; those in use are broken."""
+        self._closed.set()
+        with self._lock:
+            idle, self._idle = self._idle, []
+            lent = list(self._lent)
+        for link in lent:
+            _break(link.connection)
+        for link in idle:
+            end(link.connection)
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=5)
+
+    def _take(self) -> _Link:
+        with self._lock:
+            link = self._idle.pop() if self._idle else None
+            if link is not None:
+                link.since = time.monotonic()
+                self._lent.add(link)
+                return link
+        connection = pika.BlockingConnection(self.parameters)
+        link = _Link(connection, None, time.monotonic())
+        with self._lock:
+            self._lent.add(link)
+            if self._thread is None and not self._closed.is_set():
+                self._thread = threading.Thread(target=self._run, name="hub-broker-pool", daemon=True)
+                self._thread.start()
+        try:
+            link.channel = connection.channel()
+            link.channel.confirm_delivery()
+        except BaseException as e:
+            self._drop(link)
+            if link.overdue and isinstance(e, LOST):
+                raise OverdueError(f"no answer within {self._limit:g} s") from None
+            raise
+        return link
+
+    def _drop(self, link: _Link) -> None:
+        with self._lock:
+            self._lent.discard(link)
+        _break(link.connection)
+
+    def _run(self) -> None:
+        while not self._closed.wait(_LOOK):
+            now = time.monotonic()
+            with self._lock:
+                overdue = [link for link in self._lent if now - link.since > self._limit]
+                for link in overdue:
+                    link.overdue = True
+                waiting = list(self._idle)
+            for link in overdue:
+                _break(link.connection, close=False)
+            for link in waiting:
+                self._serve(link, now)
+
+    def _serve(self, link: _Link, now: float) -> None:
+        """Answer heartbeats of an unused connection, or close it."""
+        with self._lock:
+            if link not in self._idle:
+                return  # borrowed meanwhile
+            self._idle.remove(link)
+        if now - link.since > self._keep:
+            end(link.connection)
+            return
+        try:
+            link.connection.process_data_events(0)
+        except LOST:
+            pass
+        if not (link.connection.is_open and link.channel.is_open):
+            _break(link.connection)
+            return
+        with self._lock:
+            if not self._closed.is_set():
+                self._idle.insert(0, link)
+                return
+        end(link.connection)
+
+
+def end(connection: Any) -> None:
+    """Close a connection in order, within a limit. Raises nothing."""
+    timer = threading.Timer(_CLOSE_LIMIT, _break, [connection], {"close": False})
+    timer.daemon = True
+    timer.start()
+    try:
+        connection.close()
+    except Exception:  # noqa: S110 - it is closed either way
+        pass
+    finally:
+        timer.cancel()
+
+
+def _break(connection: Any, *, close: bool = True) -> None:
+    """End a connection without waiting for the broker.
+
+    Args:
+        close: also release its resources; False where another thread is using it, which then does so.
+    """
+    # The only way to interrupt a thread that waits inside pika. Not `sock.shutdown`: of a TLS socket that would
+    # also take its state away under the other thread.
+    transport = connection._impl._transport
+    sock = getattr(transport, "_sock", None)
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    if close and connection.is_open:
+        with contextlib.suppress(Exception):
+            connection.close()

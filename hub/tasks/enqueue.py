@@ -1,0 +1,107 @@
+"""Enqueueing on a thread of its own: who accepts an event waits for the ledger's commit, never for the broker."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import structlog
+
+from hub.tasks.handover import BrokerHandOver
+
+log = structlog.get_logger("hub.enqueue")
+LIMIT = 10_000
+"""Most tasks that wait in a process's memory to be published."""
+_BATCH = 1000  # tasks published before the buffer is looked at again
+_SLOW = 1.0  # seconds; a batch that takes longer shows that the broker does not keep up
+
+
+class Enqueuer:
+    """Publishes accepted tasks from a bounded buffer; what does not fit is left to the outbox relay.
+
+    The ledger has every task before it comes here. So nothing is lost with the buffer: a task that was not
+    published is released to `pending`, or found as a lost message if this process is killed.
+
+    Args:
+        handover: publishes; returns tasks to the ledger when the broker is away.
+        limit: most buffered tasks.
+    """
+
+    def __init__(self, handover: BrokerHandOver, *, limit: int = LIMIT) -> None:
+        self._handover = handover
+        self._limit = limit
+        self._changed = threading.Condition()
+        self._buffer: deque[tuple[int, int]] = deque()
+        self._busy_since: float | None = None
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def admits(self, service_id: int) -> bool:
+        """Whether one more task of this service is enqueued at once. False: it waits for the relay."""
+        busy_since = self._busy_since
+        if busy_since is not None and time.monotonic() - busy_since > _SLOW:
+            return False
+        return len(self._buffer) < self._limit and self._handover.admits(service_id)
+
+    def publish(self, tasks: Sequence[tuple[int, int]]) -> None:
+        """Buffer (service id, task id) pairs that the ledger has as queued. Never waits for the broker."""
+        with self._changed:
+            room = 0 if self._closing else max(0, self._limit - len(self._buffer))
+            self._buffer.extend(tasks[:room])
+            if self._thread is None and not self._closing:
+                self._thread = threading.Thread(target=self._run, name="hub-enqueue", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        if left := tasks[room:]:
+            self._handover.release([task_id for _, task_id in left])
+
+    @property
+    def waiting(self) -> int:
+        """Tasks in the buffer."""
+        return len(self._buffer)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until the buffer is published or released; False: not within `timeout` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._buffer and self._busy_since is None, timeout)
+
+    def close(self, timeout: float) -> None:
+        """Publish what is buffered for at most `timeout` seconds, and release the rest."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self.flush(timeout)
+        with self._changed:
+            left = [task_id for _, task_id in self._buffer]
+            self._buffer.clear()
+        if left:
+            self._handover.release(left)
+
+    def join(self, timeout: float) -> None:
+        """After `close`: wait for the thread, which returns what it could not publish to the ledger."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while batch := self._next():
+            try:
+                if self._handover.down:
+                    self._handover.release([task_id for _, task_id in batch])
+                else:
+                    self._handover.publish(batch)
+            except Exception:
+                log.exception("not enqueued; the relay finds the tasks", count=len(batch))
+            with self._changed:
+                self._busy_since = None
+                self._changed.notify_all()
+
+    def _next(self) -> list[tuple[int, int]]:
+        """The next tasks; none: closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._buffer or self._closing)
+            batch = [self._buffer.popleft() for _ in range(min(_BATCH, len(self._buffer)))]
+            if batch:
+                self._busy_since = time.monotonic()
+            return batch
