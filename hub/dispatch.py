@@ -99,7 +99,10 @@ class Dispatcher:
 
     def attempt(self, claim: Claim) -> Literal["delivered", "parked"]:
         """The attempt of a task that is claimed already; raises as `run` does."""
-        context: dict[str, object] = {"task": claim.id, "_event": claim.event_name, "attempt": claim.attempt}
+        context: dict[str, object] = {
+            "task": claim.id, "_event": claim.event_name, "event_id": claim.event_uid, "key": claim.key,
+            "attempt": claim.attempt,
+        }  # fmt: skip
         service, rule = self._known(claim)
         if service is None or rule is None:  # deleted a moment ago, or not read: the next claim holds it or finds it
             self._ledger.give_back(claim, delay=_NOT_HELD)

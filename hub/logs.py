@@ -1,15 +1,27 @@
-"""Structured logs on stderr: for people (console) or machines (json)."""
+"""Structured logs on stderr: for people (console) or machines (json).
+
+With `HUB_LOG_FORMAT=json` every line of a process is one JSON object: also those of libraries, warnings, and exceptions
+that nobody caught. Fields of every line: `message`, `level`, `logger`, `timestamp` (ISO 8601, UTC), `host`, `pid`,
+`version`. Lines about a task add `task`, `_event` (event name), `event_id`, `key` (idempotency key), `attempt`, `rule`
+and `service`.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import re
+import socket
 import sys
+import threading
+import types
+import warnings
 from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
+from hub import __version__
 from hub.settings import Settings
 
 # What moves a terminal's cursor, begins a line or turns text around.
@@ -27,6 +39,40 @@ def _on_one_line(_: object, __: str, line: MutableMapping[str, Any]) -> MutableM
     return line
 
 
+_HOST = socket.gethostname()
+
+
+def _add_process(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Where a line comes from."""
+    line.update(host=_HOST, pid=os.getpid(), version=__version__)
+    return line
+
+
+def _log_uncaught() -> None:
+    """Log exceptions that nobody caught, and warnings, in the place of Python's own text on stderr."""
+    log = structlog.get_logger("hub.uncaught")
+
+    def uncaught(
+        kind: type[BaseException], error: BaseException | None, trace: types.TracebackType | None, **where: object
+    ) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            log.warning("interrupted")
+        elif not issubclass(kind, SystemExit):
+            log.critical("an exception was not caught", exc_info=(kind, error, trace), **where)
+
+    def in_thread(args: threading.ExceptHookArgs) -> None:
+        uncaught(args.exc_type, args.exc_value, args.exc_traceback, thread=args.thread.name if args.thread else None)
+
+    def unraisable(args: Any) -> None:
+        uncaught(args.exc_type, args.exc_value, args.exc_traceback, where=args.err_msg)
+
+    def warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
+        log.warning(str(message), category=category.__name__, at=f"{filename}:{lineno}")
+
+    sys.excepthook, threading.excepthook, sys.unraisablehook = uncaught, in_thread, unraisable
+    warnings.showwarning = warn
+
+
 def configure_logging(settings: Settings, *, level: str | None = None) -> None:
     """Route structlog and the standard library to stderr, in one format."""
     shared: list[Any] = [
@@ -40,7 +86,7 @@ def configure_logging(settings: Settings, *, level: str | None = None) -> None:
     renderer: Any
     last: list[Any] = []
     if settings.log_format == "json":
-        shared.append(structlog.processors.format_exc_info)
+        shared += [_add_process, structlog.processors.format_exc_info]
         renderer = structlog.processors.JSONRenderer()
     else:
         last.append(_on_one_line)
@@ -65,6 +111,8 @@ def configure_logging(settings: Settings, *, level: str | None = None) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level or settings.log_level)
+    if settings.log_format == "json":
+        _log_uncaught()
     for noisy in (
         "periodiq",
         "pika",

@@ -49,7 +49,7 @@ from hub.store.schedules import Schedules
 from hub.store.vault import Vault
 from hub.store.views import Views
 from hub.tasks.actors import register
-from hub.tasks.broker import DISPATCH, Broker, HubBroker, InProcessBroker, queue_names
+from hub.tasks.broker import DISPATCH, Broker, HubBroker, InProcessBroker, SchedulerBroker, queue_names
 from hub.tasks.bulkhead import Bulkhead
 from hub.tasks.enqueue import Enqueuer
 from hub.tasks.handover import BrokerHandOver, NoHandOver
@@ -150,7 +150,8 @@ class Parts:
         url = self.settings.broker_url
         if url is None:
             return InProcessBroker()
-        return HubBroker(url.get_secret_value(), report_rejected=self.hooks.message_rejected)
+        kind = SchedulerBroker if self.role == "scheduler" else HubBroker
+        return kind(url.get_secret_value(), report_rejected=self.hooks.message_rejected)
 
     def _make_handover(self) -> HandOver:
         """A process without RabbitMQ that runs no workers leaves tasks to the process that does."""

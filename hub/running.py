@@ -23,7 +23,6 @@ _SHUTDOWN_MS = 60_000  # how long attempts under way may take to end
 _FLUSH = 10.0  # seconds that the last successes have to reach the ledger
 _GRACE = 80.0  # seconds; after that processes are killed, and their tasks taken up by others
 _POLL_MS = 100
-_PERIODIQ = "import periodiq; periodiq.entrypoint()"  # it cannot be run with -m
 
 
 @contextmanager
@@ -89,8 +88,9 @@ def worker(settings: Settings, *, processes: int | None = None, threads: int | N
     _needs_broker(settings, "worker")
     build(settings, role="worker", check=True).close()  # what is wrong is said once, before anything starts
     command = [
-        sys.executable, "-m", "dramatiq", "--processes", "1", "--threads", str(threads or settings.threads),
-        "--worker-shutdown-timeout", str(_SHUTDOWN_MS), "--skip-logging", "hub.worker:broker",
+        sys.executable, "-m", "hub.child", "dramatiq", "--processes", "1",
+        "--threads", str(threads or settings.threads), "--worker-shutdown-timeout", str(_SHUTDOWN_MS),
+        "--skip-logging", "hub.worker:broker",
     ]  # fmt: skip
     with stop_signals() as stop:
         return supervise([command] * (processes or settings.processes), stop, grace=_GRACE)
@@ -101,7 +101,7 @@ def scheduler(settings: Settings) -> int:
     _needs_broker(settings, "scheduler")
     build(settings, role="scheduler", check=True).close()
     with stop_signals() as stop:
-        supervise([[sys.executable, "-c", _PERIODIQ, "hub.scheduler:broker"]], stop, grace=5.0)
+        supervise([[sys.executable, "-m", "hub.child", "periodiq", "hub.scheduler:broker"]], stop, grace=5.0)
     return 0
 
 

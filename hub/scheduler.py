@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import dramatiq
+import structlog
 
 from hub.app import Hub, build
-from hub.errors import ConfigError
+from hub.errors import ConfigError, HubError
 from hub.logs import configure_logging
 from hub.on_demand import broker_of
 from hub.settings import load_settings
+
+log = structlog.get_logger("hub.scheduler")
 
 
 class Heart(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
@@ -21,7 +24,10 @@ class Heart(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
 
     def after_enqueue(self, broker: dramatiq.Broker, message: Any, delay: Any) -> None:
         """A tick was sent."""
-        self._hub.beat("scheduler")
+        try:
+            self._hub.beat("scheduler")
+        except HubError as e:
+            log.warning("no heartbeat; the next tick reports again", error=str(e))
 
 
 def make_broker() -> dramatiq.Broker:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import dramatiq
+import structlog
 
 from hub.app import Hub, build
+from hub.errors import HubError
 from hub.logs import configure_logging
 from hub.on_demand import broker_of
 from hub.processes import die_with_parent
 from hub.settings import load_settings
+
+log = structlog.get_logger("hub.worker")
 
 
 class Life(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
@@ -20,8 +24,12 @@ class Life(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
         self._hub = hub
 
     def before_worker_boot(self, broker: dramatiq.Broker, worker: Any) -> None:
-        """The lease comes before the first task."""
-        self._hub.start_worker(worker.worker_threads)
+        """The lease comes before the first task. Without it the process ends, for its supervisor to try again."""
+        try:
+            self._hub.start_worker(worker.worker_threads)
+        except HubError as e:
+            log.error("not started", error=str(e))
+            raise SystemExit(1) from None
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
         """No new hand-overs, nothing waits in memory."""

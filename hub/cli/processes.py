@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,14 +26,16 @@ def up() -> None:
     """Run everything in one process: web, workers, scheduler, metrics. Needs no server."""
     from hub import running
 
-    raise typer.Exit(running.up(_settings(), announce=_say))
+    with _process() as settings:
+        raise typer.Exit(running.up(settings, announce=_say(settings)))
 
 
 def web() -> None:
     """Run the web server: API, webhooks, console, /metrics."""
     from hub import running
 
-    raise typer.Exit(running.web(_settings(), announce=_say))
+    with _process() as settings:
+        raise typer.Exit(running.web(settings, announce=_say(settings)))
 
 
 def worker(
@@ -40,21 +45,24 @@ def worker(
     """Run Dramatiq workers that deliver tasks."""
     from hub import running
 
-    raise typer.Exit(running.worker(_settings(), processes=processes, threads=threads))
+    with _process() as settings:
+        raise typer.Exit(running.worker(settings, processes=processes, threads=threads))
 
 
 def scheduler() -> None:
     """Run periodiq, which ticks once a minute. Several are safe."""
     from hub import running
 
-    raise typer.Exit(running.scheduler(_settings()))
+    with _process() as settings:
+        raise typer.Exit(running.scheduler(settings))
 
 
 def exporter() -> None:
     """Serve /metrics as a process of its own."""
     from hub.exporter import serve
 
-    serve(_settings())
+    with _process() as settings:
+        serve(settings)
 
 
 def migrate(
@@ -112,13 +120,29 @@ def rotate_secrets(as_json: JsonFlag = False) -> None:
         raise typer.Exit(1)
 
 
-def _settings() -> Settings:
+@contextmanager
+def _process() -> Iterator[Settings]:
+    """The settings of a process of its own, which logs what it does, and why it does not start."""
+    import structlog
+
+    from hub.errors import HubError
     from hub.logs import configure_logging
 
     settings = get_settings()
-    configure_logging(settings)  # a process of its own tells what it does
-    return settings
+    configure_logging(settings)
+    try:
+        yield settings
+    except HubError as e:
+        if settings.log_format != "json":
+            raise
+        structlog.get_logger("hub.cli").error("not started", error=str(e))
+        raise typer.Exit(1) from None
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
+def _say(settings: Settings) -> Callable[[str], None]:
+    """Tells people; machines read log lines."""
+    import structlog
+
+    if settings.log_format == "json":
+        return structlog.get_logger("hub.cli").info  # type: ignore[no-any-return]
+    return partial(print, flush=True)

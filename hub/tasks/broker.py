@@ -11,6 +11,7 @@ from typing import Any
 import dramatiq
 import pika
 import pika.exceptions
+import structlog
 from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL, RabbitmqBroker, _RabbitmqConsumer
 from dramatiq.brokers.stub import StubBroker, _StubConsumer
 from dramatiq.common import xq_name
@@ -20,7 +21,10 @@ from hub.errors import UnavailableError
 from hub.tasks.connections import LOST, OverdueError, PublisherPool, connection_parameters
 from hub.tasks.groups import GroupConsumer
 
+log = structlog.get_logger("hub.broker")
+
 DISPATCH, CONSUME, TICK = "dispatch", "consume", "tick"
+_TICK_PATIENCE = 45.0  # seconds
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0  # seconds before a consumer that failed fails again
 
 
@@ -150,6 +154,28 @@ class HubBroker(RabbitmqBroker):
     def close(self) -> None:
         """Close the connections that publish; consumers close their own."""
         self.pool.close()
+
+
+class SchedulerBroker(HubBroker):
+    """The scheduler's broker: a tick that is not taken is tried again for most of its minute, then left to the next.
+
+    What periodiq's caller would see as a fault of periodiq is one log line for each try.
+    """
+
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
+        """Publish, with growing pauses while the broker is away. Raises nothing then: the next tick makes up for it."""
+        deadline = time.monotonic() + _TICK_PATIENCE
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return super().enqueue(message, delay=delay)
+            except UnavailableError as e:
+                pause = min(pause * 2, _LONGEST_PAUSE * 2)
+                again = time.monotonic() + pause < deadline
+                log.warning("tick not sent", error=str(e), next_try_in=pause if again else None)
+                if not again:
+                    return message
+                time.sleep(pause)
 
 
 def _reason(e: Exception) -> str:

@@ -19,8 +19,8 @@ from pydantic import SecretStr
 from hub.app import Hub, build
 from hub.settings import Settings
 from hub.web.server import WebServer
+from tests.servers import HttpTarget
 from tests.support.hubs import add_rule, add_service, count
-from tests.support.peers import HttpTarget
 from tests.support.processes import below, wait_for
 from tests.support.proxy import Proxy
 from tests.support.rabbit import RabbitNode

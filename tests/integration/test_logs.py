@@ -1,0 +1,158 @@
+"""`HUB_LOG_FORMAT=json`: every line of every process is one JSON object, also when something is missing or fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hub import __version__
+from hub.settings import Settings
+from tests.support.databases import PostgresServer
+from tests.support.processes import wait_for
+from tests.support.proxy import unused_port
+from tests.support.rabbit import RabbitNode
+from tests.support.workers import environment
+
+HUB = str(Path(sys.executable).with_name("hub"))
+
+
+class Process:
+    """A command of the hub and the lines that it wrote."""
+
+    def __init__(self, tmp_path: Path, env: dict[str, str], *command: str) -> None:
+        self._path = tmp_path / f"{command[0].replace('/', '_')}-{len(list(tmp_path.iterdir()))}.log"
+        with self._path.open("wb") as output:
+            self.process = subprocess.Popen(
+                [HUB, *command], env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(60)
+        finally:
+            self.process.kill()
+            self.process.wait()
+
+    @property
+    def text(self) -> str:
+        return self._path.read_text()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All complete lines; each must be one JSON object with the common fields."""
+        text = self.text
+        found = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        for line in found:
+            assert {"message", "level", "logger", "timestamp", "host", "pid", "version"} <= set(line), line
+            assert line["version"] == __version__
+        return found
+
+    def says(self, part: str) -> bool:
+        return any(part in line["message"] or part in str(line.get("error")) for line in self.lines())
+
+
+@pytest.fixture
+def env(settings: Settings) -> dict[str, str]:
+    made = environment(settings.model_copy(update={"listen": "127.0.0.1:0"}), HUB_LOG_FORMAT="json")
+    return made | {"HUB_LISTEN": "127.0.0.1:0", "HUB_EXPORTER_LISTEN": f"127.0.0.1:{unused_port()}"}
+
+
+@pytest.mark.parametrize("command", ["scheduler", "worker", "web", "exporter"])
+def test_all_lines_are_json_while_the_broker_is_away(command: str, env: dict[str, str], tmp_path: Path) -> None:
+    env |= {"HUB_BROKER_URL": f"amqp://hub:canary-81@127.0.0.1:{unused_port()}/", "HUB_LOG_LEVEL": "INFO"}
+    expected = {"scheduler": "tick not sent", "worker": "connection error"}
+    with Process(tmp_path, env, command) as process:
+        wait_for(lambda: process.says(expected.get(command, "listen")) or process.says("served"), 60)
+    lines = process.lines()
+    assert "Traceback" not in process.text and "exception" not in {name for line in lines for name in line}
+    assert "file an issue" not in process.text and "canary" not in process.text
+    assert len({line["pid"] for line in lines}) >= 1
+
+
+def test_the_scheduler_backs_off_and_ticks_once_the_broker_is_back(
+    env: dict[str, str], rabbitmq: RabbitNode, tmp_path: Path
+) -> None:
+    rabbitmq.stop()
+    with Process(tmp_path, env | {"HUB_BROKER_URL": rabbitmq.url}, "scheduler") as process:
+
+        def pauses() -> list[float]:
+            return [line["next_try_in"] for line in process.lines() if line["message"] == "tick not sent"]
+
+        wait_for(lambda: len(pauses()) >= 4, 60, what="four tries")
+        assert pauses()[:4] == sorted(pauses()[:4]) and pauses()[3] > pauses()[0]
+        rabbitmq.start()
+        wait_for(lambda: _depth(rabbitmq, env) >= 1, 90, what="a tick")
+    assert "a process ended" not in process.text and "Traceback" not in process.text
+
+
+def _depth(node: RabbitNode, env: dict[str, str]) -> int:
+    from hub.errors import UnavailableError
+    from hub.tasks.broker import HubBroker
+
+    broker = HubBroker(node.url)
+    try:
+        return broker.ready(f"{env['HUB_QUEUE_PREFIX']}.tick") or 0
+    except UnavailableError:
+        return 0
+    finally:
+        broker.close()
+
+
+@pytest.mark.parametrize("command", ["scheduler", "worker", "web"])
+def test_a_process_without_a_database_says_so_in_one_line(command: str, env: dict[str, str], tmp_path: Path) -> None:
+    env |= {"HUB_DATABASE_URL": f"postgresql://hub:canary-82@127.0.0.1:{unused_port()}/hub"}
+    with Process(tmp_path, env, command) as process:
+        assert process.process.wait(60) == 1
+    (line,) = [line for line in process.lines() if line["level"] in ("error", "critical")]
+    assert line["message"] == "not started" and "the database does not answer" in line["error"]
+    assert "Traceback" not in process.text and "canary" not in process.text
+
+
+@pytest.mark.fault
+def test_a_database_that_goes_away_leaves_only_short_json_lines(
+    env: dict[str, str], postgres: PostgresServer, tmp_path: Path
+) -> None:
+    env |= {"HUB_DATABASE_URL": postgres.url}
+    assert subprocess.run([HUB, "migrate"], env=env, check=False).returncode == 0
+    with Process(tmp_path, env, "worker") as worker, Process(tmp_path, env, "scheduler") as scheduler:
+        wait_for(lambda: worker.says("releaser leads") or worker.says("relay leads"), 60)
+        postgres.stop()
+        wait_for(lambda: worker.says("the database does not answer"), 60)
+        postgres.start()
+    for process in (worker, scheduler):
+        process.lines()
+        assert "Traceback" not in process.text and "file an issue" not in process.text
+
+
+_UNCAUGHT = """
+import threading, warnings
+from hub.logs import configure_logging
+from hub.settings import load_settings
+configure_logging(load_settings())
+warnings.warn("a warning")
+class Bad:
+    def __del__(self): raise ValueError("in __del__")
+Bad()
+def fail(): raise ValueError("in a thread")
+t = threading.Thread(target=fail); t.start(); t.join()
+raise ValueError("in the main thread")
+"""
+
+
+def test_warnings_and_uncaught_exceptions_are_json_lines(env: dict[str, str]) -> None:
+    done = subprocess.run([sys.executable, "-W", "default", "-c", _UNCAUGHT], env=env, capture_output=True, text=True)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert done.returncode == 1 and len(lines) == 4 and os.getpid() not in {line["pid"] for line in lines}
+    assert lines[0]["message"] == "a warning"
+    assert [text in line["exception"] for text, line in zip(
+        ("in __del__", "in a thread", "in the main thread"), lines[1:], strict=True)] == [True] * 3  # fmt: skip
