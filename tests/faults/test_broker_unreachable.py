@@ -160,10 +160,11 @@ for batch in range(100):
     hub.observer.handle_events([Event("e", {"n": n}) for n in range(batch * 1000, batch * 1000 + 1000)])
     most = max(most, hub.enqueuer.waiting)
     begin = begin or rss() * (batch >= 10)
-print(most, rss() - begin)
+end = rss()
 hub.close()
+print(most, end - begin)
 """,
             )
-            waiting, growth = map(int, out.split())
+            waiting, growth = map(int, out.splitlines()[-1].split())
             assert count(hub, "tasks") == 100_000 and count(hub, "queued") == 0
             assert waiting <= 10_000 and growth < 30_000, f"{waiting} tasks waited, {growth} kB more than at 10,000"

@@ -52,6 +52,7 @@ def everything(hooks: Hooks) -> None:
     hooks.locked_out("crm")
     hooks.consumer_run("lms", "ok", 1.5)
     hooks.consumer_messages("lms", "stored", 7)
+    hooks.message_rejected("dispatch", "not_json")
     hooks.pool("worker", 3, 8)
 
 
@@ -88,6 +89,7 @@ def test_each_hook_has_its_metric(tmp_path: Path) -> None:
     assert of(shown, "hub_consumer_runs_total", service="lms", outcome="ok") == 1
     assert of(shown, "hub_consumer_messages_total", service="lms", outcome="stored") == 7
     assert of(shown, "hub_consumer_run_duration_seconds_count", service="lms") == 1
+    assert of(shown, "hub_broker_messages_rejected_total", queue="dispatch", reason="not_json") == 1
     assert of(shown, "hub_db_pool_connections", process="worker") == 3
     assert of(shown, "hub_db_pool_max_connections", process="worker") == 8
     hooks.close()
@@ -105,6 +107,7 @@ def test_known_services_start_at_zero(tmp_path: Path) -> None:
     assert of(shown, "hub_dispatch_failures_total", service="crm", reason="timeout") == 0
     assert of(shown, "hub_dead_letters_total", service="crm", reason="expired") == 0
     assert of(shown, "hub_events_accepted_total", result="accepted") == 0
+    assert of(shown, "hub_broker_messages_rejected_total", queue="tick", reason="too_large") == 0
     assert of(shown, "hub_consumer_runs_total", service="lms", outcome="error") == 0
     assert of(shown, "hub_consumer_runs_total", service="crm", outcome="error") is None, "it has no response queue"
     assert "hub_db_pool_connections" not in names(shown), "nobody knows that"
