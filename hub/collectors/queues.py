@@ -9,6 +9,7 @@ import pika
 import pika.exceptions
 from prometheus_client import Metric as Family
 
+from hub.broker_url import connection_parameters
 from hub.collectors.base import family
 from hub.errors import UnavailableError
 from hub.metrics import Metric
@@ -16,7 +17,7 @@ from hub.metrics import Metric
 DEPTH = Metric("hub_queue_depth", "gauge", "Messages that are ready in a queue of the broker.", ("queue",))
 CONSUMERS = Metric("hub_queue_consumers", "gauge", "Consumers of a queue of the broker.", ("queue",))
 QUEUE_METRICS = (DEPTH, CONSUMERS)
-_SOCKET_TIMEOUT = 2.0
+_TIMEOUT = 2.0  # seconds
 _SELDOM = 300.0  # seconds
 
 
@@ -35,12 +36,11 @@ class RabbitSource:
         self._queues = [queue + suffix for queue in queues for suffix in ("", ".DQ", ".XQ")]
         self._clock = clock
         self._ask_again: dict[str, float] = {}
-        self._parameters = pika.URLParameters(url)
-        p = self._parameters
-        p.socket_timeout = p.stack_timeout = p.blocked_connection_timeout = _SOCKET_TIMEOUT
-        p.connection_attempts = 1
-        p.heartbeat = 60
-        p.client_properties = {"connection_name": "hub exporter"}
+        self._parameters = connection_parameters(
+            url, socket_timeout=_TIMEOUT, stack_timeout=_TIMEOUT, blocked_connection_timeout=_TIMEOUT, heartbeat=60
+        )
+        for p in self._parameters:
+            p.client_properties = {"connection_name": "hub exporter"}
         self._connection: pika.BlockingConnection | None = None
 
     def collect(self) -> list[Family]:

@@ -17,8 +17,9 @@ from dramatiq.brokers.stub import StubBroker, _StubConsumer
 from dramatiq.common import xq_name
 from dramatiq.errors import ConnectionClosed
 
+from hub.broker_url import LOST, connection_parameters
 from hub.errors import UnavailableError
-from hub.tasks.connections import LOST, OverdueError, PublisherPool, connection_parameters
+from hub.tasks.connections import OverdueError, PublisherPool
 from hub.tasks.groups import GroupConsumer
 
 log = structlog.get_logger("hub.broker")

@@ -1,4 +1,4 @@
-"""Connections to the hub's RabbitMQ: their time limits, and a pool of those that publish."""
+"""A pool of connections that publish to the hub's RabbitMQ."""
 
 from __future__ import annotations
 
@@ -9,62 +9,20 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pika
-import pika.exceptions
 
-from hub.errors import ConfigError
+from hub.broker_url import LOST
 
 USE_LIMIT = 10.0
 """Seconds that one use of a pooled connection may take: a declare, or a publish with its confirm."""
 _KEEP = 60.0  # seconds that an unused connection is kept open
 _LOOK = 1.0  # seconds between two looks at the pool
 _CLOSE_LIMIT = 2.0  # seconds that an orderly close may take
-# Defaults in seconds; a parameter of the same name in the URL wins.
-_LIMITS = {
-    "heartbeat": 15,
-    "blocked_connection_timeout": 5.0,
-    "socket_timeout": 5.0,
-    "stack_timeout": 10.0,
-    "connection_attempts": 1,
-}
-# A peer that vanished without a reset is noticed in seconds, not in hours. The last one is in milliseconds.
-_TCP = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
-
-LOST = (pika.exceptions.AMQPError, OSError)
-"""What pika raises when a broker is away or ends a connection."""
 
 
 class OverdueError(Exception):
     """The broker did not answer within `USE_LIMIT`."""
-
-
-def connection_parameters(url: str, **defaults: object) -> list[Any]:
-    """pika's parameters for each broker of a URL (several are separated by `;`), with bounded waits.
-
-    Args:
-        defaults: limits in the place of the hub's own. Query parameters of the URL come before both.
-
-    Raises:
-        ConfigError: not an AMQP URL. The message does not repeat it.
-    """
-    try:
-        return [_parameters(part, defaults) for part in url.split(";")]
-    except Exception:
-        raise ConfigError(
-            "not an AMQP URL; expected amqp://user:password@host:5672/vhost", field="HUB_BROKER_URL"
-        ) from None
-
-
-def _parameters(url: str, defaults: dict[str, object]) -> Any:
-    made = pika.URLParameters(url)
-    given = parse_qs(urlsplit(url).query)
-    for name, value in (_LIMITS | defaults).items():
-        if name not in given:
-            setattr(made, name, value)
-    made.tcp_options = {n: v for n, v in _TCP.items() if hasattr(socket, n)} | (made.tcp_options or {})
-    return made
 
 
 @dataclass(eq=False, slots=True)

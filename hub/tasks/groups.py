@@ -18,7 +18,8 @@ import structlog
 from dramatiq.brokers.rabbitmq import _RabbitmqConsumer, _RabbitmqMessage
 from dramatiq.errors import ConnectionClosed
 
-from hub.tasks.connections import LOST, end
+from hub.broker_url import LOST
+from hub.tasks.connections import end
 from hub.tasks.messages import InvalidMessageError, RejectionLog, decode
 
 log = structlog.get_logger("hub.broker")
