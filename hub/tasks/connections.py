@@ -32,6 +32,10 @@ class _Link:
     since: float  # monotonic seconds: when it was lent, or given back
     overdue: bool = False
 
+    @property
+    def channel_is_open(self) -> bool:
+        return self.channel is not None and self.channel.is_open
+
 
 class PublisherPool:
     """Connections that threads borrow to publish, each with one channel in confirm mode.
@@ -101,7 +105,7 @@ class PublisherPool:
             idle, self._idle = self._idle, []
             lent = list(self._lent)
         for link in lent:
-            _break(link.connection)
+            _break(link.connection, close=False)  # who uses it drops it
         for link in idle:
             end(link.connection)
         if self._thread is not None and self._thread is not threading.current_thread():
@@ -134,7 +138,10 @@ class PublisherPool:
     def _drop(self, link: _Link) -> None:
         with self._lock:
             self._lent.discard(link)
-        _break(link.connection)
+        if link.connection.is_open and not link.overdue and not link.channel_is_open:
+            end(link.connection)  # the broker closed the channel only
+        else:
+            _break(link.connection)
 
     def _run(self) -> None:
         while not self._closed.wait(_LOOK):
@@ -162,7 +169,7 @@ class PublisherPool:
             link.connection.process_data_events(0)
         except LOST:
             pass
-        if not (link.connection.is_open and link.channel.is_open):
+        if not (link.connection.is_open and link.channel_is_open):
             _break(link.connection)
             return
         with self._lock:
@@ -198,6 +205,9 @@ def _break(connection: Any, *, close: bool = True) -> None:
     if sock is not None:
         with contextlib.suppress(OSError):
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
-    if close and connection.is_open:
+    if close:
+        if connection.is_open:
+            with contextlib.suppress(Exception):
+                connection.close()
         with contextlib.suppress(Exception):
-            connection.close()
+            connection._cleanup()  # pika leaves the sockets of its loop open where the close fails

@@ -94,7 +94,7 @@ def test_killed_between_commit_and_enqueue_the_tasks_are_found(
     settings: Settings, hub: Hub, target: HttpTarget
 ) -> None:
     run(settings, """
-        hub.handover.publish = die
+        hub.enqueuer.publish = die
         hub.observer.handle_events([Event("e", {"n": n}) for n in range(40)])
     """)  # fmt: skip
     assert count(hub, "queued") == 40 and emit(hub, data={"n": 1}) == []
