@@ -190,6 +190,7 @@ def end(connection: Any) -> None:
         pass
     finally:
         timer.cancel()
+        _clean(connection)
 
 
 def _break(connection: Any, *, close: bool = True) -> None:
@@ -209,5 +210,14 @@ def _break(connection: Any, *, close: bool = True) -> None:
         if connection.is_open:
             with contextlib.suppress(Exception):
                 connection.close()
-        with contextlib.suppress(Exception):
-            connection._cleanup()  # pika leaves the sockets of its loop open where the close fails
+        _clean(connection)
+
+
+def _clean(connection: Any) -> None:
+    """Release sockets that pika leaves open where a close fails."""
+    with contextlib.suppress(Exception):
+        connection._cleanup()
+    sock = getattr(connection._impl._transport, "_sock", None)
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.close()
