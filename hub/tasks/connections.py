@@ -76,7 +76,7 @@ class PublisherPool:
         try:
             yield link.channel
         except BaseException as e:
-            self._drop(link)
+            self._drop(link, healthy=isinstance(e, pika.exceptions.AMQPChannelError))
             if link.overdue and isinstance(e, LOST):
                 raise OverdueError(f"no answer within {self._limit:g} s") from None
             raise
@@ -135,11 +135,11 @@ class PublisherPool:
             raise
         return link
 
-    def _drop(self, link: _Link) -> None:
+    def _drop(self, link: _Link, *, healthy: bool = False) -> None:
         with self._lock:
             self._lent.discard(link)
-        if link.connection.is_open and not link.overdue and not link.channel_is_open:
-            end(link.connection)  # the broker closed the channel only
+        if healthy and link.connection.is_open and not link.overdue:  # the broker refused what the channel asked for
+            end(link.connection)
         else:
             _break(link.connection)
 
@@ -210,14 +210,13 @@ def _break(connection: Any, *, close: bool = True) -> None:
         if connection.is_open:
             with contextlib.suppress(Exception):
                 connection.close()
-        _clean(connection)
+        _clean(connection, sock)
 
 
-def _clean(connection: Any) -> None:
+def _clean(connection: Any, sock: socket.socket | None = None) -> None:
     """Release sockets that pika leaves open where a close fails."""
     with contextlib.suppress(Exception):
         connection._cleanup()
-    sock = getattr(connection._impl._transport, "_sock", None)
     if sock is not None:
         with contextlib.suppress(OSError):
             sock.close()
