@@ -155,6 +155,7 @@ class HubBroker(RabbitmqBroker):
     def close(self) -> None:
         """Close the connections that publish; consumers close their own."""
         self.pool.close()
+        super().close()  # those of Dramatiq's own `flush` and `join`
 
 
 class SchedulerBroker(HubBroker):
