@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from hub.app import Hub, build
+from hub.app.lifecycle import Hub, build
 from hub.codec import dumps
 from hub.errors import DeliveryError, HubError
-from hub.models import JSON, Accepted, Delivery, Event, Request
+from hub.models import (
+    JSON,
+    Accepted,
+    Delivery,
+    Event,
+    Request,
+)
 from hub.settings import load_settings
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import Any
 import dramatiq
 import structlog
 
-from hub.app import Hub, build
+from hub.app.lifecycle import Hub, build
 from hub.errors import ConfigError, HubError
-from hub.logs import configure_logging
-from hub.on_demand import broker_of
+from hub.programs.log_setup import configure_logging
+from hub.programs.on_demand import broker_of
 from hub.settings import load_settings
 
 log = structlog.get_logger("hub.scheduler")

@@ -7,11 +7,11 @@ from typing import Any
 import dramatiq
 import structlog
 
-from hub.app import Hub, build
+from hub.app.lifecycle import Hub, build
 from hub.errors import HubError
-from hub.logs import configure_logging
-from hub.on_demand import broker_of
-from hub.processes import die_with_parent
+from hub.programs.log_setup import configure_logging
+from hub.programs.on_demand import broker_of
+from hub.programs.supervisor import die_with_parent
 from hub.settings import load_settings
 
 log = structlog.get_logger("hub.worker")

@@ -9,7 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from hub.cli.common import JsonFlag, Yes, confirm, open_hub, print_json, show_rows, usage
+from hub.cli.common import (
+    JsonFlag,
+    Yes,
+    confirm,
+    open_hub,
+    print_json,
+    show_rows,
+    usage,
+)
 from hub.cli.fields import secret
 
 users = typer.Typer(no_args_is_help=True, help="Users of the console.", rich_markup_mode=None)

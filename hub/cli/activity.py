@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from hub.cli.common import Before, JsonFlag, Limit, Since, open_hub, parse_time, show_rows
+from hub.cli.common import (
+    Before,
+    JsonFlag,
+    Limit,
+    Since,
+    open_hub,
+    parse_time,
+    show_rows,
+)
 
 app = typer.Typer(no_args_is_help=True, help="The audit trail: who changed what.", rich_markup_mode=None)
 _COLUMNS = ("id", "at", "actor", "actor_kind", "origin", "action", "subject_name", "before", "after")

@@ -12,7 +12,26 @@ from typing import Annotated
 import typer
 
 from hub import __version__
-from hub.cli import accounts, activity, breaker, dlq, events, files, logs, processes, rules, schedules, services, tasks
+from hub.cli import (
+    accounts,
+    activity,
+    breaker,
+    dlq,
+    events,
+    rules,
+    schedules,
+    services,
+    tasks,
+)
+from hub.cli import (
+    configuration as files,
+)
+from hub.cli import (
+    log as logs,
+)
+from hub.cli import (
+    programs as processes,
+)
 from hub.cli.common import cell, err
 from hub.errors import HubError
 

@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from hub.cli.common import JsonFlag, open_hub, print_json, show_object, show_rows, usage
+from hub.cli.common import (
+    JsonFlag,
+    open_hub,
+    print_json,
+    show_object,
+    show_rows,
+    usage,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Circuit breakers, one per service.", rich_markup_mode=None)
 

@@ -24,7 +24,7 @@ from hub.errors import PayloadError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from hub.app import Hub
+    from hub.app.lifecycle import Hub
     from hub.models import Rule, Service
     from hub.settings import Settings
 
@@ -50,7 +50,7 @@ _WIDE = 10_000  # in a pipe a row is one line
 
 def get_settings() -> Settings:
     """The environment's settings, and logging to stderr."""
-    from hub.logs import configure_logging
+    from hub.programs.log_setup import configure_logging
     from hub.settings import load_settings
 
     settings = load_settings()
@@ -61,7 +61,7 @@ def get_settings() -> Settings:
 @contextmanager
 def open_hub() -> Iterator[Hub]:
     """A hub for one command."""
-    from hub.app import build
+    from hub.app.lifecycle import build
     from hub.store.audit import Actor, acting
 
     settings = get_settings()

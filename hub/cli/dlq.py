@@ -131,7 +131,7 @@ def delete(
     """Delete dead letters for good. Each leaves a row that says who did it."""
     from hub.cli.tasks import who
     from hub.errors import NotFoundError
-    from hub.store.graves import Chosen
+    from hub.store.dead_letters import Chosen
 
     wanted = _chosen(ids, id_option, service, since, until, all_)
     start, end = parse_time(since), parse_time(until)

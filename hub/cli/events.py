@@ -9,12 +9,22 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hub.cli.common import JsonFlag, err, in_batches, open_hub, parse_json, print_json, progress, read_text, usage
+from hub.cli.common import (
+    JsonFlag,
+    err,
+    in_batches,
+    open_hub,
+    parse_json,
+    print_json,
+    progress,
+    read_text,
+    usage,
+)
 from hub.codec import loads
 from hub.errors import PayloadError
 
 if TYPE_CHECKING:
-    from hub.app import Hub
+    from hub.app.lifecycle import Hub
     from hub.models import Accepted, Event
 
 _BATCH = 500
@@ -41,7 +51,7 @@ def emit(
     if file is not None:
         _emit_file(file, printed)
         return
-    from hub.observer import parse_event
+    from hub.pipeline.intake import parse_event
 
     value = {"name": name, "data": parse_json(read_text(data), "--data") if data is not None else {}}
     with open_hub() as hub:
@@ -80,7 +90,7 @@ def _count_lines(path: Path) -> int | None:
 
 def _events(source: IO[bytes], hub: Hub, problem: list[PayloadError]) -> Iterator[Event]:
     """Events, up to the first bad one, which goes into `problem`."""
-    from hub.observer import parse_event
+    from hub.pipeline.intake import parse_event
 
     limit = hub.settings.event_limit
     number = 0

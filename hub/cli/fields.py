@@ -12,7 +12,7 @@ from hub.codec import loads
 from hub.errors import PayloadError
 
 if TYPE_CHECKING:
-    from hub.definitions import RuleSpec, ServiceSpec
+    from hub.config.definitions import RuleSpec, ServiceSpec
 
 Fields = Annotated[
     list[str] | None,
@@ -71,7 +71,7 @@ _OPTIONS = {"base_url": "--base-url", "auth.token": "--token", "event": "--event
 
 def spec(kind: type[ServiceSpec] | type[RuleSpec], values: dict[str, Any]) -> Any:
     """A checked service or rule; what is missing is named by its option. Raises `ConfigError`."""
-    from hub.definitions import parse_spec
+    from hub.config.definitions import parse_spec
     from hub.errors import ConfigError
 
     def option(match: re.Match[str]) -> str:

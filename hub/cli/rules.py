@@ -34,7 +34,7 @@ _COLUMNS = ("id", "name", "event", "service", "method", "endpoint", "enabled")
 @app.command("list")
 def list_(service: ServiceName = None, as_json: JsonFlag = False) -> None:
     """All rules."""
-    from hub.store.documents import rule_document
+    from hub.config.documents import rule_document
 
     with open_hub() as hub:
         rows = [
@@ -51,7 +51,7 @@ def list_(service: ServiceName = None, as_json: JsonFlag = False) -> None:
 @app.command()
 def show(name: Name, as_json: JsonFlag = False) -> None:
     """One rule."""
-    from hub.store.documents import rule_document
+    from hub.config.documents import rule_document
 
     with open_hub() as hub:
         r = hub.registry.rule(name)
@@ -73,7 +73,7 @@ def add(
     as_json: JsonFlag = False,
 ) -> None:
     """Add a rule."""
-    from hub.definitions import RuleSpec
+    from hub.config.definitions import RuleSpec
 
     given = _given(fields, payload, conditions, event=event, service=service, endpoint=endpoint, method=method)
     checked = spec(RuleSpec, {"name": name, **given})
@@ -153,8 +153,8 @@ def preview(
     as_json: JsonFlag = False,
 ) -> None:
     """What the rule would send for the latest real event of its name, or another. Sends nothing."""
-    from hub import rules
     from hub.codec import loads
+    from hub.domain import rules
     from hub.errors import DeliveryError, NotFoundError, PayloadError
     from hub.models import Event
 

@@ -6,10 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hub.cli.common import JsonFlag, cell, open_hub, print_json, show_object, show_rows
+from hub.cli.common import (
+    JsonFlag,
+    cell,
+    open_hub,
+    print_json,
+    show_object,
+    show_rows,
+)
 
 if TYPE_CHECKING:
-    from hub.schedule import ScheduledTask
+    from hub.scheduling.schedule import ScheduledTask
 
 app = typer.Typer(no_args_is_help=True, help="Scheduled tasks.", rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(help="consume_responses_task or housekeeping_task.")]

@@ -6,8 +6,25 @@ from typing import Annotated, Any
 
 import typer
 
-from hub.cli.common import JsonFlag, Yes, cell, confirm, err, open_hub, print_json, said, show_object, show_rows, usage
-from hub.cli.fields import Fields, collect, keep_others, spec
+from hub.cli.common import (
+    JsonFlag,
+    Yes,
+    cell,
+    confirm,
+    err,
+    open_hub,
+    print_json,
+    said,
+    show_object,
+    show_rows,
+    usage,
+)
+from hub.cli.fields import (
+    Fields,
+    collect,
+    keep_others,
+    spec,
+)
 
 app = typer.Typer(no_args_is_help=True, help="External systems: REST, AMQP, SOAP.", rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(help="The service's name.")]
@@ -18,7 +35,7 @@ _UNREADABLE = "secrets_unreadable"
 @app.command("list")
 def list_(as_json: JsonFlag = False) -> None:
     """All services."""
-    from hub.store.documents import service_document
+    from hub.config.documents import service_document
 
     with open_hub() as hub:
         circuits = {row["service"]: row["state"] for row in hub.views.breakers()}
@@ -41,7 +58,7 @@ def list_(as_json: JsonFlag = False) -> None:
 @app.command()
 def show(name: Name, as_json: JsonFlag = False) -> None:
     """One service; secrets are masked."""
-    from hub.store.documents import service_document
+    from hub.config.documents import service_document
 
     with open_hub() as hub:
         s = hub.registry.service(name)
@@ -94,7 +111,7 @@ def add(
     as_json: JsonFlag = False,
 ) -> None:
     """Add a service."""
-    from hub.definitions import ServiceSpec
+    from hub.config.definitions import ServiceSpec
 
     given = collect(
         fields, type=type_, base_url=base_url, timeout=timeout, max_retries=max_retries, response_queue=response_queue
@@ -120,7 +137,7 @@ def edit(
     as_json: JsonFlag = False,
 ) -> None:
     """Change a service; what is not named stays."""
-    from hub.store.documents import service_document
+    from hub.config.documents import service_document
 
     given = collect(
         fields, name=new_name, type=type_, base_url=base_url, timeout=timeout, max_retries=max_retries,

@@ -106,7 +106,7 @@ def run(
 ) -> None:
     """Run everything that is due now, in this process. Exit 1 when a task failed. Ctrl-C ends after the attempts
     under way."""
-    from hub.cli import running
+    from hub.cli import run_tasks as running
 
     task = task_class(task)
     if task != TASKS[0] and (ids or failed):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from hub import apply
-from hub.app import Hub
-from hub.config_file import parse
+from hub.app.lifecycle import Hub
+from hub.config.yaml_file import parse
+from hub.operations import apply
 
 
 def install(hub: Hub, variables: dict[str, str]) -> tuple[int, int]:

@@ -13,8 +13,13 @@ from hub.demo.install import install
 from hub.demo.roundtrip import NoBroker, responder, round_trip
 from hub.demo.scenes import Play, Scene, run
 from hub.demo.screen import Screen
-from hub.demo.stage import Interrupted, Stage, open_stage, sample_events
-from hub.processes import stop_signals
+from hub.demo.stage import (
+    Interrupted,
+    Stage,
+    open_stage,
+    sample_events,
+)
+from hub.programs.supervisor import stop_signals
 from hub.settings import from_environment
 
 INTERRUPTED = 130

@@ -13,7 +13,7 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
 
-from hub.definitions import RuleSpec, ServiceSpec, parse_spec
+from hub.config.definitions import RuleSpec, ServiceSpec, parse_spec
 from hub.demo.scenes import Scene
 from hub.demo.stage import Stage
 from hub.models import Event

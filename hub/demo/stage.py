@@ -17,15 +17,15 @@ from typing import Any, TypeVar
 import requests
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from hub.app import Hub, build
+from hub.app.lifecycle import Hub, build
 from hub.codec import loads
 from hub.demo.screen import Screen
 from hub.demo.target import Target
-from hub.logs import configure_logging
-from hub.metric_hooks import PrometheusHooks
 from hub.models import Accepted, Event
-from hub.observer import parse_event
-from hub.running import work
+from hub.monitoring.prometheus_hooks import PrometheusHooks
+from hub.pipeline.intake import parse_event
+from hub.programs.log_setup import configure_logging
+from hub.programs.up import work
 from hub.settings import Settings
 from hub.store.database import Row
 from hub.tasks.ticker import Ticker

@@ -22,9 +22,14 @@ from typing import IO
 from urllib.parse import quote
 
 from hub.embedded import guard
+from hub.embedded.home import (
+    give,
+    make_folder,
+    read,
+    sync,
+)
 from hub.embedded.programs import ENV, binaries, run_as_owner
 from hub.errors import ConfigError, UnavailableError
-from hub.home import give, make_folder, read, sync
 
 _SOCKET_PATH_LIMIT = 100  # bytes; the kernel takes 107 (103 on macOS) including the file's name
 _LOG_LIMIT = 10_000_000

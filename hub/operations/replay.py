@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hub.dead_letters import DeadLetters
-from hub.store.graves import Chosen
+from hub.pipeline.dead_letters import DeadLetters
+from hub.store.dead_letters import Chosen
 
 __all__ = ["Chosen", "Outcome", "replay", "replay_ids"]
 BATCH = 500  # dead letters of one transaction

@@ -1,4 +1,4 @@
-"""The circuits in PostgreSQL: lock the row, ask the pure rules in `hub.breaker`, write what they say.
+"""The circuits in PostgreSQL: lock the row, ask the pure rules in `hub.domain.breaker`, write what they say.
 
 One short transaction per transition, so all processes share one truth and exactly one probe.
 """
@@ -11,14 +11,14 @@ from datetime import datetime
 
 import structlog
 
-from hub import breaker
-from hub.breaker import Circuit
+from hub.domain import breaker
+from hub.domain.breaker import Circuit
 from hub.errors import CircuitOpenError
 from hub.hooks import Hooks
 from hub.models import BreakerState, Service
 from hub.store.database import Connection, Database
 
-log = structlog.get_logger("hub.breaker")
+log = structlog.get_logger("hub.domain.breaker")
 
 _READ = """
 SELECT state, failures, epoch, retry_at, probe_until, clock_timestamp() FROM breakers WHERE service_id = %s FOR UPDATE

@@ -14,10 +14,15 @@ from psycopg.rows import class_row
 
 from hub.errors import UnavailableError
 from hub.models import Claim, DeadReason, Delivery
-from hub.store.batcher import Batcher
 from hub.store.database import Database
-from hub.store.finisher import Finisher
-from hub.store.log import COLUMNS, ROWS, clean, rows
+from hub.store.delivery_log import (
+    COLUMNS,
+    ROWS,
+    clean,
+    rows,
+)
+from hub.store.group_commit import Batcher
+from hub.store.write_behind import Finisher
 
 T = TypeVar("T")
 

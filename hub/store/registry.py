@@ -13,13 +13,8 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from hub.definitions import RuleSpec, ServiceSpec, parse_spec
-from hub.errors import ConfigError, ConflictError, StaleError
-from hub.models import Rule, Service
-from hub.store.audit import record, record_many
-from hub.store.configuration import Configuration, to_rule
-from hub.store.database import Connection, Row
-from hub.store.documents import (
+from hub.config.definitions import RuleSpec, ServiceSpec, parse_spec
+from hub.config.documents import (
     check_replaced,
     check_rule,
     check_service,
@@ -28,6 +23,11 @@ from hub.store.documents import (
     service_document,
     spec_document,
 )
+from hub.errors import ConfigError, ConflictError, StaleError
+from hub.models import Rule, Service
+from hub.store.audit import record, record_many
+from hub.store.configuration import Configuration, to_rule
+from hub.store.database import Connection, Row
 from hub.store.rule_batches import rule_values, write_rules
 
 # What was held must not die of age the moment it may run again.

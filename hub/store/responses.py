@@ -12,8 +12,8 @@ from hub.codec import dumps
 from hub.errors import PayloadError, UnavailableError
 from hub.models import JSON, Service
 from hub.store.database import Connection, Database
+from hub.store.delivery_log import clean
 from hub.store.locks import release
-from hub.store.log import clean
 
 _LOCK_CLASS = 0x48554252  # one number of our own for advisory locks on services
 MARK = 16  # bytes by which a message is known

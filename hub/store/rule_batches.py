@@ -8,10 +8,10 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from hub.definitions import RuleSpec
+from hub.config.definitions import RuleSpec
+from hub.config.documents import check_rule
 from hub.errors import ConflictError, NotFoundError
 from hub.store.database import Connection
-from hub.store.documents import check_rule
 
 _SERVICES = "SELECT name, id, type, base_url FROM services WHERE deleted_at IS NULL AND name = ANY(%s)"
 _LOCK_RULES = "SELECT name, id, enabled FROM rules WHERE deleted_at IS NULL AND name = ANY(%s) ORDER BY id FOR UPDATE"

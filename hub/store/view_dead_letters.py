@@ -6,7 +6,13 @@ from datetime import datetime
 from typing import Any, LiteralString
 
 from hub.store.database import Row
-from hub.store.filters import bounded, found, like, service_ids, window
+from hub.store.filters import (
+    bounded,
+    found,
+    like,
+    service_ids,
+    window,
+)
 from hub.store.view_masks import COLUMNS, MaskedReads
 
 _DEAD_SHOWN = 10_000  # counted exactly up to here

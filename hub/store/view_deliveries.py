@@ -6,7 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
 from hub.store.database import Row
-from hub.store.filters import bounded, found, like, service_ids, window
+from hub.store.filters import (
+    bounded,
+    found,
+    like,
+    service_ids,
+    window,
+)
 from hub.store.view_masks import COLUMNS, MaskedReads
 
 _DISORDER = timedelta(minutes=2)  # how far ids and times may disagree: transactions commit out of order

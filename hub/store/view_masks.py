@@ -8,11 +8,17 @@ from __future__ import annotations
 
 from typing import LiteralString
 
-from hub import rules
 from hub.codec import readable
-from hub.masks import event_paths, hide, masked, source_paths, texts
+from hub.domain import rules
+from hub.domain.masks import (
+    event_paths,
+    hide,
+    masked,
+    source_paths,
+    texts,
+)
+from hub.domain.paths import mask_body
 from hub.models import JSON, Event, Rule
-from hub.paths import mask_body
 from hub.store.database import Database, Row
 
 COLUMNS: LiteralString = ", s.options->'mask' AS _mask, r.payload AS _template"

@@ -11,9 +11,14 @@ import dramatiq
 import structlog
 from periodiq import PeriodiqMiddleware, cron
 
-from hub.dispatch import AttemptFailed, Dispatcher
 from hub.errors import HubError, UnavailableError
-from hub.tasks.broker import CONSUME, DISPATCH, TICK, Broker
+from hub.pipeline.dispatch import AttemptFailed, Dispatcher
+from hub.tasks.broker import (
+    CONSUME,
+    DISPATCH,
+    TICK,
+    Broker,
+)
 from hub.tasks.bulkhead import CONSUMERS, Bulkhead
 from hub.tasks.retries import TaskRetries
 

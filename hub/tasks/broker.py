@@ -17,8 +17,8 @@ from dramatiq.brokers.stub import StubBroker, _StubConsumer
 from dramatiq.common import xq_name
 from dramatiq.errors import ConnectionClosed
 
-from hub.broker_url import LOST, connection_parameters
 from hub.errors import UnavailableError
+from hub.tasks.broker_url import LOST, connection_parameters
 from hub.tasks.connections import OverdueError, PublisherPool
 from hub.tasks.groups import GroupConsumer
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pika
 
-from hub.broker_url import LOST
+from hub.tasks.broker_url import LOST
 
 USE_LIMIT = 10.0
 """Seconds that one use of a pooled connection may take: a declare, or a publish with its confirm."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from hub.tasks.handover import BrokerHandOver
+from hub.tasks.publish import BrokerHandOver
 
 log = structlog.get_logger("hub.enqueue")
 LIMIT = 10_000

@@ -18,7 +18,7 @@ import structlog
 from dramatiq.brokers.rabbitmq import _RabbitmqConsumer, _RabbitmqMessage
 from dramatiq.errors import ConnectionClosed
 
-from hub.broker_url import LOST
+from hub.tasks.broker_url import LOST
 from hub.tasks.connections import end
 from hub.tasks.messages import InvalidMessageError, RejectionLog, decode
 

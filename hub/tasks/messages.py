@@ -26,7 +26,7 @@ _LOG_EVERY = 1.0  # seconds between two log lines about rejected messages of one
 
 
 class InvalidMessageError(Exception):
-    """A message that the hub did not make. `reason` is one of `hub.metrics.REJECTIONS`."""
+    """A message that the hub did not make. `reason` is one of `hub.monitoring.metrics.REJECTIONS`."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)

@@ -21,11 +21,11 @@ from typing import Any, ClassVar
 import dramatiq
 import structlog
 
-from hub.dead_letters import DeadLetters
-from hub.dispatch import AttemptFailed
 from hub.errors import UnavailableError
 from hub.hooks import Hooks
 from hub.models import DeadReason
+from hub.pipeline.dead_letters import DeadLetters
+from hub.pipeline.dispatch import AttemptFailed
 from hub.settings import Settings
 from hub.store.ledger import Ledger
 from hub.tasks.bulkhead import LONG

@@ -15,7 +15,13 @@ import threading
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from hub.errors import ConfigError, ConnectError, EgressRefusedError, NotSentError, TimedOutError
+from hub.errors import (
+    ConfigError,
+    ConnectError,
+    EgressRefusedError,
+    NotSentError,
+    TimedOutError,
+)
 from hub.settings import Settings
 from hub.transports.base import Deadline
 

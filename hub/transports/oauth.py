@@ -15,7 +15,13 @@ from collections.abc import Callable, Mapping
 from urllib.parse import quote, urlencode
 
 from hub.codec import loads
-from hub.errors import DeliveryError, InvalidPayloadError, PayloadError, RejectedError, TimedOutError
+from hub.errors import (
+    DeliveryError,
+    InvalidPayloadError,
+    PayloadError,
+    RejectedError,
+    TimedOutError,
+)
 from hub.models import JSON
 from hub.transports.base import Deadline
 

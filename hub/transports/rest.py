@@ -18,13 +18,13 @@ from hub.settings import Settings
 from hub.transports.auth import authorization
 from hub.transports.base import Deadline, bounded
 from hub.transports.egress import networks
-from hub.transports.http import Answer, HubAdapter
-from hub.transports.http_text import decode, retry_after
+from hub.transports.http.adapter import Answer, HubAdapter
+from hub.transports.http.text import decode, retry_after
+from hub.transports.http.urls import parse_base, target
 from hub.transports.masking import forms
 from hub.transports.oauth import ClientCredentials
 from hub.transports.per_service import PerService
 from hub.transports.signing import signer
-from hub.transports.urls import parse_base, target
 
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"})
 _CACHED_ENDPOINT = 512  # characters; bounds the bytes of a service's cache, not only its entries

@@ -12,9 +12,9 @@ import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.errors import UnavailableError
-from hub.scrape import Scraper, make_scraper
+from hub.monitoring.exposition import Scraper, make_scraper
 from hub.tasks.broker import DISPATCH
 from hub.web.authorization import Access, needs
 

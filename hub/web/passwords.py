@@ -12,7 +12,7 @@ from typing import TypeVar
 import argon2
 
 from hub.errors import ConfigError
-from hub.web.limits import Busy
+from hub.web.rate_limits import Busy
 
 LEAST = 10  # characters
 _LONGEST = 1000

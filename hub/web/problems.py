@@ -27,7 +27,7 @@ from hub.errors import (
     TooLargeError,
     UnavailableError,
 )
-from hub.web.limits import Busy
+from hub.web.rate_limits import Busy
 
 log = structlog.get_logger("hub.web")
 MEDIA_TYPE = "application/problem+json"

@@ -17,18 +17,18 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from hub import __version__
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.errors import ConfigError, UnavailableError
 from hub.settings import Settings
 from hub.web import problems
 from hub.web.addresses import Networks
 from hub.web.api import make_api
+from hub.web.authentication import Gate
 from hub.web.authorization import check_declared
 from hub.web.connections import Connection, Limits, most_connections
 from hub.web.console.router import make_console
 from hub.web.docs import make_docs
-from hub.web.edge import Edge
-from hub.web.gate import Gate
+from hub.web.headers import Edge
 from hub.web.health import make_health
 from hub.web.uploads import Uploads
 from hub.web.webhooks import make_webhooks

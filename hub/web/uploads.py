@@ -13,8 +13,8 @@ from collections.abc import Callable
 from starlette.types import Message, Receive, Scope
 
 from hub.web.addresses import Networks, client_key
-from hub.web.limits import Busy
 from hub.web.problems import Problem
+from hub.web.rate_limits import Busy
 
 _CLOSE = {"Connection": "close"}
 _KEY = "hub.upload"

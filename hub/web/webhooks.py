@@ -25,19 +25,27 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
+from hub.domain.paths import mask_body
 from hub.errors import NotFoundError
-from hub.models import JSON, Accepted, Delivery, Direction, Event, Service, ServiceType
-from hub.paths import mask_body
+from hub.models import (
+    JSON,
+    Accepted,
+    Delivery,
+    Direction,
+    Event,
+    Service,
+    ServiceType,
+)
 from hub.store.intake import once
 from hub.transports.masking import hidden, without_secrets
 from hub.transports.signing import fits
 from hub.web import bodies
 from hub.web.api import routers, shapes
+from hub.web.authentication import address, bearer, too_often
 from hub.web.authorization import Access, needs
-from hub.web.gate import address, bearer, too_often
-from hub.web.limits import Limiter, Places
 from hub.web.problems import Problem
+from hub.web.rate_limits import Limiter, Places
 
 log = structlog.get_logger("hub.web")
 WEBHOOK_RECEIVED = "hub.webhook_received"

@@ -11,7 +11,7 @@ import time
 
 from hub.models import Request, Service, ServiceType
 from hub.settings import Settings
-from hub.transports.amqp import AmqpTransport
+from hub.transports.amqp.transport import AmqpTransport
 from hub.transports.base import Deadline
 from tests.support.rabbit import RabbitNode
 

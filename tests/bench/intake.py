@@ -12,7 +12,7 @@ import pika
 import psycopg
 import urllib3
 
-from hub.definitions import ServiceSpec, parse_spec
+from hub.config.definitions import ServiceSpec, parse_spec
 from tests.bench import response_queue
 from tests.bench.job import event
 from tests.bench.rig import Rig, wait_for

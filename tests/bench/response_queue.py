@@ -18,15 +18,15 @@ import psycopg
 import structlog
 from cryptography.fernet import Fernet
 
-from hub.definitions import ServiceSpec, parse_spec
+from hub.config.definitions import ServiceSpec, parse_spec
 from hub.hooks import Hooks
-from hub.response_events import wanted_by
-from hub.responses import ResponseConsumer
+from hub.inbound.consumer import ResponseConsumer
+from hub.inbound.events import wanted_by
 from hub.settings import Settings
 from hub.store.database import Database
 from hub.store.registry import Registry
 from hub.store.responses import Responses
-from hub.store.runs import RunLog
+from hub.store.run_log import RunLog
 from hub.store.schedules import Schedules
 from hub.store.vault import Vault
 from tests.support.databases import PostgresServer, Template

@@ -17,10 +17,10 @@ from celery import Celery
 from cryptography.fernet import Fernet
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
-from hub.app import Hub, build
+from hub.app.lifecycle import Hub, build
 from hub.codec import dumps, loads
-from hub.definitions import RuleSpec, ServiceSpec, parse_spec
-from hub.observer import parse_event
+from hub.config.definitions import RuleSpec, ServiceSpec, parse_spec
+from hub.pipeline.intake import parse_event
 from hub.settings import Settings
 from tests.bench.job import NAME, event
 from tests.bench.rig import Rig, wait_for

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from hub import running
-from hub.app import build
+from hub.app.lifecycle import build
+from hub.programs import up as running
 from hub.settings import Settings
 from tests.deploy.files import DEPLOY, documents
 from tests.servers import HttpTarget, Reply

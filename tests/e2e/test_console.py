@@ -12,10 +12,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from hub.app import Hub, build
-from hub.definitions import RuleSpec, ServiceSpec, join_password, parse_spec
+from hub.app.lifecycle import Hub, build
+from hub.config.definitions import RuleSpec, ServiceSpec, parse_spec
+from hub.domain.urls import join_password
 from hub.models import Event
-from hub.running import work
+from hub.programs.up import work
 from hub.settings import Settings
 from hub.web.passwords import hash_password
 from hub.web.server import WebServer

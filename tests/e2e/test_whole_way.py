@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hub.app import Hub, build
+from hub.app.lifecycle import Hub, build
 from hub.models import Event
-from hub.running import work
+from hub.programs.up import work
 from hub.settings import Settings
 from tests.servers import HttpTarget, Reply, Seen
 from tests.support.hubs import USER_LOGGED_IN, add_rule, add_service, count, counts_are_exact, emit, emit_many

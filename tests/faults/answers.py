@@ -8,7 +8,7 @@ import threading
 import pika
 import pika.exceptions
 
-from hub.app import Hub, build
+from hub.app.lifecycle import Hub, build
 from hub.errors import HubError
 from hub.settings import Settings
 

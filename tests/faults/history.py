@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hub.metric_files import read
+from hub.monitoring.value_files import read
 from tests.faults.plan import event_name, services_for
 from tests.faults.rig import OUT_QUEUE, Rig
 from tests.faults.targets import Sighting

@@ -18,11 +18,11 @@ from collections.abc import Callable
 
 import httpx
 
-from hub.app import build
+from hub.app.lifecycle import build
 from hub.errors import HubError, UnavailableError
-from hub.logs import configure_logging
 from hub.models import Event
-from hub.processes import die_with_parent, stop_signals
+from hub.programs.log_setup import configure_logging
+from hub.programs.supervisor import die_with_parent, stop_signals
 from hub.settings import load_settings
 from tests.faults.plan import event_name
 

@@ -21,7 +21,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
-from hub.app import Hub, build
+from hub.app.lifecycle import Hub, build
 from hub.settings import Settings
 from tests.faults.answers import QUEUE, Answers
 from tests.faults.links import Link, Links

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.errors import UnavailableError
 from hub.models import Event
 

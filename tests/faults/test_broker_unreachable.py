@@ -16,7 +16,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from hub.app import Hub, build
+from hub.app.lifecycle import Hub, build
 from hub.settings import Settings
 from hub.web.server import WebServer
 from tests.servers import HttpTarget
@@ -105,7 +105,7 @@ def _paused(node: RabbitNode) -> Iterator[None]:
 
 _ACCEPT = """
 import os, signal, sys
-from hub.app import build
+from hub.app.lifecycle import build
 from hub.models import Event
 from hub.settings import load_settings
 hub = build(load_settings(), role="web")

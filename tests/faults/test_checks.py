@@ -85,7 +85,7 @@ def _other_key(h: History) -> None:
 def _two_probes(h: History) -> None:
     h.falls = [(100.0, 110.0)]
     h.logs.append({"message": "circuit moved", "service": "tide", "now": "open", "at": 101.0, "level": "warning",
-                   "logger": "hub.breaker"})  # fmt: skip
+                   "logger": "hub.domain.breaker"})  # fmt: skip
     h.sightings += [Sighting("tide", f"p{i}", 5, 104.0 + i / 100, 104.5, 500) for i in range(2)]
 
 
@@ -106,7 +106,7 @@ def _claim(h: History) -> None:
 
 
 def _fault(h: History) -> None:
-    h.logs.append({"message": "the hub's own fault", "level": "error", "logger": "hub.dispatch"})
+    h.logs.append({"message": "the hub's own fault", "level": "error", "logger": "hub.pipeline.dispatch"})
 
 
 def _ended(h: History) -> None:

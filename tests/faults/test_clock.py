@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from hub.app import Hub, build
-from hub.metric_files import read
-from hub.running import work
-from hub.schedule import CONSUME, HOUSEKEEPING
+from hub.app.lifecycle import Hub, build
+from hub.monitoring.value_files import read
+from hub.programs.up import work
+from hub.scheduling.schedule import CONSUME, HOUSEKEEPING
 from hub.settings import Settings
 from tests.servers import HttpTarget, Reply
 from tests.support import clocks
@@ -32,7 +32,7 @@ SECRET = "whsec_" + base64.b64encode(b"signing-secret-of-a-clock-test-01").decod
 HOURS = [pytest.param(2, id="fast"), pytest.param(-2, id="slow")]
 PRELUDE = """
 import json, sys, time
-from hub.app import build
+from hub.app.lifecycle import build
 from hub.settings import load_settings
 
 def tell(**what):
@@ -192,7 +192,7 @@ def test_a_date_in_retry_after_is_not_taken_for_two_hours(
     elsewhere(
         hours,
         """
-        from hub.dispatch import AttemptFailed
+        from hub.pipeline.dispatch import AttemptFailed
         with build(load_settings()) as hub:
             try:
                 hub.dispatcher.run(int(sys.argv[1]))

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from hub.app import build
+from hub.app.lifecycle import build
 from hub.settings import Settings
 from hub.store.migrate import migrate
 from tests.faults import small_disk

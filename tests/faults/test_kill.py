@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from hub.app import Hub, build
-from hub.running import work
+from hub.app.lifecycle import Hub, build
+from hub.programs.up import work
 from hub.settings import Settings
 from tests.servers import HttpTarget, Seen
 from tests.support.hubs import add_rule, add_service, count, counts_are_exact, emit, emit_many, task
@@ -25,9 +25,9 @@ pytestmark = pytest.mark.fault
 # A process that lives as a worker does and dies where it is told to.
 PRELUDE = """
 import os, signal, sys
-from hub.app import build
+from hub.app.lifecycle import build
 from hub.models import Event
-from hub.running import work
+from hub.programs.up import work
 from hub.settings import load_settings
 
 def die(*_, **__):
@@ -132,7 +132,7 @@ def test_killed_before_move_to_dlq_there_is_no_sixth_attempt(settings: Settings,
     (task_id,) = emit(hub)
     hub.db.run("UPDATE tasks SET attempts = 4")
     run(settings, """
-        from hub.dispatch import AttemptFailed
+        from hub.pipeline.dispatch import AttemptFailed
         hub.ledger.move_to_dlq = die
         try:
             hub.dispatcher.run(int(sys.argv[1]))
@@ -156,7 +156,7 @@ def test_killed_within_move_to_dlq_there_is_one_dead_letter(settings: Settings, 
         lock.execute("LOCK TABLE deliveries IN ACCESS EXCLUSIVE MODE")
         run(settings, """
             import threading, time
-            from hub.dispatch import AttemptFailed
+            from hub.pipeline.dispatch import AttemptFailed
 
             def watch():
                 other = hub.db.connect()

@@ -7,7 +7,7 @@ from collections import Counter
 import pika
 import pytest
 
-from hub.app import Hub, build
+from hub.app.lifecycle import Hub, build
 from hub.settings import Settings
 from hub.store.migrate import migrate
 from tests.faults.source import Source

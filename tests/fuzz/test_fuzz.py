@@ -16,17 +16,33 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hub.codec import dumps, loads
-from hub.config_file import parse
-from hub.definitions import RuleSpec, ServiceSpec, parse_spec
-from hub.errors import ConfigError, HubError, InvalidPayloadError, PayloadError
-from hub.models import Event, Rule, Service, ServiceType
-from hub.observer import parse_event
-from hub.response_messages import parse as parse_message
-from hub.rules import check_conditions, check_endpoint, check_template, matches, render
-from hub.schedule import next_runs, parse_cron
+from hub.config.definitions import RuleSpec, ServiceSpec, parse_spec
+from hub.config.yaml_file import parse
+from hub.domain.rules import (
+    check_conditions,
+    check_endpoint,
+    check_template,
+    matches,
+    render,
+)
+from hub.errors import (
+    ConfigError,
+    HubError,
+    InvalidPayloadError,
+    PayloadError,
+)
+from hub.inbound.messages import parse as parse_message
+from hub.models import (
+    Event,
+    Rule,
+    Service,
+    ServiceType,
+)
+from hub.pipeline.intake import parse_event
+from hub.scheduling.schedule import next_runs, parse_cron
 from hub.settings import Settings
-from hub.transports.amqp_uri import parse as parse_amqp
-from hub.transports.response_queue import Message
+from hub.transports.amqp.response_queue import Message
+from hub.transports.amqp.uri import parse as parse_amqp
 from hub.web import webhooks
 
 fuzz = settings(max_examples=80, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hub.app import Hub, build
+from hub.app.lifecycle import Hub, build
 from hub.settings import Settings
 from tests.servers import HttpTarget
 from tests.support.api import Api, serving

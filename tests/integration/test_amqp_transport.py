@@ -23,8 +23,8 @@ from hub.errors import (
 )
 from hub.models import Request, Service, ServiceType
 from hub.settings import Settings
-from hub.transports.amqp import AmqpTransport
-from hub.transports.amqp_connection import connect
+from hub.transports.amqp.connection import connect
+from hub.transports.amqp.transport import AmqpTransport
 from hub.transports.base import Deadline
 from tests.support.certificates import Authority
 from tests.support.proxy import Proxy, unused_port
@@ -295,7 +295,7 @@ def test_many_threads_share_one_connection(rabbitmq: RabbitNode, transport: Amqp
 def test_more_sends_at_once_than_a_connection_has_channels_open_another_one(
     transport: AmqpTransport, broker_url: str, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hub.transports.amqp_shared.CHANNELS", 2)
+    monkeypatch.setattr("hub.transports.amqp.shared.CHANNELS", 2)
     with Proxy(target(broker_url)) as proxy:
         bus = service(through(proxy, broker_url, f"?queue_declare={queue}"))
         errors: list[BaseException] = []

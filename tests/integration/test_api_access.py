@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from hub.app import build
+from hub.app.lifecycle import build
 from hub.settings import Settings
 from tests.support.api import Api, problem, serving
 from tests.support.hubs import add_rule, add_service

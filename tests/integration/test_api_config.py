@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from hub.app import build
+from hub.app.lifecycle import build
 from tests.servers import HttpTarget
 from tests.support.api import Api, problem
 from tests.support.hubs import USER_LOGGED_IN, add_rule, add_service, emit

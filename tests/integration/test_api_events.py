@@ -11,7 +11,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from hub.app import build
+from hub.app.lifecycle import build
 from hub.settings import Settings
 from tests.support.api import Api, eventually, problem, serving
 from tests.support.databases import PostgresServer

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from tests.support.api import Api
 from tests.support.hubs import add_rule, add_service, emit
 

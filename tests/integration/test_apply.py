@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from hub import apply
-from hub.app import Hub, build
-from hub.config_file import parse
+from hub.app.lifecycle import Hub, build
+from hub.config.yaml_file import parse
 from hub.errors import ConfigError, ConflictError
-from hub.export import export
+from hub.operations import apply
+from hub.operations.export import export
 from hub.settings import Settings
 
 CONTRACT = """

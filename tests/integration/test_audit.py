@@ -12,12 +12,18 @@ import httpx
 import psycopg
 import pytest
 
-from hub.app import Hub
-from hub.definitions import RuleSpec, ServiceSpec
+from hub.app.lifecycle import Hub
+from hub.config.definitions import RuleSpec, ServiceSpec
 from hub.hooks import Hooks
 from hub.settings import Settings
 from hub.store.accounts import Accounts
-from hub.store.audit import Actor, AuditLog, Entry, acting, record
+from hub.store.audit import (
+    Actor,
+    AuditLog,
+    Entry,
+    acting,
+    record,
+)
 from hub.store.database import Database
 from hub.store.migrate import migrate, migrations
 from tests.support.api import Api, problem

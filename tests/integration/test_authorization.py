@@ -10,7 +10,13 @@ import pytest
 from fastapi import APIRouter, FastAPI
 
 from hub.store.tokens import Scope
-from hub.web.authorization import Access, Declared, check_declared, declared, needs
+from hub.web.authorization import (
+    Access,
+    Declared,
+    check_declared,
+    declared,
+    needs,
+)
 from hub.web.console.pages import Pages
 from hub.web.passwords import hash_password
 from hub.web.server import make_app

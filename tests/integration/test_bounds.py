@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hub.app import Hub, build
+from hub.app.lifecycle import Hub, build
 from hub.settings import Settings
 from tests.servers import HttpTarget, Seen
 from tests.support.hubs import add_rule, add_service, attempt, emit, task

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hub.app import Hub, build
+from hub.app.lifecycle import Hub, build
 from hub.errors import CircuitOpenError, DeliveryError
 from hub.models import Request
 from hub.settings import Settings

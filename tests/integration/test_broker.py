@@ -12,9 +12,9 @@ import dramatiq
 import pika
 import pytest
 
-from hub.broker_url import connection_parameters
 from hub.errors import ConfigError, UnavailableError
 from hub.tasks.broker import HubBroker, InProcessBroker
+from hub.tasks.broker_url import connection_parameters
 from hub.tasks.connections import PublisherPool
 from hub.tasks.groups import GROUP, GroupConsumer, in_groups
 from tests.support.processes import wait_for

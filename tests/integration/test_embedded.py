@@ -16,8 +16,8 @@ import psycopg
 import pytest
 
 from hub.embedded import PrivatePostgres, binaries
+from hub.embedded.home import load_or_create_key
 from hub.errors import ConfigError, UnavailableError
-from hub.home import load_or_create_key
 from tests.support.processes import mentioning, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +74,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 def reaches(become: list[str], python: str, env: dict[str, str] | None = None) -> bool:
     """Whether that user can run Python with this package from Python."""
-    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import hub.home'], check=True)"
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import hub.embedded.home'], check=True)"
     done = subprocess.run([*become, python, "-c", code], cwd=ROOT, env=env or None, capture_output=True, check=False)
     return done.returncode == 0
 
@@ -330,7 +330,10 @@ def test_a_server_that_cannot_start_says_why(home: Path) -> None:
 
 def test_the_key_is_made_once_and_private(home: Path) -> None:
     """Without it no stored secret can be read again."""
-    code = "import sys, pathlib; from hub.home import load_or_create_key as k; print(k(pathlib.Path(sys.argv[1])))"
+    code = (
+        "import sys, pathlib; from hub.embedded.home import load_or_create_key as k;"
+        " print(k(pathlib.Path(sys.argv[1])))"
+    )
     runs = [
         subprocess.Popen([sys.executable, "-c", code, str(home)], stdout=subprocess.PIPE, text=True) for _ in range(4)
     ]

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.errors import NotSentError, RateLimitedError
 from hub.models import Request, Service, ServiceType
 from hub.settings import Settings
-from hub.store.flow import Flow
-from hub.transports.amqp import AmqpTransport
+from hub.store.rate_limits import Flow
+from hub.transports.amqp.transport import AmqpTransport
 from hub.transports.base import Deadline
 from hub.transports.rest import RestTransport
 from tests.servers import Authority, HttpTarget, Reply

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from hub.metrics import REJECTIONS
+from hub.monitoring.metrics import REJECTIONS
 from hub.settings import Settings
 from hub.tasks.broker import HubBroker
 from hub.tasks.groups import GroupConsumer
@@ -211,7 +211,7 @@ def test_a_worker_delivers_on_after_forged_messages_in_all_queues(settings: Sett
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
     from threading import Thread
 
-    from hub.app import build
+    from hub.app.lifecycle import build
     from tests.support.hubs import add_rule, add_service, count, emit_many
 
     class Target(BaseHTTPRequestHandler):

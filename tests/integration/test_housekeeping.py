@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from hub.housekeeping import Housekeeper
+from hub.scheduling.housekeeping import Housekeeper
 from hub.store.clock import Clock
 from hub.store.database import Database
 from hub.store.housekeeping import BATCH, Housekeeping
-from hub.store.runs import RunLog
+from hub.store.run_log import RunLog
 from hub.store.schedules import HOUSEKEEPING, Schedules
 
 DAY = 86400.0

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from hub.app import Hub
-from hub.running import work
+from hub.app.lifecycle import Hub
+from hub.programs.up import work
 from tests.servers import HttpTarget, Seen
 from tests.support.hubs import add_rule, add_service, count, emit_many
 from tests.support.processes import wait_for

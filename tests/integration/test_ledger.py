@@ -12,11 +12,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.errors import UnavailableError
-from hub.models import Claim, DeadReason, Delivery, Direction
+from hub.models import (
+    Claim,
+    DeadReason,
+    Delivery,
+    Direction,
+)
 from hub.store import ledger as ledger_sql
-from hub.store import releases as releases_sql
+from hub.store import outbox as releases_sql
 from hub.store.ledger import Ledger
 from hub.tasks.lease import Lease
 from tests.support.hubs import add_rule, add_service, count, counts_are_exact, due_now, emit, emit_many, task

@@ -136,7 +136,7 @@ def test_a_database_that_goes_away_leaves_only_short_json_lines(
 
 _UNCAUGHT = """
 import threading, warnings
-from hub.logs import configure_logging
+from hub.programs.log_setup import configure_logging
 from hub.settings import load_settings
 configure_logging(load_settings())
 warnings.warn("a warning")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.errors import CircuitOpenError, DeliveryError
 from hub.models import Event, Request
 from tests.servers import HttpTarget, Reply

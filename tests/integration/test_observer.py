@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from hub.app import Hub, build
+from hub.app.lifecycle import Hub, build
 from hub.codec import loads
 from hub.errors import PayloadError, UnavailableError
 from hub.models import Accepted, Event
-from hub.observer import parse_event
+from hub.pipeline.intake import parse_event
 from hub.settings import Settings
 from tests.servers import HttpTarget
 from tests.support.hubs import USER_LOGGED_IN, add_rule, add_service, attempt, count, counts_are_exact, emit, task

@@ -10,8 +10,8 @@ import pytest
 
 import hub
 from hub import api
-from hub.app import build
-from hub.definitions import ServiceSpec, parse_spec
+from hub.app.lifecycle import build
+from hub.config.definitions import ServiceSpec, parse_spec
 from hub.errors import NotFoundError, PayloadError, RejectedError
 from hub.settings import Settings
 from tests.servers import HttpTarget, Reply

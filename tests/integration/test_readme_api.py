@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hub.app import build
+from hub.app.lifecycle import build
 from hub.settings import Settings
 from hub.web.server import make_app
 

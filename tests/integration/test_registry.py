@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from hub.app import Hub, build
-from hub.definitions import RuleSpec, ServiceSpec, parse_spec
+from hub.app.lifecycle import Hub, build
+from hub.config.definitions import RuleSpec, ServiceSpec, parse_spec
+from hub.config.documents import rule_document, service_document
 from hub.errors import ConfigError, ConflictError, NotFoundError
 from hub.settings import Settings
-from hub.store.documents import rule_document, service_document
 from hub.store.vault import Vault
 from tests.support.hubs import add_rule, add_service
 

@@ -10,11 +10,11 @@ from typing import Any
 import dramatiq
 import pytest
 
-from hub.app import Hub, build
-from hub.running import work
+from hub.app.lifecycle import Hub, build
+from hub.programs.up import work
 from hub.settings import Settings
 from hub.store.ledger import Ledger
-from hub.tasks.releaser import Releaser
+from hub.tasks.outbox_relay import Releaser
 from tests.servers import HttpTarget
 from tests.support.hubs import (
     add_rule,

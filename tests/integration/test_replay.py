@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.errors import NotFoundError
 from hub.operations.replay import Chosen, replay, replay_ids
 from tests.servers import HttpTarget

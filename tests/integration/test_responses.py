@@ -16,21 +16,21 @@ from typing import Any
 import pika
 import pytest
 
-from hub.definitions import RuleSpec, ServiceSpec, parse_spec
+from hub.config.definitions import RuleSpec, ServiceSpec, parse_spec
 from hub.errors import UnavailableError
 from hub.hooks import Hooks
+from hub.inbound.consumer import ResponseConsumer, RunResult, response_services
+from hub.inbound.events import through, wanted_by
+from hub.inbound.messages import RESPONSE_RECEIVED
 from hub.models import Event, Service
-from hub.observer import Observer
-from hub.response_events import through, wanted_by
-from hub.response_messages import RESPONSE_RECEIVED
-from hub.responses import ResponseConsumer, RunResult, response_services
-from hub.schedule import CONSUME
+from hub.pipeline.intake import Observer
+from hub.scheduling.schedule import CONSUME
 from hub.settings import Settings
 from hub.store.database import Connection, Database, Row
 from hub.store.intake import Intake
 from hub.store.registry import Registry
 from hub.store.responses import Responses
-from hub.store.runs import RunLog
+from hub.store.run_log import RunLog
 from hub.store.schedules import Schedules
 from hub.store.vault import Vault
 from tests.support.fake_broker import FakeBroker
@@ -367,17 +367,17 @@ def test_a_database_that_goes_away_in_mid_run_loses_nothing(bench: Bench) -> Non
 
 _KILLED = """
 import os, signal, sys
-from hub.definitions import ServiceSpec
+from hub.config.definitions import ServiceSpec
 from hub.hooks import Hooks
-from hub.responses import ResponseConsumer
+from hub.inbound.consumer import ResponseConsumer
 from hub.settings import Settings
 from hub.store.database import Database
 from hub.store.registry import Registry
 from hub.store.responses import Responses
-from hub.store.runs import RunLog
+from hub.store.run_log import RunLog
 from hub.store.schedules import Schedules
 from hub.store.vault import Vault
-from hub.transports.response_queue import ResponseQueue
+from hub.transports.amqp.response_queue import ResponseQueue
 
 settings = Settings()
 db = Database(settings.database_url.get_secret_value())
@@ -514,7 +514,7 @@ def test_a_run_ends_in_time_and_the_next_takes_the_rest(bench: Bench) -> None:
 
 def test_a_batch_is_bounded_by_its_bytes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """500 messages of a megabyte would be half a gigabyte."""
-    monkeypatch.setattr("hub.responses._BATCH_BYTES", 50_000)
+    monkeypatch.setattr("hub.inbound.consumer._BATCH_BYTES", 50_000)
     sizes = []
 
     def emit(_: Connection, events: list[Event], depths: list[int]) -> Callable[[], None]:

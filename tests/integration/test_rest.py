@@ -31,14 +31,15 @@ from hub.errors import (
     TimedOutError,
     UnavailableError,
 )
-from hub.gateway import Gateway
 from hub.hooks import Hooks
 from hub.models import Request, Service, ServiceType
+from hub.pipeline.gateway import Gateway
 from hub.settings import Settings
 from hub.store.breakers import Permit
-from hub.transports import http_pool, http_wire
 from hub.transports.base import Deadline
-from hub.transports.http import HubAdapter
+from hub.transports.http import pool as http_pool
+from hub.transports.http import wire as http_wire
+from hub.transports.http.adapter import HubAdapter
 from hub.transports.rest import RestTransport
 from tests.servers import Authority, HttpTarget, RawServer, Reply, Seen
 from tests.support.processes import wait_for

@@ -10,10 +10,10 @@ import dramatiq
 import pytest
 from structlog.testing import capture_logs
 
-from hub.app import Hub, build
-from hub.dispatch import AttemptFailed
+from hub.app.lifecycle import Hub, build
 from hub.errors import ConfigError, UnavailableError
 from hub.models import BreakerState
+from hub.pipeline.dispatch import AttemptFailed
 from hub.settings import Settings
 from hub.tasks.retries import TaskRetries
 from tests.servers import HttpTarget, Reply

@@ -9,9 +9,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from hub.errors import ConfigError, NotFoundError
-from hub.schedule import CONSUME, HOUSEKEEPING, Due, Schedule, run_due
+from hub.scheduling.schedule import (
+    CONSUME,
+    HOUSEKEEPING,
+    Due,
+    Schedule,
+    run_due,
+)
 from hub.store.database import Database
-from hub.store.runs import RunLog
+from hub.store.run_log import RunLog
 from hub.store.schedules import Schedules
 
 NOON = datetime(2026, 11, 24, 12, 0, 3, tzinfo=UTC)

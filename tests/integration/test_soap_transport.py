@@ -16,7 +16,8 @@ from xml.etree import ElementTree
 import pytest
 from standardwebhooks import Webhook
 
-from hub.definitions import ServiceSpec, parse_spec
+from hub.config.definitions import ServiceSpec, parse_spec
+from hub.config.documents import service_document
 from hub.errors import (
     ConfigError,
     ConnectError,
@@ -30,9 +31,8 @@ from hub.errors import (
 )
 from hub.models import Request, Service, ServiceType
 from hub.settings import Settings
-from hub.store.documents import service_document
 from hub.transports.base import Deadline
-from hub.transports.soap import SoapTransport
+from hub.transports.soap.transport import SoapTransport
 from tests.servers import Authority, HttpTarget, Reply
 from tests.support.proxy import unused_port
 from tests.support.soap_server import WebServer

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.errors import ConfigError, NotSentError
 from hub.models import Request, Service, ServiceType
 from hub.settings import Settings

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from hub import apply
-from hub.app import Hub, build
+from hub.app.lifecycle import Hub, build
 from hub.cli.app import app
-from hub.definitions import RuleSpec, ServiceSpec, parse_spec
+from hub.config.definitions import RuleSpec, ServiceSpec, parse_spec
+from hub.config.documents import service_document
 from hub.errors import ConfigError, SecretsError
-from hub.export import export
 from hub.hooks import Hooks
+from hub.operations import apply
+from hub.operations.export import export
 from hub.settings import Settings
-from hub.store.documents import service_document
 from hub.store.vault import Vault
 from hub.web.passwords import hash_password
 from tests.servers import HttpTarget

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from hub.app import Hub, build
+from hub.app.lifecycle import Hub, build
 from hub.errors import NotFoundError
 from hub.settings import Settings
 from hub.store.database import Database

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from hub.app import build
+from hub.app.lifecycle import build
 from hub.models import Event
 from hub.settings import Settings
 from hub.web import bodies

@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hub.collectors.ledger import LedgerSource
-from hub.collectors.processes import ProcessSource
-from hub.metric_hooks import PrometheusHooks
-from hub.metrics import OUTCOMES, TRANSITIONS
-from hub.scrape import Scraper
+from hub.monitoring.collectors.counters import ProcessSource
+from hub.monitoring.collectors.ledger import LedgerSource
+from hub.monitoring.exposition import Scraper
+from hub.monitoring.metrics import OUTCOMES, TRANSITIONS
+from hub.monitoring.prometheus_hooks import PrometheusHooks
 from hub.store.database import Database
 from hub.store.migrate import migrate
 from hub.store.state import State

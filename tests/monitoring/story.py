@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pika
 
-from hub.app import Hub, build
+from hub.app.lifecycle import Hub, build
 from hub.settings import Settings
 from tests.monitoring.conftest import Samples, of, parse
 from tests.servers import HttpTarget

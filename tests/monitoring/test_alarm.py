@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from hub.app import build
-from hub.running import work
+from hub.app.lifecycle import build
+from hub.programs.up import work
 from hub.settings import Settings
 from tests.monitoring.conftest import KEY, Samples, of, parse
 from tests.monitoring.test_alerts import DEPLOY, ROUTES, RULES

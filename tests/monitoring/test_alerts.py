@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from hub.collectors.ledger import LEDGER_METRICS
-from hub.collectors.queues import QUEUE_METRICS
-from hub.metrics import CATALOGUE
-from hub.scrape import BUILD, TOOK, UP
+from hub.monitoring.collectors.ledger import LEDGER_METRICS
+from hub.monitoring.collectors.queues import QUEUE_METRICS
+from hub.monitoring.exposition import BUILD, TOOK, UP
+from hub.monitoring.metrics import CATALOGUE
 from tests.support.prometheus import run
 
 ROOT = Path(__file__).parents[2]

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from hub.app import build
-from hub.collectors.ledger import LEDGER_METRICS
-from hub.collectors.queues import QUEUE_METRICS
-from hub.metrics import CATALOGUE, OUTCOMES
-from hub.scrape import BUILD, TOOK, UP, make_scraper
+from hub.app.lifecycle import build
+from hub.monitoring.collectors.ledger import LEDGER_METRICS
+from hub.monitoring.collectors.queues import QUEUE_METRICS
+from hub.monitoring.exposition import (
+    BUILD,
+    TOOK,
+    UP,
+    make_scraper,
+)
+from hub.monitoring.metrics import CATALOGUE, OUTCOMES
 from hub.settings import Settings
 from tests.monitoring.conftest import KEY, Samples, names, of, parse
 from tests.monitoring.story import Deployment, deployment

@@ -13,12 +13,12 @@ from pathlib import Path
 import pika
 import pytest
 
-from hub.collectors.base import family
-from hub.collectors.ledger import LedgerSource
-from hub.collectors.queues import InProcessSource, RabbitSource
-from hub.exporter import Exporter
-from hub.metric_hooks import PrometheusHooks
-from hub.scrape import UP, Scraper, make_counter_scraper
+from hub.monitoring.collectors.base import family
+from hub.monitoring.collectors.ledger import LedgerSource
+from hub.monitoring.collectors.queues import InProcessSource, RabbitSource
+from hub.monitoring.exposition import UP, Scraper, make_counter_scraper
+from hub.monitoring.prometheus_hooks import PrometheusHooks
+from hub.programs.exporter import Exporter
 from hub.settings import Settings
 from hub.store.database import Database
 from hub.store.state import State
@@ -238,7 +238,7 @@ def test_the_process_starts_without_its_servers(hub_env: dict[str, str], tmp_pat
         "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"),
         "HUB_LOG_FORMAT": "json",
     }
-    code = "from hub.exporter import serve; from hub.settings import load_settings; serve(load_settings())"
+    code = "from hub.programs.exporter import serve; from hub.settings import load_settings; serve(load_settings())"
     with subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         line = process.stdout.readline()

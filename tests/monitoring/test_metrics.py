@@ -18,15 +18,21 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from hub.collectors.base import family
-from hub.collectors.ledger import LedgerSource
-from hub.collectors.processes import ProcessSource
 from hub.hooks import Hooks
-from hub.metric_files import empty, read
-from hub.metric_hooks import PrometheusHooks
-from hub.metrics import CATALOGUE
-from hub.running import up
-from hub.scrape import BUILD, CONTENT_TYPE_LATEST, OPENMETRICS, Scraper, exposition
+from hub.monitoring.collectors.base import family
+from hub.monitoring.collectors.counters import ProcessSource
+from hub.monitoring.collectors.ledger import LedgerSource
+from hub.monitoring.exposition import (
+    BUILD,
+    CONTENT_TYPE_LATEST,
+    OPENMETRICS,
+    Scraper,
+    exposition,
+)
+from hub.monitoring.metrics import CATALOGUE
+from hub.monitoring.prometheus_hooks import PrometheusHooks
+from hub.monitoring.value_files import empty, read
+from hub.programs.up import up
 from hub.settings import Settings
 from hub.store.database import Database
 from hub.store.state import State
@@ -150,7 +156,7 @@ def test_both_formats_have_the_same_series_and_are_clean(tmp_path: Path, db: Dat
 _CHILD = """
 import sys, time
 from pathlib import Path
-from hub.metric_hooks import PrometheusHooks
+from hub.monitoring.prometheus_hooks import PrometheusHooks
 hooks = PrometheusHooks(Path(sys.argv[1]))
 for _ in range(int(sys.argv[2])):
     hooks.retry_scheduled("crm")

@@ -18,8 +18,8 @@ from typing import IO, Any
 
 import httpx
 
-from hub.app import Hub, build
-from hub.processes import die_with_parent
+from hub.app.lifecycle import Hub, build
+from hub.programs.supervisor import die_with_parent
 from hub.settings import Settings
 from tests.servers import HttpTarget
 from tests.support.hubs import add_rule, add_service

@@ -17,8 +17,8 @@ import pytest
 import structlog
 
 from hub.errors import DeliveryError, EgressRefusedError
-from hub.logs import configure_logging
 from hub.models import Request, Service, ServiceType
+from hub.programs.log_setup import configure_logging
 from hub.settings import Settings
 from hub.transports.base import Deadline
 from hub.transports.rest import RestTransport
@@ -103,8 +103,8 @@ def test_a_second_dns_answer_moves_nobody(monkeypatch: pytest.MonkeyPatch) -> No
     "value", ["../../admin", "..", "a/../../b", "%2e%2e/x", "x?admin=1", "x#y", "\\..\\x", "//evil"]
 )
 def test_a_value_climbs_out_of_no_path(value: str, transport: RestTransport) -> None:
+    from hub.domain.rules import render
     from hub.errors import InvalidPayloadError
-    from hub.rules import render
     from tests.unit.samples import NOW, rule
 
     with HttpTarget() as target:

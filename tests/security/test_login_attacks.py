@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hub.processes import die_with_parent
+from hub.programs.supervisor import die_with_parent
 from hub.settings import Settings
 from tests.support.processes import wait_for
 from tests.support.site import HUB, Site

@@ -17,10 +17,10 @@ import pytest
 import structlog
 from typer.testing import CliRunner
 
-from hub.app import Hub, build
+from hub.app.lifecycle import Hub, build
 from hub.cli.app import app
 from hub.errors import HubError
-from hub.logs import configure_logging
+from hub.programs.log_setup import configure_logging
 from hub.settings import Settings
 from hub.web.passwords import hash_password
 from tests.servers import HttpTarget, Reply, Seen

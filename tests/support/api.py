@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.store.tokens import Scope
 from hub.web.server import WebServer
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import httpx
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 
 
 @contextmanager

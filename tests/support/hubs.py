@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hub.app import Hub
-from hub.definitions import RuleSpec, ServiceSpec, parse_spec
-from hub.dispatch import AttemptFailed
+from hub.app.lifecycle import Hub
+from hub.config.definitions import RuleSpec, ServiceSpec, parse_spec
 from hub.models import Event, Rule, Service
+from hub.pipeline.dispatch import AttemptFailed
 from hub.store.database import Row
 
 USER_LOGGED_IN = {

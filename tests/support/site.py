@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from hub.processes import die_with_parent
+from hub.programs.supervisor import die_with_parent
 from hub.settings import Settings
 from tests.support.processes import below, wait_for
 from tests.support.workers import environment

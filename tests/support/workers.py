@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hub.processes import die_with_parent
+from hub.programs.supervisor import die_with_parent
 from hub.settings import Settings
 from tests.support.processes import below
 

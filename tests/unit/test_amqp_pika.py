@@ -8,7 +8,7 @@ import pika
 import pytest
 from pika import frame, spec
 
-from hub.transports import amqp_pika
+from hub.transports.amqp import pika_internals as amqp_pika
 
 
 def test_this_pika_has_every_private_name_that_is_used() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.errors import ConfigError
-from hub.transports.amqp_uri import parse
+from hub.transports.amqp.uri import parse
 
 SPEC = [
     # the example table of the specification: URI, user, password, host, port, vhost (None: absent)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from hub.errors import UnavailableError
-from hub.store.batcher import Batcher
+from hub.store.group_commit import Batcher
 from tests.support.processes import wait_for
 
 

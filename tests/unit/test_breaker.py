@@ -9,7 +9,12 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from hub.breaker import Circuit, admit, on_failure, on_success
+from hub.domain.breaker import (
+    Circuit,
+    admit,
+    on_failure,
+    on_success,
+)
 from hub.models import BreakerState
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

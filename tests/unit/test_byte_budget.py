@@ -6,8 +6,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from hub.byte_budget import ByteBudget
 from hub.errors import NotSentError
+from hub.pipeline.byte_budget import ByteBudget
 
 MB = 1_000_000
 

@@ -7,7 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import typer
 
-from hub.cli.common import cell, fit, parse_time, plain
+from hub.cli.common import (
+    cell,
+    fit,
+    parse_time,
+    plain,
+)
 from hub.cli.fields import collect, keep_others
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hub.domain.rules import check_conditions, matches
 from hub.errors import PayloadError
 from hub.models import JSON, Event
-from hub.rules import check_conditions, matches
 from tests.unit.samples import LOGIN, rule, values
 
 

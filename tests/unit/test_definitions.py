@@ -7,11 +7,11 @@ import json
 import pytest
 
 from hub.codec import dumps, loads
-from hub.definitions import RuleSpec, ServiceSpec, parse_spec
+from hub.config.definitions import RuleSpec, ServiceSpec, parse_spec
+from hub.config.documents import check_rule
 from hub.errors import ConfigError, InvalidPayloadError, PayloadError
 from hub.models import JSON
-from hub.store.documents import check_rule
-from hub.transports.urls import parse_base
+from hub.transports.http.urls import parse_base
 
 
 def service(**fields: JSON) -> ServiceSpec:

@@ -6,7 +6,12 @@ from ipaddress import ip_address
 
 import pytest
 
-from hub.errors import ConfigError, ConnectError, EgressRefusedError, TimedOutError
+from hub.errors import (
+    ConfigError,
+    ConnectError,
+    EgressRefusedError,
+    TimedOutError,
+)
 from hub.settings import Settings
 from hub.transports import egress
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from hub.errors import UnavailableError
-from hub.store.finisher import Finisher
+from hub.store.write_behind import Finisher
 
 
 class Store:

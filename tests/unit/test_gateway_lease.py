@@ -8,9 +8,14 @@ from typing import Any
 import pytest
 
 from hub.errors import ConnectError, UnavailableError
-from hub.gateway import Gateway
 from hub.hooks import Hooks
-from hub.models import Request, Response, Service, ServiceType
+from hub.models import (
+    Request,
+    Response,
+    Service,
+    ServiceType,
+)
+from hub.pipeline.gateway import Gateway
 from hub.store.breakers import Permit
 
 SERVICE = Service(1, "s", ServiceType.REST, "http://h", max_retries=3, retry_backoff=0)

@@ -7,8 +7,13 @@ import json
 import pytest
 from hypothesis import given
 
+from hub.domain.paths import (
+    MISSING,
+    JsonStrings,
+    dig,
+    mask_body,
+)
 from hub.models import JSON
-from hub.paths import MISSING, JsonStrings, dig, mask_body
 from tests.unit.samples import values
 
 

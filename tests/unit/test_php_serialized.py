@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub import php_serialized
 from hub.codec import dumps
 from hub.codec import loads as json_loads
+from hub.domain import php_serialized
 from hub.errors import PayloadError
 
 

@@ -12,7 +12,7 @@ import typer.main
 from pydantic import AliasChoices, BaseModel
 
 from hub.cli.app import app
-from hub.definitions import RuleSpec, ServiceSpec
+from hub.config.definitions import RuleSpec, ServiceSpec
 from hub.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.errors import InvalidPayloadError
-from hub.transports.http_message import head
-from hub.transports.http_text import decode, retry_after
+from hub.transports.http.message import head
+from hub.transports.http.text import decode, retry_after
 from hub.transports.signing import signer
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hub.domain.retry_policy import run_tries
 from hub.errors import (
     ConnectError,
     DeliveryError,
@@ -18,7 +19,6 @@ from hub.errors import (
     UnroutableError,
 )
 from hub.models import Response
-from hub.retry_policy import run_tries
 
 
 class Service:

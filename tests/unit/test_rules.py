@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hub.domain.rules import matches
 from hub.errors import PayloadError
 from hub.models import Event
-from hub.rules import matches
 from tests.unit.samples import LOGIN, render, rule
 
 CREATED = "\\core\\event\\user_created"

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from hub.definitions import ServiceSpec, parse_spec
+from hub.config.definitions import ServiceSpec, parse_spec
+from hub.config.documents import check_service
 from hub.errors import ConfigError
-from hub.store.documents import check_service
 
 
 def check(stored: dict[str, str] | None = None, **fields: Any) -> None:

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hub import rules
+from hub.domain import rules
+from hub.domain.rules import check_endpoint, check_template
 from hub.errors import InvalidPayloadError, PayloadError
 from hub.models import JSON
-from hub.rules import check_endpoint, check_template
 from tests.unit.samples import LOGIN, NOW, render, rule, scalars, texts, values
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from hub.config_file import Reference
-from hub.definitions import ServiceSpec, parse_spec
+from hub.config.definitions import ServiceSpec, parse_spec
+from hub.config.documents import merge, service_document
+from hub.config.yaml_file import Reference
 from hub.errors import ConfigError
 from hub.models import Service, ServiceType
-from hub.store.documents import merge, service_document
 from hub.transports.masking import masked_url, without_secrets
 
 BASE = "https://h.example/hook?tenant=7&api_key=canary-1&sig=canary%2F2"

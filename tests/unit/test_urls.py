@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.errors import InvalidPayloadError
-from hub.transports.urls import parse_base, target
+from hub.transports.http.urls import parse_base, target
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import tracemalloc
 import pytest
 
 from hub.errors import ConfigError
-from hub.web.guesses import Guesses
-from hub.web.limits import Busy, Limiter, Places
+from hub.web.failed_logins import Guesses
 from hub.web.passwords import HashPool, hash_password, verify_password
+from hub.web.rate_limits import Busy, Limiter, Places
 
 
 class Clock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.web.api.activity import make_activity
 from hub.web.api.dead_letters import make_dead_letters
 from hub.web.api.deliveries import make_deliveries
@@ -15,7 +15,7 @@ from hub.web.api.schedules import make_schedules
 from hub.web.api.services import make_services
 from hub.web.api.tasks import make_tasks
 from hub.web.api.tokens import make_tokens
-from hub.web.gate import Gate
+from hub.web.authentication import Gate
 
 _PARTS = (
     make_events,

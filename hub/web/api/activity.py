@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.web.api import shapes
 from hub.web.api.routers import routers
-from hub.web.gate import Gate
+from hub.web.authentication import Gate
 
 Text = Annotated[str | None, Query(max_length=255, pattern=r"^[^\x00]*$")]
 

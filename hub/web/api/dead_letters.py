@@ -9,12 +9,12 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.codec import readable
 from hub.operations import replay as operation
 from hub.web.api import shapes
 from hub.web.api.routers import routers
-from hub.web.gate import Gate
+from hub.web.authentication import Gate
 from hub.web.problems import Problem
 
 _BATCH = 500

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.web.api import shapes
 from hub.web.api.routers import routers
-from hub.web.gate import Gate
+from hub.web.authentication import Gate
 
 
 def make_deliveries(hub: Hub, gate: Gate) -> APIRouter:

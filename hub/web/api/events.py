@@ -10,20 +10,25 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.codec import loads
 from hub.errors import HubError, PayloadError, TooLargeError
 from hub.models import JSON, Accepted, Event
-from hub.observer import parse_event
+from hub.pipeline.intake import parse_event
 from hub.store.tokens import Token
 from hub.web import bodies, problems
 from hub.web.api import event_schema, routers, shapes
 from hub.web.api.body_token import candidates
 from hub.web.api.stream_response import StreamResponse, shown
+from hub.web.authentication import (
+    Gate,
+    address,
+    bearer,
+    no_token,
+)
 from hub.web.authorization import Access, needs
-from hub.web.gate import Gate, address, bearer, no_token
-from hub.web.limits import Busy, Places
 from hub.web.problems import Problem
+from hub.web.rate_limits import Busy, Places
 from hub.web.uploads import dropped
 
 _AT_ONCE = 200  # requests whose body is there; more would only wait for the same database

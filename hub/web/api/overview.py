@@ -7,10 +7,10 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.web.api import shapes
 from hub.web.api.routers import routers
-from hub.web.gate import Gate
+from hub.web.authentication import Gate
 
 
 class Breakers(BaseModel):

@@ -9,10 +9,10 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.convertors import Convertor, register_url_convertor
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.web.api.shapes import ProblemShape
+from hub.web.authentication import Gate, guarded
 from hub.web.authorization import Access
-from hub.web.gate import Gate, guarded
 from hub.web.problems import MEDIA_TYPE
 
 PREFIX = "/api/v1"

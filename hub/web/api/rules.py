@@ -7,18 +7,23 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Response
 from pydantic import BaseModel, Field
 
-from hub import rules
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.codec import loads
-from hub.definitions import RuleSpec
+from hub.config.definitions import RuleSpec
+from hub.config.documents import rule_document
+from hub.domain import rules
 from hub.errors import InvalidPayloadError
 from hub.models import Event, Rule
-from hub.store.documents import rule_document
 from hub.web.api import shapes
 from hub.web.api.partial import partial
 from hub.web.api.routers import problems, routers
-from hub.web.api.versions import IfMatch, changes, expected, tagged
-from hub.web.gate import Gate
+from hub.web.api.versions import (
+    IfMatch,
+    changes,
+    expected,
+    tagged,
+)
+from hub.web.authentication import Gate
 from hub.web.problems import Problem
 
 _READ_ONLY = frozenset({"id", "created_at", "updated_at"})

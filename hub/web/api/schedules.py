@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.web.api import shapes
 from hub.web.api.routers import routers
-from hub.web.gate import Gate
+from hub.web.authentication import Gate
 
 Name = Annotated[str, Path(max_length=100, pattern=r"^[a-z_]+$", description="Name of a scheduled task.")]
 

@@ -8,17 +8,22 @@ from urllib.parse import quote
 from fastapi import APIRouter, Body, Response
 from pydantic import BaseModel, Field
 
-from hub.app import Hub
-from hub.definitions import ServiceSpec
+from hub.app.lifecycle import Hub
+from hub.config.definitions import ServiceSpec
+from hub.config.documents import service_document
 from hub.errors import DeliveryError, NotSentError
 from hub.models import Service
-from hub.store.documents import service_document
 from hub.transports.masking import without_secrets
 from hub.web.api import shapes
 from hub.web.api.partial import partial
 from hub.web.api.routers import problems, routers
-from hub.web.api.versions import IfMatch, changes, expected, tagged
-from hub.web.gate import Gate
+from hub.web.api.versions import (
+    IfMatch,
+    changes,
+    expected,
+    tagged,
+)
+from hub.web.authentication import Gate
 
 _READ_ONLY = frozenset({"id", "created_at", "updated_at", "secrets_unreadable"})
 _PATCH = partial(ServiceSpec)

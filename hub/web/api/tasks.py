@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.codec import readable
 from hub.errors import NotFoundError
 from hub.web.api import shapes
 from hub.web.api.routers import problems, routers
-from hub.web.gate import Gate
+from hub.web.authentication import Gate
 from hub.web.problems import Problem
 
 _PURGE = 1000

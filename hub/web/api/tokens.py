@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.web.api import shapes
 from hub.web.api.routers import routers
 from hub.web.api.schedules import vars_of
-from hub.web.gate import Gate
+from hub.web.authentication import Gate
 from hub.web.problems import Problem
 
 Name = Annotated[str, Path(max_length=100, description="Name of a token.")]

@@ -9,10 +9,10 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from hub.errors import ConfigError, ConflictError
+from hub.web.authentication import address
 from hub.web.authorization import Access, needs
 from hub.web.console.pages import COOKIE, Pages
-from hub.web.gate import address
-from hub.web.guesses import Guesses
+from hub.web.failed_logins import Guesses
 from hub.web.passwords import HashPool, hash_password, verify_password
 from hub.web.problems import Problem
 

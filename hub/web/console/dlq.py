@@ -14,8 +14,20 @@ from hub.codec import readable
 from hub.errors import NotFoundError
 from hub.operations.replay import Chosen, replay, replay_ids
 from hub.web.authorization import Access, needs
-from hub.web.console.filters import beginning, digits, moment, number, of, segment
-from hub.web.console.pages import Form, Pages, back, link
+from hub.web.console.filters import (
+    beginning,
+    digits,
+    moment,
+    number,
+    of,
+    segment,
+)
+from hub.web.console.pages import (
+    Form,
+    Pages,
+    back,
+    link,
+)
 
 _PAGE, _BATCH = 50, 200
 _COUNTED = 20_000  # a dry run counts up to here

@@ -7,7 +7,7 @@ from fastapi.responses import Response
 
 from hub.codec import loads
 from hub.errors import PayloadError
-from hub.observer import parse_event
+from hub.pipeline.intake import parse_event
 from hub.web.authorization import Access, needs
 from hub.web.console.filters import of, pretty
 from hub.web.console.pages import Form, Pages

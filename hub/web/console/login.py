@@ -8,13 +8,13 @@ from starlette.concurrency import run_in_threadpool
 
 from hub.errors import ConfigError, ConflictError
 from hub.store.tokens import check_name
+from hub.web.authentication import address
 from hub.web.authorization import Access, needs
 from hub.web.console.pages import COOKIE, Pages
-from hub.web.gate import address
-from hub.web.guesses import Guesses
-from hub.web.limits import Busy, Limiter
+from hub.web.failed_logins import Guesses
 from hub.web.passwords import HashPool, hash_password, verify_password
 from hub.web.problems import Problem
+from hub.web.rate_limits import Busy, Limiter
 
 _WRONG = "Name or password is wrong."
 _NO_LINK = "This link was used already, or is too old. `hub user link` prints a new one."

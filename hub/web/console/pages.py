@@ -18,16 +18,21 @@ from jinja2 import Environment, PackageLoader
 from starlette.concurrency import run_in_threadpool
 
 from hub import __version__
-from hub.app import Hub
-from hub.errors import HubError, NotFoundError, StaleError, UnavailableError
+from hub.app.lifecycle import Hub
+from hub.errors import (
+    HubError,
+    NotFoundError,
+    StaleError,
+    UnavailableError,
+)
 from hub.store.accounts import Session
 from hub.store.audit import Actor, act_as
 from hub.web import bodies
+from hub.web.authentication import address
 from hub.web.authorization import Access, access_of
 from hub.web.console import filters
-from hub.web.gate import address
-from hub.web.limits import Busy
 from hub.web.problems import Problem
+from hub.web.rate_limits import Busy
 
 log = structlog.get_logger("hub.console")
 COOKIE = "hub_session"

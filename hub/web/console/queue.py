@@ -9,7 +9,12 @@ from hub.codec import readable
 from hub.errors import NotFoundError
 from hub.web.authorization import Access, needs
 from hub.web.console.filters import beginning, digits, of
-from hub.web.console.pages import Form, Pages, back, link
+from hub.web.console.pages import (
+    Form,
+    Pages,
+    back,
+    link,
+)
 
 _PAGE = 50
 _STATES = ("pending", "running", "delayed", "held")

@@ -8,7 +8,7 @@ from importlib import resources
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.web.authorization import Access, needs
 from hub.web.console.access import make_access
 from hub.web.console.deliveries import make_deliveries
@@ -21,7 +21,7 @@ from hub.web.console.queue import make_queue
 from hub.web.console.rules import make_rules
 from hub.web.console.schedules import make_schedules
 from hub.web.console.services import make_services
-from hub.web.guesses import Guesses
+from hub.web.failed_logins import Guesses
 from hub.web.passwords import HashPool
 
 _STATIC = {"hub.css": "text/css", "hub.js": "text/javascript", "icon.svg": "image/svg+xml"}

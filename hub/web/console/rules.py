@@ -8,13 +8,20 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from hub import rules as matching
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.codec import loads
-from hub.definitions import METHODS, RuleSpec, parse_spec
-from hub.errors import ConfigError, ConflictError, DeliveryError, HubError, PayloadError, StaleError
+from hub.config.definitions import METHODS, RuleSpec, parse_spec
+from hub.config.documents import rule_document
+from hub.domain import rules as matching
+from hub.errors import (
+    ConfigError,
+    ConflictError,
+    DeliveryError,
+    HubError,
+    PayloadError,
+    StaleError,
+)
 from hub.models import JSON, Event, Rule
-from hub.store.documents import rule_document
 from hub.store.views import Views
 from hub.web.authorization import Access, needs
 from hub.web.console.filters import digits, pretty, segment

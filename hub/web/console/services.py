@@ -9,10 +9,16 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from hub.definitions import ServiceSpec, parse_spec
-from hub.errors import ConfigError, ConflictError, DeliveryError, HubError, StaleError
-from hub.store.documents import service_document
-from hub.store.graves import Chosen
+from hub.config.definitions import ServiceSpec, parse_spec
+from hub.config.documents import service_document
+from hub.errors import (
+    ConfigError,
+    ConflictError,
+    DeliveryError,
+    HubError,
+    StaleError,
+)
+from hub.store.dead_letters import Chosen
 from hub.web.authorization import Access, needs
 from hub.web.console import charts
 from hub.web.console.filters import digits, of, segment

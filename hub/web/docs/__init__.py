@@ -18,11 +18,11 @@ from markupsafe import Markup, escape
 from starlette.concurrency import run_in_threadpool
 
 from hub import __version__
-from hub.app import Hub
+from hub.app.lifecycle import Hub
 from hub.web.api.shapes import ProblemShape
+from hub.web.authentication import Gate, address, bearer
 from hub.web.authorization import Access, needs
 from hub.web.console.pages import COOKIE
-from hub.web.gate import Gate, address, bearer
 from hub.web.problems import Problem
 
 _HERE = Path(__file__).parent

@@ -1,0 +1,223 @@
+"""The parts of one process, put together. What differs between the modes differs here.
+
+* Embedded (no `HUB_DATABASE_URL`): a private PostgreSQL under `HUB_HOME`; Dramatiq's in-process broker.
+* Distributed: PostgreSQL and RabbitMQ as given; as many processes as wanted.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import uuid
+from typing import Literal
+
+from hub.embedded import PrivatePostgres, load_or_create_key
+from hub.hooks import Hooks
+from hub.inbound.consumer import (
+    ResponseConsumer,
+    RunResult,
+    fan_out,
+    response_services,
+)
+from hub.inbound.events import through, wanted_by
+from hub.models import Service, ServiceType
+from hub.monitoring.prometheus_hooks import PrometheusHooks
+from hub.pipeline.byte_budget import ByteBudget
+from hub.pipeline.dead_letters import DeadLetters
+from hub.pipeline.dispatch import Dispatcher
+from hub.pipeline.gateway import Gateway
+from hub.pipeline.intake import HandOver, Observer
+from hub.scheduling.housekeeping import Housekeeper
+from hub.scheduling.schedule import CONSUME as CONSUME_TASK
+from hub.scheduling.schedule import (
+    HOUSEKEEPING,
+    Due,
+    Schedule,
+    run_due,
+)
+from hub.settings import Settings
+from hub.store.accounts import Accounts
+from hub.store.audit import AuditLog
+from hub.store.breakers import Breakers
+from hub.store.clock import Clock
+from hub.store.database import Database
+from hub.store.dead_letters import Graves
+from hub.store.delivery_log import DeliveryLog
+from hub.store.heartbeats import Beats
+from hub.store.housekeeping import Housekeeping
+from hub.store.intake import Intake
+from hub.store.ledger import Ledger
+from hub.store.outbox import Releases
+from hub.store.rate_limits import Flow
+from hub.store.registry import Registry
+from hub.store.responses import Responses
+from hub.store.run_log import RunLog
+from hub.store.schedules import Schedules
+from hub.store.statistics import Activity
+from hub.store.task_admin import TaskAdmin
+from hub.store.vault import Vault
+from hub.store.views import Views
+from hub.tasks.actors import register
+from hub.tasks.broker import (
+    DISPATCH,
+    Broker,
+    HubBroker,
+    InProcessBroker,
+    SchedulerBroker,
+    queue_names,
+)
+from hub.tasks.bulkhead import Bulkhead
+from hub.tasks.enqueue import Enqueuer
+from hub.tasks.lease import Lease
+from hub.tasks.outbox_relay import Releaser
+from hub.tasks.publish import BrokerHandOver, NoHandOver
+from hub.tasks.retries import TaskRetries
+from hub.transports.amqp.transport import AmqpTransport
+from hub.transports.rest import RestTransport
+from hub.transports.soap.transport import SoapTransport
+
+Role = Literal["up", "web", "worker", "scheduler", "exporter", "cli"]
+
+
+class Parts:
+    """Everything a process of the hub is made of. Nothing runs yet."""
+
+    def __init__(
+        self, settings: Settings, *, role: Role = "cli", hooks: Hooks | None = None, postgres: PrivatePostgres | None
+    ) -> None:
+        self.settings = settings
+        self.role = role
+        self.hooks = hooks or _hooks(settings, role)
+        self.instance = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.vault = Vault(_keys(settings))  # what may be wrong in the settings comes before what must be closed
+        self.broker = self._make_broker()
+        self._postgres = postgres
+        url = settings.database_url.get_secret_value() if settings.database_url else postgres and postgres.start()
+        assert url
+        self.db = Database(url, size=settings.db_pool)
+        self.db.open()
+        self.clock = Clock(self.db)
+        self.registry = Registry(self.db, self.vault)
+        self.beats = Beats(self.db, self.instance)
+        self.ledger = Ledger(self.db, worker=self.instance, body_limit=settings.body_limit)
+        self.releases = Releases(self.db, max_attempts=settings.max_attempts)
+        self.log = DeliveryLog(self.db, body_limit=settings.body_limit)
+        self.views = Views(self.db)
+        self.admin = TaskAdmin(self.db)
+        self.accounts = Accounts(self.db, self.hooks)
+        self.audit = AuditLog(self.db)
+        self.activity = Activity(self.db, self.clock)
+        self.breakers = Breakers(self.db, self.hooks)
+        self.lease = Lease(self.ledger, seconds=settings.worker_lease)
+        self.gateway = Gateway(
+            {
+                ServiceType.REST: RestTransport(settings),
+                ServiceType.AMQP: AmqpTransport(settings),
+                ServiceType.SOAP: SoapTransport(settings),
+            },
+            self.breakers,
+            Flow(self.db),
+            self.hooks,
+            now=self.clock.now,
+            lease=self.lease.check,
+        )
+        graves = Graves(self.db, max_age=settings.task_max_age)
+        self.dead_letters = DeadLetters(self.ledger, graves, self.hooks)
+        self.dispatcher = Dispatcher(
+            self.registry, self.ledger, self.gateway, self.hooks, circuit_open=settings.circuit_open,
+            now=self.clock.now, budget=ByteBudget(settings.bodies_in_flight),
+            payload_limit=max(settings.payload_limit, settings.event_limit),
+            wait=role not in ("up", "worker"),
+        )  # fmt: skip
+        self.retries = TaskRetries(settings, self.ledger, self.dead_letters, self.hooks)
+        self.bulkhead = Bulkhead(settings.threads)
+        self.broker.add_middleware(self.retries)
+        self.queues = queue_names(settings.queue_prefix)
+        self.handover: HandOver = self._make_handover()
+        self.enqueuer = Enqueuer(self.handover) if isinstance(self.handover, BrokerHandOver) else None
+        self.observer = Observer(
+            self.registry,
+            Intake(self.db, max_age=settings.task_max_age),
+            self.enqueuer or self.handover,
+            self.hooks,
+            event_limit=settings.event_limit,
+        )
+        self.releaser = self._make_releaser()
+        self.stopping = threading.Event()
+        self.schedules = Schedules(self.db, claimed_by=self.instance)
+        self.schedule = Schedule(self.schedules, settings.timezone, now=self.clock.read)
+        self.runs = RunLog(self.db)
+        self.consumer = ResponseConsumer(
+            Responses(self.db), self.runs, self.schedules, settings, self.hooks,
+            emit=through(self.observer), wanted=lambda: wanted_by(self.registry.rules()),
+            stopping=self.stopping.is_set,
+        )  # fmt: skip
+        self.keeper = Housekeeper(
+            Housekeeping(self.db), self.runs, self.schedules,
+            retention=settings.log_retention, audit_retention=settings.audit_retention,
+            now=self.clock.read, stopping=self.stopping.is_set,
+        )  # fmt: skip
+        self.actors = register(
+            self.broker, self.queues, dispatcher=self.dispatcher, retries=self.retries, bulkhead=self.bulkhead,
+            consume=self.consume, keep_house=self.keeper.run, tick=self.tick,
+        )  # fmt: skip
+
+    def _make_broker(self) -> Broker:
+        url = self.settings.broker_url
+        if url is None:
+            return InProcessBroker()
+        kind = SchedulerBroker if self.role == "scheduler" else HubBroker
+        return kind(url.get_secret_value(), report_rejected=self.hooks.message_rejected)
+
+    def _make_handover(self) -> HandOver:
+        """A process without RabbitMQ that runs no workers leaves tasks to the process that does."""
+        if isinstance(self.broker, InProcessBroker) and self.role != "up":
+            return NoHandOver()
+        return BrokerHandOver(
+            self.broker, self.queues[DISPATCH], self.ledger, self.releases, window=self.settings.window
+        )
+
+    def _make_releaser(self) -> Releaser | None:
+        if not isinstance(self.handover, BrokerHandOver):
+            return None
+        s = self.settings
+        return Releaser(
+            self.db, self.releases, self.handover, self.broker, self.queues[DISPATCH], self.beats, self.hooks,
+            window=s.window, lease=s.worker_lease, grace=s.stray_grace, park=s.circuit_open == "park",
+        )  # fmt: skip
+
+    def consume(self, service_id: int) -> RunResult | None:
+        """One run over a service's response queue; None: it has none, or is disabled or gone."""
+        service: Service | None = self.registry.service_by_id(service_id)
+        return self.consumer.consume(service) if service and response_services([service]) else None
+
+    def takes_routing_keys(self, service: str) -> bool:
+        """Whether an endpoint of this service is an AMQP routing key; False for a service that does not exist."""
+        return any(s.name == service and s.type is ServiceType.AMQP for s in self.registry.services())
+
+    def tick(self) -> list[Due]:
+        """Start what the schedule says is due in this minute, if nobody else has."""
+        return run_due(
+            self.schedule,
+            {
+                CONSUME_TASK: lambda: fan_out(
+                    self.registry.services(),
+                    lambda service_id: self.broker.publish(self.actors.consume.message(service_id)),
+                ),
+                HOUSEKEEPING: lambda: self.broker.publish(self.actors.housekeeping.message()),
+            },
+        )
+
+
+def _hooks(settings: Settings, role: Role) -> Hooks:
+    """A command counts where a hub counts already; it makes no folder of its own."""
+    if role == "cli" and not settings.metrics_folder.is_dir():
+        return Hooks()
+    return PrometheusHooks(settings.metrics_folder)
+
+
+def _keys(settings: Settings) -> list[str]:
+    if settings.secret_keys:
+        return [key.strip() for key in settings.secret_keys.get_secret_value().split(",") if key.strip()]
+    return [load_or_create_key(settings.home)]

@@ -1,0 +1,104 @@
+"""`hub apply` and `hub export`: the whole configuration as one file."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hub.cli.common import (
+    JsonFlag,
+    Yes,
+    cell,
+    confirm,
+    err,
+    open_hub,
+    plain,
+    print_json,
+    read_file,
+    writing,
+)
+
+if TYPE_CHECKING:
+    from hub.operations.apply import Change
+
+_SIGN = {"add": "+", "change": "~", "same": " ", "delete": "-"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(apply)
+    app.command()(export)
+
+
+def apply(
+    file: Annotated[str, typer.Argument(help="A YAML file; - reads stdin.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, change nothing.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete the services and rules that the file's lists do not name.")
+    ] = False,
+    yes: Yes = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make services, rules and schedules what the file says. What it does not name stays, unless --prune."""
+    from hub.config.yaml_file import parse
+    from hub.errors import ConfigError
+    from hub.operations import apply as files
+    from hub.settings import from_environment
+
+    text = read_file(file)
+    with open_hub() as hub:
+        try:
+            document = parse(text, from_environment)
+            plan = files.plan(document, hub.registry, hub.schedule, prune=prune)
+        except ConfigError as e:
+            raise ConfigError(f"{'standard input' if file == '-' else file}: {e}") from None
+        gone = [change for change in plan.changes if change.action == "delete"]
+        if gone and not dry_run:
+            confirm(f"Delete {', '.join(f'{change.kind} {change.name}' for change in gone)}?", yes=yes)
+        if not dry_run:
+            files.execute(plan, hub.registry, hub.schedule)
+    if as_json:
+        print_json([_row(change) for change in plan.changes])
+        return
+    for change in plan.changes:
+        if change.action != "same":
+            _print(change)
+    changed = sum(change.action != "same" for change in plan.changes)
+    same = len(plan.changes) - changed
+    what = "would change" if dry_run else "changed"
+    print(f"{changed} {what}, {same} as they were" if changed else f"nothing to do: {same} as they should be")
+    if gone and not dry_run:
+        err.print("`hub tasks purge-orphans` removes tasks of what was deleted")
+
+
+def _row(change: Change) -> dict[str, Any]:
+    fields = {name: {"before": before, "after": after} for name, (before, after) in change.fields.items()}
+    return {"kind": change.kind, "name": change.name, "action": change.action, "fields": fields}
+
+
+def _print(change: Change) -> None:
+    print(f"{_SIGN[change.action]} {change.kind} {change.name}")
+    for name, (before, after) in change.fields.items():
+        print(f"    {name}: {_value(after)}" if change.action == "add"
+              else f"    {name}: {_value(before)} -> {_value(after)}")  # fmt: skip
+
+
+def _value(value: Any) -> str:
+    shown = value if isinstance(value, str) and value else json.dumps(plain(value), ensure_ascii=False)
+    return cell(shown, width=None).replace("\n", "\\n")
+
+
+def export(
+    output: Annotated[str, typer.Option("--output", "-o", help="A file; - is stdout.")] = "-",
+) -> None:
+    """Write the file that `hub apply` reads. Secrets stand in it as ${NAME}."""
+    from hub.operations import export as files
+
+    with open_hub() as hub:
+        text, names = files.export(hub.registry, hub.schedule)
+    with writing(output) as out:
+        out.write(text)
+    if names:
+        err.print(f"secrets are left out; applying the file needs {', '.join(names)}", markup=False)

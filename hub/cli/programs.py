@@ -1,0 +1,154 @@
+"""`hub up web worker scheduler exporter migrate demo keygen rotate-secrets`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hub.cli.common import (
+    JsonFlag,
+    err,
+    get_settings,
+    open_hub,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from hub.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (up, web, worker, scheduler, exporter, migrate, demo, keygen):
+        app.command()(command)
+    app.command("rotate-secrets")(rotate_secrets)
+
+
+def up() -> None:
+    """Run everything in one process: web, workers, scheduler, metrics. Needs no server."""
+    from hub.programs import up as running
+
+    with _process() as settings:
+        raise typer.Exit(running.up(settings, announce=_say(settings)))
+
+
+def web() -> None:
+    """Run the web server: API, webhooks, console, /metrics."""
+    from hub.programs import up as running
+
+    with _process() as settings:
+        raise typer.Exit(running.web(settings, announce=_say(settings)))
+
+
+def worker(
+    processes: Annotated[int | None, typer.Option("--processes", "-p", min=1, help="Default: HUB_PROCESSES.")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", "-t", min=1, help="Default: HUB_THREADS.")] = None,
+) -> None:
+    """Run Dramatiq workers that deliver tasks."""
+    from hub.programs import up as running
+
+    with _process() as settings:
+        raise typer.Exit(running.worker(settings, processes=processes, threads=threads))
+
+
+def scheduler() -> None:
+    """Run periodiq, which ticks once a minute. Several are safe."""
+    from hub.programs import up as running
+
+    with _process() as settings:
+        raise typer.Exit(running.scheduler(settings))
+
+
+def exporter() -> None:
+    """Serve /metrics as a process of its own."""
+    from hub.programs.exporter import serve
+
+    with _process() as settings:
+        serve(settings)
+
+
+def migrate(
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 if something is to be done.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Bring the database's tables up to date."""
+    from hub.app.lifecycle import build
+    from hub.store.migrate import migrate as apply
+    from hub.store.migrate import pending
+
+    with build(get_settings(), role="cli", check=False) as hub:
+        names = pending(hub.db) if check else apply(hub.db)
+    if as_json:
+        print_json({"pending" if check else "applied": names})
+    else:
+        for name in names:
+            print(name)
+        err.print(f"{len(names)} migration(s) {'to be applied' if check else 'applied'}")
+    if check and names:
+        raise typer.Exit(1)
+
+
+def demo(
+    as_json: JsonFlag = False,
+    broker: Annotated[
+        str | None, typer.Option("--broker", help="A RabbitMQ for a request and its answer. Default: HUB_BROKER_URL.")
+    ] = None,
+) -> None:
+    """See the hub deliver, retry, give up and recover, in about half a minute; nothing of it stays."""
+    from hub.demo import main
+
+    raise typer.Exit(main(as_json, broker=broker))
+
+
+def keygen() -> None:
+    """Print a new key for HUB_SECRET_KEYS."""
+    from cryptography.fernet import Fernet
+
+    print(Fernet.generate_key().decode())
+
+
+def rotate_secrets(as_json: JsonFlag = False) -> None:
+    """Encrypt every stored secret with the first key of HUB_SECRET_KEYS."""
+    with open_hub() as hub:
+        count, unreadable = hub.registry.rotate_secrets()
+    if as_json:
+        print_json({"services": count, "unreadable": unreadable})
+    elif not unreadable:
+        print(f"{count} service(s) have secrets, all encrypted with the newest key; older keys can go")
+    else:
+        print(f"the secrets of {count} service(s) are encrypted with the newest key")
+    if unreadable:
+        err.print(f"none of the keys opens those of {', '.join(unreadable)}; keep the older keys", markup=False)
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _process() -> Iterator[Settings]:
+    """The settings of a process of its own, which logs what it does, and why it does not start."""
+    import structlog
+
+    from hub.errors import HubError
+    from hub.programs.log_setup import configure_logging
+
+    settings = get_settings()
+    configure_logging(settings)
+    try:
+        yield settings
+    except HubError as e:
+        if settings.log_format != "json":
+            raise
+        structlog.get_logger("hub.cli").error("not started", error=str(e))
+        raise typer.Exit(1) from None
+
+
+def _say(settings: Settings) -> Callable[[str], None]:
+    """Tells people; machines read log lines."""
+    import structlog
+
+    if settings.log_format == "json":
+        return structlog.get_logger("hub.cli").info  # type: ignore[no-any-return]
+    return partial(print, flush=True)

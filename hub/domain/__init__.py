@@ -1,0 +1,1 @@
+"""Pure functions: rule matching, templates, JSON paths, circuit transitions, the retry policy."""

@@ -1,0 +1,115 @@
+"""Stage 11, what follows: the responses of a batch become events, in the transaction that stores them.
+
+An event that answers to answers is one deeper in its chain; a chain as long as `HUB_MAX_DEPTH` ends here.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+from hub.domain import rules
+from hub.errors import PayloadError
+from hub.hooks import Hooks
+from hub.inbound.messages import RESPONSE_RECEIVED, Parsed
+from hub.models import Event, Rule, Service
+from hub.pipeline.intake import Observer
+from hub.store.database import Connection
+
+# Writes events (with their depths) in a transaction; what it returns is called after the commit.
+Emit: TypeAlias = Callable[[Connection, Sequence[Event], Sequence[int]], Callable[[], None]]
+
+
+def through(observer: Observer) -> Emit:
+    """Responses become events by way of the observer."""
+
+    def emit(conn: Connection, events: Sequence[Event], depths: Sequence[int]) -> Callable[[], None]:
+        _, queued = observer.write(events, depths, conn)
+        return lambda: observer.hand_over(queued)
+
+    return emit
+
+
+def wanted_by(all_rules: Iterable[Rule]) -> bool:
+    """Whether any of the rules is for responses, its conditions aside."""
+    event = Event(RESPONSE_RECEIVED, {})
+    return any(rules.matches(replace(rule, conditions=None), event) for rule in all_rules)
+
+
+class ResponseEvents:
+    """Writes the events of stored responses.
+
+    Args:
+        emit: makes events of responses; None: responses are only stored.
+        wanted: whether any rule is for such events; building them for nobody would halve the speed.
+        max_depth: how many events may follow from each other.
+    """
+
+    def __init__(self, emit: Emit | None, wanted: Callable[[], bool], hooks: Hooks, *, max_depth: int) -> None:
+        self._emit = emit
+        self._wanted = wanted
+        self._hooks = hooks
+        self._max_depth = max_depth
+
+    def write(
+        self, conn: Connection, service: Service, new: list[Parsed], depths: dict[int, int]
+    ) -> tuple[int, Callable[[], None]]:
+        """Write the events of a batch; returns (how many chains were cut, what to do after the commit)."""
+        if self._emit is None:
+            return 0, _nothing
+        cut = 0
+        chosen: list[tuple[Parsed, int]] = []
+        for p in new:
+            if not p.row.success:
+                continue
+            # Without a task of ours to tell the depth, an answer is taken for the first of its chain.
+            depth = depths.get(p.correlation, 0) + 1 if p.correlation is not None else 1
+            if depth > self._max_depth:
+                cut += 1
+                p.row.properties["chain_cut_at"] = depth
+                continue
+            chosen.append((p, depth))
+        if len(chosen) > 1 and not self._wanted():
+            self._hooks.event_accepted("unmatched", len(chosen) - 1)
+            del chosen[:-1]  # one of them shows what such events look like
+        if not chosen:
+            return cut, _nothing
+        events, levels = [_event(service, p) for p, _ in chosen], [depth for _, depth in chosen]
+        try:
+            with conn.transaction():
+                return cut, self._emit(conn, events, levels)
+        except PayloadError:  # one of them is too much for an event: find it, keep it, let the others through
+            calls = []
+            for (p, depth), event in zip(chosen, events, strict=True):
+                try:
+                    with conn.transaction():
+                        calls.append(self._emit(conn, [event], [depth]))
+                except PayloadError as e:
+                    p.row.error = f"stored, but became no event: {e}"
+            return cut, lambda: _all(calls)
+
+
+def _nothing() -> None:
+    """Nothing is to be done after the commit."""
+
+
+def _all(calls: list[Callable[[], None]]) -> None:
+    for call in calls:
+        call()
+
+
+def _event(service: Service, p: Parsed) -> Event:
+    """The event of a response. Its own id, because two equal answers are two answers."""
+    properties = p.row.properties
+    data = {
+        "service": service.name,
+        "queue": service.response_queue,
+        "correlation_id": properties.get("correlation_id"),
+        "task_id": p.row.task_id,
+        "message_id": properties.get("message_id"),
+        "headers": properties.get("headers", {}),
+        "payload": p.value,
+    }
+    return Event(RESPONSE_RECEIVED, data, str(uuid.uuid4()))

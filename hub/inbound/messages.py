@@ -1,0 +1,104 @@
+"""Stage 11, one message: what it says, which task it answers, and by what it is known when it comes again.
+
+Nothing is refused here: what is no JSON, or too large, becomes a row that says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from hub.codec import loads
+from hub.domain.paths import mask_body
+from hub.errors import PayloadError
+from hub.models import JSON, Service
+from hub.settings import Settings
+from hub.store.delivery_log import clean
+from hub.store.responses import MARK, Inbound
+from hub.transports.amqp.response_queue import Message
+from hub.transports.base import bounded
+
+RESPONSE_RECEIVED = "hub.response_received"  # the event that a response becomes
+
+
+@dataclass(slots=True)
+class Parsed:
+    """A message as it is to be stored. `correlation`: the task it says it answers; `value`: its JSON."""
+
+    row: Inbound
+    correlation: int | None
+    value: JSON = None
+
+
+def parse(message: Message, service: Service, settings: Settings) -> Parsed:
+    """The row of a message: its JSON; or its bytes and why they are no JSON; or the first bytes of one too large."""
+    correlation, properties = _properties(message, service.response_queue)
+    row = Inbound(properties, event=RESPONSE_RECEIVED)
+    parsed = Parsed(row, correlation)
+    body = message.body
+    if message.sha256 is not None:
+        properties["size"], properties["sha256"] = message.size, message.sha256
+        row.success, row.outcome, row.raw = False, "malformed", body
+        row.body = _preview(body, settings)
+        row.error = (
+            f"{message.size} bytes are more than the limit of {settings.message_limit}"
+            f" (HUB_MESSAGE_LIMIT): the first {len(body)} bytes are kept"
+        )
+        return parsed
+    try:
+        parsed.value = loads(body)
+        row.body = body.decode().removeprefix("\ufeff")
+        if mask := service.options.get("mask"):
+            row.body = mask_body(row.body, mask)
+    except PayloadError as e:
+        row.success, row.outcome, row.error, row.raw = False, "malformed", str(e), body
+        row.body = _preview(body, settings)
+    return parsed
+
+
+def _preview(body: bytes, settings: Settings) -> str | None:
+    """The beginning of bytes that are no JSON, as text."""
+    return bounded(clean(body[: 4 * settings.body_limit].decode("utf-8", "replace")), settings.body_limit)
+
+
+def mark(message: Message) -> bytes | None:
+    """What a message is known by when it comes again; None when it has no id."""
+    message_id = message.properties.message_id
+    if not message_id:
+        return None
+    body = message.body if message.sha256 is None else message.sha256.encode()
+    known_by = b"%s\0%s" % (str(message_id).encode("utf-8", "replace"), body)
+    return hashlib.blake2b(known_by, digest_size=MARK).digest()
+
+
+def _properties(message: Message, queue: str | None) -> tuple[int | None, dict[str, JSON]]:
+    """(the task id that the correlation names, if any; everything about a message but its body)."""
+    found: dict[str, JSON] = {
+        name: value if type(value) is int else _plain(value)
+        for name, value in vars(message.properties).items()
+        if value is not None
+    }
+    if message.redelivered:
+        found["redelivered"] = True
+    if message.exchange or message.routing_key != queue:  # else it was sent to the queue itself
+        found["exchange"], found["routing_key"] = _plain(message.exchange), _plain(message.routing_key)
+    correlation = found.get("correlation_id")
+    if isinstance(correlation, str) and correlation.isascii() and correlation.isdigit() and len(correlation) < 19:
+        return int(correlation), found
+    return None, found
+
+
+def _plain(value: Any) -> JSON:
+    """An AMQP value as JSON that PostgreSQL takes."""
+    if isinstance(value, str):
+        return value if value.isascii() and "\0" not in value else clean(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, bytes):
+        return clean(value.decode("utf-8", "backslashreplace"))
+    if isinstance(value, dict):
+        return {str(_plain(k)): _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)

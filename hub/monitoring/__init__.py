@@ -1,0 +1,1 @@
+"""Metrics: names, hooks that count, files that hold the counts, collectors, exposition."""

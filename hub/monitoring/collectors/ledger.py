@@ -1,0 +1,81 @@
+"""State gauges, read from the ledger: circuits, tasks, dead letters, response queues, signs of life."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from prometheus_client import Metric as Family
+
+from hub.models import BreakerState
+from hub.monitoring.collectors.base import family
+from hub.monitoring.metrics import Metric
+from hub.store.state import HubState, State
+
+BREAKER_STATE = Metric(
+    "hub_breaker_state", "gauge", "1 for the state a circuit is in, 0 for the others.", ("service", "state")
+)
+TASKS = Metric("hub_tasks", "gauge", "Tasks in the ledger.", ("service", "state"))
+DEAD_LETTERS = Metric("hub_dead_letters", "gauge", "Dead letters that wait for a person.", ("service",))
+OLDEST_DUE = Metric(
+    "hub_oldest_due_task_age_seconds", "gauge", "How long the oldest waiting task has been due.", ("service",)
+)
+OLDEST_DEAD = Metric("hub_oldest_dead_letter_age_seconds", "gauge", "Age of the oldest dead letter.", ("service",))
+LAST_SUCCESS = Metric(
+    "hub_consumer_last_success_timestamp_seconds",
+    "gauge",
+    "When a response queue was last drained without an error.",
+    ("service",),
+)
+HEARTBEAT = Metric(
+    "hub_heartbeat_timestamp_seconds", "gauge", "Latest sign of life of any process of that kind.", ("component",)
+)
+LEDGER_METRICS = (BREAKER_STATE, TASKS, DEAD_LETTERS, OLDEST_DUE, OLDEST_DEAD, LAST_SUCCESS, HEARTBEAT)
+_TASK_STATES = ("pending", "running", "delayed", "held")
+_FIRST_LOOK = 2.0  # seconds
+
+
+class LedgerSource:
+    """State gauges from PostgreSQL."""
+
+    name = "ledger"
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._looked = threading.Event()
+        self._known: tuple[list[str], list[str]] = ([], [])
+
+    def collect(self) -> list[Family]:
+        """One look at the ledger."""
+        try:
+            now = self._state.read()
+            self._known = now.services, list(now.consumers)
+        finally:
+            self._looked.set()
+        return list(_ledger_families(now))
+
+    def known(self) -> tuple[list[str], list[str]]:
+        """Services, and those with a response queue, at the last good look; waits for the first one a moment."""
+        self._looked.wait(_FIRST_LOOK)
+        return self._known
+
+    def close(self) -> None:
+        """The database is its owner's to close."""
+
+
+def _ledger_families(now: HubState) -> Iterator[Family]:
+    states = [state.value for state in BreakerState]
+    circuits = ((name, state, float(state == now_in)) for name, now_in in now.breakers.items() for state in states)
+    yield family(BREAKER_STATE, (((name, state), value) for name, state, value in circuits))
+    zero = {(service, state): 0.0 for service in now.services for state in _TASK_STATES}
+    yield family(TASKS, (zero | now.tasks).items())
+    none = dict.fromkeys(now.services, 0.0)
+    by_service = (
+        (DEAD_LETTERS, none | now.dead_letters),
+        (OLDEST_DUE, now.oldest_due),
+        (OLDEST_DEAD, now.oldest_dead),
+        (LAST_SUCCESS, now.consumers),
+        (HEARTBEAT, now.heartbeats),
+    )
+    for metric, values in by_service:
+        yield family(metric, (((name,), value) for name, value in values.items() if value is not None))

@@ -1,0 +1,117 @@
+"""How many messages wait in the broker's queues, and how many consumers they have."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+import pika
+import pika.exceptions
+from prometheus_client import Metric as Family
+
+from hub.errors import UnavailableError
+from hub.monitoring.collectors.base import family
+from hub.monitoring.metrics import Metric
+from hub.tasks.broker_url import connection_parameters
+
+DEPTH = Metric("hub_queue_depth", "gauge", "Messages that are ready in a queue of the broker.", ("queue",))
+CONSUMERS = Metric("hub_queue_consumers", "gauge", "Consumers of a queue of the broker.", ("queue",))
+QUEUE_METRICS = (DEPTH, CONSUMERS)
+_TIMEOUT = 2.0  # seconds
+_SELDOM = 300.0  # seconds
+
+
+class RabbitSource:
+    """Depth and consumers of the hub's queues, by passive declare: fresh, and no plugin is needed.
+
+    Args:
+        queues: names; their `.XQ` (dead) and `.DQ` (delayed) follow by themselves. The hub makes no `.DQ`, but
+            another Dramatiq may have: one that is missing is asked for seldom, for RabbitMQ logs an error each time.
+        clock: seconds.
+    """
+
+    name = "rabbitmq"
+
+    def __init__(self, url: str, queues: Iterable[str], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._queues = [queue + suffix for queue in queues for suffix in ("", ".DQ", ".XQ")]
+        self._clock = clock
+        self._ask_again: dict[str, float] = {}
+        self._parameters = connection_parameters(
+            url, socket_timeout=_TIMEOUT, stack_timeout=_TIMEOUT, blocked_connection_timeout=_TIMEOUT, heartbeat=60
+        )
+        for p in self._parameters:
+            p.client_properties = {"connection_name": "hub exporter"}
+        self._connection: pika.BlockingConnection | None = None
+
+    def collect(self) -> list[Family]:
+        """One look at every queue; a queue that does not exist is left out.
+
+        Raises:
+            UnavailableError: the broker does not answer.
+        """
+        for last in (False, True):
+            try:
+                found = self._look()
+            except (pika.exceptions.AMQPError, OSError) as e:
+                was_open = self._connection is not None
+                self.close()
+                if last or not was_open:  # a kept connection may have ended since; a new one has no excuse
+                    raise UnavailableError(f"the broker does not answer: {type(e).__name__}") from None
+            else:
+                break
+        return [
+            family(DEPTH, (((queue,), depth) for queue, depth, _ in found)),
+            family(CONSUMERS, (((queue,), consumers) for queue, _, consumers in found)),
+        ]
+
+    def _look(self) -> list[tuple[str, float, float]]:
+        if self._connection is None:
+            self._connection = pika.BlockingConnection(self._parameters)
+        channel = self._connection.channel()
+        found = []
+        for queue in self._queues:
+            if self._ask_again.get(queue, 0.0) > self._clock():
+                continue
+            try:
+                ok = channel.queue_declare(queue, passive=True).method
+            except pika.exceptions.ChannelClosedByBroker as e:
+                if e.reply_code != 404:
+                    raise
+                channel = self._connection.channel()
+                if queue.endswith(".DQ"):
+                    self._ask_again[queue] = self._clock() + _SELDOM
+                continue
+            found.append((queue, float(ok.message_count), float(ok.consumer_count)))
+        channel.close()
+        return found
+
+    def close(self) -> None:
+        """Close the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except (pika.exceptions.AMQPError, OSError):
+                pass  # it is gone already
+
+
+class InProcessSource:
+    """Depth of the queues of Dramatiq's in-process broker.
+
+    Args:
+        ready: messages that wait in a queue, None when there is no such queue.
+    """
+
+    name = "in_process"
+
+    def __init__(self, ready: Callable[[str], int | None], queues: Iterable[str]) -> None:
+        self._ready = ready
+        self._queues = list(queues)
+
+    def collect(self) -> list[Family]:
+        """One look at every queue."""
+        depths = ((queue, self._ready(queue)) for queue in self._queues)
+        return [family(DEPTH, (((queue,), float(n)) for queue, n in depths if n is not None))]
+
+    def close(self) -> None:
+        """Nothing to close."""

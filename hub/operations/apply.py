@@ -1,0 +1,229 @@
+"""One file says what there should be: services, rules and schedules. Compare with what there is, and write.
+
+The whole file is checked before anything is written, and written in one transaction; applying it again changes
+nothing. `config_file` reads the file, `export` makes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hub.config.definitions import RuleSpec, ServiceSpec, parse_spec
+from hub.config.documents import (
+    check_rule,
+    check_service,
+    rule_document,
+    service_document,
+)
+from hub.errors import ConfigError, HubError
+from hub.models import Service
+from hub.scheduling.schedule import Schedule, parse_cron
+from hub.store.configuration import Snapshot
+from hub.store.registry import Registry
+from hub.transports.masking import masked_url
+
+_MASK = "***"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing the file changes. `fields`: name -> (before, after), secrets masked."""
+
+    kind: str
+    name: str
+    action: str  # add, change, same, delete
+    fields: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Plan:
+    """What applying the file would do."""
+
+    services: list[ServiceSpec]
+    rules: list[RuleSpec]
+    schedules: dict[str, tuple[str | None, bool | None]]
+    changes: list[Change]
+
+
+def plan(document: Mapping[str, Any], registry: Registry, schedule: Schedule, *, prune: bool = False) -> Plan:
+    """Compare the file with what there is; writes nothing.
+
+    Args:
+        prune: delete what the file does not name, see `_pruned`.
+
+    Raises:
+        ConfigError: names the place in the file.
+    """
+    services = _specs(document.get("services"), "services", ServiceSpec)
+    rules = _specs(document.get("rules"), "rules", RuleSpec)
+    wanted = _schedules(document.get("schedules"), schedule)
+    now = registry.snapshot()
+    known = {s.name: s for s in now.services}
+    new = {s.name: s for s in services}
+    pruned = _pruned(document, now, set(new), {r.name for r in rules}) if prune else []
+    leaving = {change.name for change in pruned if change.kind == "service"}
+    changes: list[Change] = []
+    for i, service_spec in enumerate(services):
+        _at(f"services[{i}]", lambda spec=service_spec: check_service(spec))  # type: ignore[misc]
+        changes.append(_service_change(known.get(service_spec.name), service_spec))
+    existing = {r.name: r for r in now.rules}
+    for i, rule_spec in enumerate(rules):
+        where = f"rules[{i}]"
+        if rule_spec.service in new:
+            type_: str = new[rule_spec.service].type
+            url = new[rule_spec.service].base_url
+        elif rule_spec.service in leaving:
+            raise ConfigError(
+                f"the file does not name service {rule_spec.service!r}, which is to be deleted",
+                field=f"{where}.service",
+            )
+        elif rule_spec.service in known:
+            type_ = known[rule_spec.service].type.value
+            url = known[rule_spec.service].base_url
+        else:
+            raise ConfigError(
+                f"there is no service {rule_spec.service!r}, here or in the hub", field=f"{where}.service"
+            )
+        _at(where, lambda spec=rule_spec, type_=type_, url=url: check_rule(spec, type_, url))  # type: ignore[misc]
+        old = existing.get(rule_spec.name)
+        before = rule_document(old) if old else {}  # not checked: the file may mend what an older release accepted
+        changes.append(_change("rule", rule_spec.name, bool(old), before, rule_spec.model_dump()))
+    for name, (cron, enabled) in wanted.items():
+        task = schedule.show(name)
+        before = {"cron": task.cron, "enabled": task.enabled}
+        after = {"cron": cron or task.cron, "enabled": task.enabled if enabled is None else enabled}
+        changes.append(_change("schedule", name, True, before, after))
+    return Plan(services, rules, wanted, changes + pruned)
+
+
+def _pruned(document: Mapping[str, Any], now: Snapshot, services: set[str], rules: set[str]) -> list[Change]:
+    """What the file does not name, of the parts it lists; a part that it does not have stays as it is.
+
+    A service takes its rules with it, as ever. Schedules are the hub's own: none is ever deleted.
+    """
+    listed = {part for part in ("services", "rules") if isinstance(document.get(part), list)}
+    leaving = {s.name for s in now.services if s.name not in services} if "services" in listed else set()
+    return [
+        Change("rule", r.name, "delete")
+        for r in now.rules
+        if r.name not in rules and ("rules" in listed or r.service in leaving)
+    ] + [Change("service", name, "delete") for name in sorted(leaving)]
+
+
+def execute(what: Plan, registry: Registry, schedule: Schedule) -> None:
+    """Write the changes, services first: all of them, or none."""
+    with registry.together():
+        _write(what, registry, schedule)
+
+
+def _write(what: Plan, registry: Registry, schedule: Schedule) -> None:
+    actions = {(change.kind, change.name): change.action for change in what.changes}
+    for spec in what.services:
+        action = actions["service", spec.name]
+        if action == "add":
+            registry.add_service(spec)
+        elif action == "change":
+            registry.update_service(spec.name, spec.model_dump())
+    registry.write_rules(
+        [rule for rule in what.rules if actions["rule", rule.name] == "add"],
+        [rule for rule in what.rules if actions["rule", rule.name] == "change"],
+    )
+    for name, (cron, enabled) in what.schedules.items():
+        if cron is not None:
+            schedule.set(name, cron)
+        if enabled is not None:
+            schedule.enable(name, enabled)
+    for change in what.changes:  # last: a rule may have moved away from a service that goes
+        if change.action == "delete" and change.kind == "rule":
+            registry.delete_rule(change.name)
+        elif change.action == "delete":
+            registry.delete_service(change.name)
+
+
+def _specs(items: Any, part: str, kind: type[Any]) -> list[Any]:
+    if items is None:
+        return []
+    if not isinstance(items, list):
+        raise ConfigError("expected a list", field=part)
+    specs = [parse_spec(kind, item, where=f"{part}[{i}]") for i, item in enumerate(items)]
+    seen: set[str] = set()
+    for i, spec in enumerate(specs):
+        if spec.name in seen:
+            raise ConfigError(f"{spec.name!r} comes twice", field=f"{part}[{i}].name")
+        seen.add(spec.name)
+    return specs
+
+
+def _schedules(items: Any, schedule: Schedule) -> dict[str, tuple[str | None, bool | None]]:
+    if items is None:
+        return {}
+    if not isinstance(items, dict):
+        raise ConfigError("expected names with cron expressions", field="schedules")
+    wanted: dict[str, tuple[str | None, bool | None]] = {}
+    for name, value in items.items():
+        where = f"schedules.{name}"
+        _at(where, lambda name=name: schedule.show(name))  # type: ignore[misc]
+        if isinstance(value, str):
+            value = {"cron": value}
+        if not isinstance(value, dict) or set(value) - {"cron", "enabled"}:
+            raise ConfigError("expected a cron expression, or an object with cron and enabled", field=where)
+        cron, enabled = value.get("cron"), value.get("enabled")
+        if enabled is not None and not isinstance(enabled, bool):
+            raise ConfigError("must be true or false", field=f"{where}.enabled")
+        if cron is not None:
+            _at(where, lambda cron=cron: parse_cron(cron))  # type: ignore[misc]
+            cron = schedule.tidy(name, cron)
+        wanted[name] = (cron, enabled)
+    return wanted
+
+
+def _at(where: str, act: Callable[[], object]) -> None:
+    try:
+        act()
+    except HubError as e:
+        raise ConfigError(str(e), field=where) from None
+
+
+def _service_change(old: Service | None, spec: ServiceSpec) -> Change:
+    after, after_secrets = spec.split()
+    if old is None:
+        shown = _flat(after) | dict.fromkeys(after_secrets, _MASK)
+        given = {k: v for k, v in shown.items() if v not in (None, {}, [])}
+        return Change("service", spec.name, "add", {k: (None, _shown(k, v)) for k, v in given.items()})
+    try:
+        before, before_secrets = parse_spec(ServiceSpec, service_document(old, secrets=True)).split()
+    except ConfigError:  # accepted by an older release; the file may mend it
+        before, before_secrets = {"options": {}}, {}
+    change = _change("service", spec.name, True, _flat(before), _flat(after))
+    fields = {k: (_shown(k, was), _shown(k, value)) for k, (was, value) in change.fields.items()}
+    for key in sorted({*before_secrets, *after_secrets}):
+        if before_secrets.get(key) != after_secrets.get(key):
+            fields[key] = (
+                _MASK if key in before_secrets else None,
+                f"{_MASK} (other)" if key in after_secrets else None,
+            )
+    return Change("service", spec.name, "change" if fields else "same", fields)
+
+
+def _shown(field: str, value: Any) -> Any:
+    """A column's value without the secrets that a URL may hold."""
+    if field == "base_url" and isinstance(value, str):
+        return masked_url(value)
+    if field == "oauth2" and isinstance(value, dict) and isinstance(value.get("token_url"), str):
+        return value | {"token_url": masked_url(value["token_url"])}
+    return value
+
+
+def _flat(columns: dict[str, Any]) -> dict[str, Any]:
+    return {**{k: v for k, v in columns.items() if k != "options"}, **columns["options"]}
+
+
+def _change(kind: str, name: str, exists: bool, before: dict[str, Any], after: dict[str, Any]) -> Change:
+    if not exists:
+        return Change(kind, name, "add", {k: (None, v) for k, v in after.items() if v not in (None, {}, [], "")})
+    fields = {
+        key: (before.get(key), after.get(key)) for key in sorted({*before, *after}) if before.get(key) != after.get(key)
+    }
+    return Change(kind, name, "change" if fields else "same", fields)

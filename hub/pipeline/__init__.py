@@ -1,0 +1,1 @@
+"""The path of an event: intake, dispatch, the five-attempt rule, the gateway, dead letters."""

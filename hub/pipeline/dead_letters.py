@@ -1,0 +1,98 @@
+"""Stage 10: after the last failure: `move_to_dlq()`, and the way back, `replay()`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from hub.errors import NotFoundError
+from hub.hooks import Hooks
+from hub.models import (
+    Claim,
+    DeadReason,
+    Delivery,
+    Service,
+)
+from hub.store.dead_letters import Chosen, Graves
+from hub.store.ledger import Ledger
+
+log = structlog.get_logger("hub.pipeline.dead_letters")
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a replay did: new task ids, and how many dead letters had to stay (their rule is gone)."""
+
+    tasks: tuple[int, ...]
+    orphans: int = 0
+
+
+class DeadLetters:
+    """The dead-letter queue: a table, kept until a person decides."""
+
+    def __init__(self, ledger: Ledger, graves: Graves, hooks: Hooks) -> None:
+        self._ledger = ledger
+        self._graves = graves
+        self._hooks = hooks
+
+    def move_to_dlq(self, claim: Claim, service: Service, delivery: Delivery, reason: DeadReason) -> None:
+        """The task is over: dead letter, log row and the task's end in one transaction."""
+        if self._ledger.move_to_dlq(claim, delivery, reason):
+            self._hooks.dead_letter(service.name, reason.value)
+            self._hooks.task_finished(service.name, "dead")
+            log.error("dead letter", task=claim.id, _event=claim.event_name, service=service.name,
+                      attempts=claim.attempt, error=delivery.error)  # fmt: skip
+
+    def count(self, chosen: Chosen) -> int:
+        """How many dead letters match, orphans too."""
+        return self._graves.count(chosen)[0]
+
+    def bounded(self, chosen: Chosen) -> Chosen:
+        """The same choice without what dies from now on."""
+        return chosen if chosen.up_to is not None else replace(chosen, up_to=self._graves.newest())
+
+    def would_replay(self, chosen: Chosen) -> tuple[int, int]:
+        """(how many a replay would take, how many stay because their rule or service is gone). Raises as it does."""
+        if chosen.ids is not None:
+            self.all_there(chosen.ids)
+        return self.would_replay_matching(chosen)
+
+    def would_replay_matching(self, chosen: Chosen) -> tuple[int, int]:
+        """As `would_replay`; ids that are no dead letters are left out."""
+        count, orphans = self._graves.count(chosen)
+        return count - orphans, orphans
+
+    def replay(self, ids: Sequence[int] | None = None, *, service: str | None = None, limit: int = 500) -> Replayed:
+        """One transaction of a replay; `operations.replay` has the whole of it.
+
+        Raises:
+            NotFoundError: an id was given that is no dead letter, or a service that is none.
+        """
+        if ids is not None:
+            self.all_there(ids)
+        chosen = Chosen(ids=tuple(ids) if ids is not None else None, service=service)
+        return self.replay_matching(chosen, limit=limit)
+
+    def replay_matching(self, chosen: Chosen, *, limit: int) -> Replayed:
+        """Requeue at most `limit` dead letters: same rule and event, attempts from 0, a new idempotency key.
+
+        A dead letter leaves in the transaction that makes its task, or stays. Ids that are none are left out.
+        """
+        made, orphans = self._graves.revive(chosen, limit=limit)
+        by_service: dict[str, int] = {}
+        for _, name in made:
+            by_service[name] = by_service.get(name, 0) + 1
+        for name, count in by_service.items():
+            self._hooks.dead_letter_replayed(name, count)
+        return Replayed(tuple(task_id for task_id, _ in made), orphans)
+
+    def delete(self, ids: Sequence[int], *, who: str = "cli") -> int:
+        """Cancel dead letters for good; each leaves a row that says who did it."""
+        return self._graves.delete(ids, who=who)
+
+    def all_there(self, ids: Sequence[int]) -> None:
+        """Raises `NotFoundError` when one of the ids is no dead letter."""
+        if missing := self._graves.missing(ids):
+            raise NotFoundError(f"no dead letter {missing[0]}; `hub dlq list` shows what there is")

@@ -1,0 +1,229 @@
+"""Stage 5: one attempt of one task: claim, render, send, settle.
+
+`Dispatcher.run()` returns when the task was delivered, given back, or not to be had; it raises
+`AttemptFailed` when the attempt counts. `tasks.retries` then decides: again later, or the dead-letter queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from typing import Any, Literal
+
+import structlog
+
+from hub.codec import loads
+from hub.domain import masks, rules
+from hub.domain.paths import mask_value
+from hub.errors import (
+    CircuitOpenError,
+    DeliveryError,
+    HubError,
+    InvalidPayloadError,
+    NotSentError,
+    PayloadError,
+    RateLimitedError,
+    SecretsError,
+    UnavailableError,
+)
+from hub.hooks import Hooks
+from hub.models import (
+    JSON,
+    Claim,
+    Delivery,
+    Request,
+    Rule,
+    Service,
+    ServiceType,
+)
+from hub.pipeline.byte_budget import ByteBudget
+from hub.pipeline.gateway import Gateway, record
+from hub.store.ledger import Ledger
+from hub.store.registry import Registry
+
+log = structlog.get_logger("hub.pipeline.dispatch")
+_NOT_HELD = 1.0  # seconds until a task whose rule this process does not know yet is tried again
+
+
+class AttemptFailed(HubError):  # noqa: N818 - an outcome, not an error of the hub
+    """An attempt that counts has failed. Carries what the ledger needs to settle it, and what a log line says of it."""
+
+    def __init__(
+        self, claim: Claim, service: Service, error: DeliveryError, delivery: Delivery, context: Mapping[str, object]
+    ) -> None:
+        super().__init__(str(error))
+        self.claim = claim
+        self.service = service
+        self.error = error
+        self.delivery = delivery
+        self.context = context
+
+
+class Dispatcher:
+    """Runs attempts. One instance per process, used by all worker threads.
+
+    Args:
+        now: the deployment's clock; timezone-aware.
+        budget: bounds the memory of rendered bodies.
+        payload_limit: most characters of a rendered body.
+        wait: whether `run` returns only when a success is in the ledger. Workers do not wait: the next
+            task starts while successes are written together.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        ledger: Ledger,
+        gateway: Gateway,
+        hooks: Hooks,
+        *,
+        circuit_open: Literal["park", "count"],
+        now: Callable[[], datetime],
+        budget: ByteBudget,
+        payload_limit: int,
+        wait: bool = True,
+    ) -> None:
+        self._registry = registry
+        self._ledger = ledger
+        self._gateway = gateway
+        self._hooks = hooks
+        self._count_open = circuit_open == "count"
+        self._budget = budget
+        self._payload_limit = payload_limit
+        self._wait = wait
+        self._now = now
+
+    def run(self, task_id: int) -> Literal["delivered", "parked", "skipped"]:
+        """One attempt.
+
+        Raises:
+            AttemptFailed: the attempt counts and must be settled with its claim.
+            UnavailableError: the database is away and the process is stopping.
+        """
+        claim = self._ledger.claim(task_id)
+        return "skipped" if claim is None else self.attempt(claim)
+
+    def attempt(self, claim: Claim) -> Literal["delivered", "parked"]:
+        """The attempt of a task that is claimed already; raises as `run` does."""
+        context: dict[str, object] = {
+            "task": claim.id, "_event": claim.event_name, "event_id": claim.event_uid, "key": claim.key,
+            "attempt": claim.attempt,
+        }  # fmt: skip
+        service, rule = self._known(claim)
+        if service is None or rule is None:  # deleted a moment ago, or not read: the next claim holds it or finds it
+            self._ledger.give_back(claim, delay=_NOT_HELD)
+            return "parked"
+        context |= {"rule": rule.name, "service": service.name}
+        try:
+            self._hooks.queue_wait(service.name, max(0.0, (self._now() - claim.due_at).total_seconds()))
+            delivery = self._attempt(claim, service, rule)
+        except (CircuitOpenError, RateLimitedError, SecretsError) as e:
+            if isinstance(e, CircuitOpenError):
+                self._hooks.parked(service.name)
+                if self._count_open:
+                    raise self._failed(claim, service, e, context) from e
+            if isinstance(e, SecretsError):
+                self._hooks.locked_out(service.name)
+            self._ledger.give_back(claim, delay=e.retry_after or 1.0, why=str(e))
+            log.info("parked", why=str(e), retry_after=e.retry_after, **context)
+            return "parked"
+        except DeliveryError as e:
+            raise self._failed(claim, service, e, context) from e
+        except BaseException as e:
+            why = str(e) if isinstance(e, HubError) else f"the hub's own fault: {type(e).__name__}"
+            delay = e.retry_after if isinstance(e, NotSentError) else _NOT_HELD
+            self._ledger.give_back(claim, delay=delay, why=why)
+            if isinstance(e, NotSentError):
+                log.warning("released: nothing was sent", why=why, retry_after=delay, **context)
+            elif not isinstance(e, UnavailableError):
+                log.exception("the hub's own fault; the attempt does not count", **context)
+            return "parked"
+        if self._wait:
+            self._finished(claim, service, self._ledger.finish(claim, delivery))
+        else:
+            self._ledger.finish_soon(claim, delivery, partial(self._finished, claim, service))
+        log.info("delivered", status=delivery.status, latency_ms=round(delivery.latency_ms or 0, 1), **context)
+        return "delivered"
+
+    def _finished(self, claim: Claim, service: Service, done: bool) -> None:
+        if done:
+            seconds = (self._now() - claim.accepted_at).total_seconds()
+            self._hooks.task_finished(service.name, "delivered", max(0.0, seconds))
+
+    def _known(self, claim: Claim) -> tuple[Service | None, Rule | None]:
+        """The task's service and rule, as far as this process can read them."""
+        try:
+            return self._registry.service_by_id(claim.service_id), self._registry.rule_by_id(claim.rule_id)
+        except HubError as e:
+            log.warning("configuration not read", error=str(e), task=claim.id)
+            return None, None
+
+    def _attempt(self, claim: Claim, service: Service, rule: Rule) -> Delivery:
+        request = Request(method=rule.method, endpoint=rule.endpoint, task_id=claim.id, event_name=claim.event_name)
+        self._budget.check(service.id, len(claim.event_data))  # before work that would be done in vain
+        now = self._now()
+
+        def render(data: JSON) -> tuple[str | None, str]:
+            return rules.render(
+                rule, event_name=claim.event_name, event_data=data, event_id=claim.event_uid, task_id=claim.id, now=now,
+                limit=self._payload_limit, routing_key=service.type is ServiceType.AMQP,
+            )  # fmt: skip
+
+        try:
+            data = _data(claim)
+            body, endpoint = render(data)
+        except DeliveryError as e:
+            e.delivery = record(service, request, claim, tries=0, seconds=0.0, error=e)
+            self._hooks.attempt_finished(service.name, e.outcome, 0.0)
+            raise
+        request = Request(
+            endpoint=endpoint,
+            method=rule.method,
+            body=body,
+            idempotency_key=claim.key,
+            task_id=claim.id,
+            event_name=claim.event_name,
+            event_id=claim.event_uid,
+        )
+        if paths := self._masked_paths(claim, service, rule, data):
+            request = replace(request, **_loggable(data, paths, render))
+        with self._budget.hold(service.id, body, request.log_body):
+            return self._gateway.execute_request(service, request, claim)
+
+    def _masked_paths(self, claim: Claim, service: Service, rule: Rule, data: JSON) -> list[str]:
+        """Paths into the event's data that no log may show: by the service's mask, and by that of a caller."""
+
+        def mask_of(name: str) -> list[str]:
+            return next((s.options.get("mask") or [] for s in self._registry.services() if s.name == name), [])
+
+        paths = masks.event_paths(service.options.get("mask") or [], rule.payload)
+        return paths + masks.source_paths(claim.event_name, data, mask_of)
+
+    def _failed(
+        self, claim: Claim, service: Service, error: DeliveryError, context: Mapping[str, object]
+    ) -> AttemptFailed:
+        delivery = error.delivery
+        if delivery is None:
+            delivery = record(service, Request(task_id=claim.id), claim, tries=0, seconds=0.0, error=error)
+        return AttemptFailed(claim, service, error, delivery, context)
+
+
+def _loggable(data: JSON, paths: list[str], render: Callable[[JSON], tuple[str | None, str]]) -> dict[str, Any]:
+    """The fields of a `Request` that say what may be logged: it is rendered again from masked data."""
+    seen: list[JSON] = []
+    try:
+        body, endpoint = render(mask_value(data, paths, seen))
+    except DeliveryError:  # a template that asks for the masked value's type
+        body, endpoint = "***", "***"
+    hidden = masks.texts(seen)
+    return {"log_body": body, "log_endpoint": endpoint.replace("%2A%2A%2A", "***"), "hidden": hidden}
+
+
+def _data(claim: Claim) -> JSON:
+    """The event's data. What cannot be read now never will be: it counts, or the task would live for ever."""
+    try:
+        return loads(claim.event_data)
+    except PayloadError as e:
+        raise InvalidPayloadError(f"the event's data cannot be read: {e}") from e

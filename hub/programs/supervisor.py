@@ -1,0 +1,108 @@
+"""Child processes that are kept alive: `hub worker` and `hub scheduler` are no more than this.
+
+Dramatiq ends all of its processes when one of them is killed, periodiq ends when the broker is away at a
+tick. So each runs on its own, and is started again, after a pause that grows while it keeps failing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import structlog
+
+log = structlog.get_logger("hub.programs.supervisor")
+_PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before a start, by failures in a row
+_LIVED = 60.0  # who lived so long has not failed at the start
+_LOOK = 0.2
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Ask the kernel (Linux) for SIGTERM when the parent ends, however it ends: no worker is left behind."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set; a second one ends the process at once."""
+    stop = threading.Event()
+
+    def handle(number: int, _: object) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Child:
+    def __init__(self, command: Sequence[str], env: Mapping[str, str] | None) -> None:
+        self._command = list(command)
+        self._env = env
+        self._failures = 0
+        self._started = 0.0
+        self._due = 0.0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def look(self) -> None:
+        """Start it if it is due; notice that it has ended."""
+        now = time.monotonic()
+        if self.process is None:
+            if now >= self._due:
+                # A session of its own: Ctrl-C reaches the hub, which then asks its children to finish.
+                self.process = subprocess.Popen(
+                    self._command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=die_with_parent,
+                    env=None if self._env is None else {**os.environ, **self._env},
+                )  # fmt: skip
+                self._started = now
+        elif (code := self.process.poll()) is not None:
+            self._failures = 0 if now - self._started >= _LIVED else self._failures + 1
+            pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
+            log.error("a process ended; it is started again", process=self._command[-1], code=code, seconds=pause)
+            self.process, self._due = None, now + pause
+
+
+def supervise(
+    commands: Sequence[Sequence[str]], stop: threading.Event, *, grace: float, env: Mapping[str, str] | None = None
+) -> int:
+    """Run each command, again and again, until `stop`; then SIGTERM, and SIGKILL after `grace` seconds.
+
+    Returns:
+        0, or 1 when one had to be killed.
+    """
+    children = [_Child(command, env) for command in commands]
+    while not stop.is_set():
+        for child in children:
+            child.look()
+        stop.wait(_LOOK)
+    running = [child.process for child in children if child.process is not None]
+    for process in running:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+    deadline = time.monotonic() + grace
+    killed = 0
+    for process in running:
+        try:
+            process.wait(timeout=max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            log.error("a process did not finish in time; it is killed", pid=process.pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            killed = 1
+    return killed

@@ -1,0 +1,1 @@
+"""Scheduled tasks: cron expressions, the tick, housekeeping."""

@@ -1,0 +1,78 @@
+"""Stage 13: housekeeping_task, a scheduled task like any other: what is old or has expired goes, in small bites."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import structlog
+
+from hub.errors import HubError
+from hub.store.housekeeping import Housekeeping
+from hub.store.run_log import RunLog
+from hub.store.schedules import HOUSEKEEPING, Schedules
+
+log = structlog.get_logger("hub.scheduling.housekeeping")
+_RUN_TIME = 300.0  # seconds; what is left is the next run's
+
+
+class Housekeeper:
+    """Runs housekeeping.
+
+    Args:
+        retention: seconds that deliveries, events and run logs are kept.
+        audit_retention: seconds that the audit trail is kept.
+        now: reads the deployment's clock; timezone-aware.
+        stopping: says that the process is to end; a run then ends after the batch it is at.
+    """
+
+    def __init__(
+        self,
+        store: Housekeeping,
+        runs: RunLog,
+        schedules: Schedules,
+        *,
+        retention: float,
+        audit_retention: float = 365 * 86400.0,
+        now: Callable[[], datetime],
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._store = store
+        self._runs = runs
+        self._schedules = schedules
+        self._retention = timedelta(seconds=retention)
+        self._audit_retention = timedelta(seconds=audit_retention)
+        self._now = now
+        self._stopping = stopping
+
+    def run(self, seconds: float = _RUN_TIME) -> dict[str, int] | None:
+        """One run of at most about `seconds`: how many rows went, by table; None when another one is at it.
+
+        Raises:
+            HubError: the database is away; what was deleted until then is deleted.
+        """
+        end = time.monotonic() + seconds
+        with self._store.alone() as alone:
+            run = self._runs.start(HOUSEKEEPING, alone=alone)
+            if not alone:
+                self._runs.finish(run, "skipped", summary="another run is at it")
+                self._schedules.finished(HOUSEKEEPING, "skipped")
+                return None
+            try:
+                self._store.lose_runs()
+                now = self._now()
+                gone = self._store.purge(
+                    now - self._retention,
+                    lambda: time.monotonic() < end and not self._stopping(),
+                    audit=now - self._audit_retention,
+                )
+            except HubError as e:
+                self._runs.finish(run, "error", error=str(e))
+                self._schedules.finished(HOUSEKEEPING, "error")
+                raise
+            summary = ", ".join(f"{count} {table}" for table, count in gone.items()) or "nothing to do"
+            self._runs.finish(run, "ok", summary=summary)
+            self._schedules.finished(HOUSEKEEPING, "ok")
+            log.info("housekeeping done", **gone)
+            return gone

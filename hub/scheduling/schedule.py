@@ -1,0 +1,268 @@
+"""Stage 12: cron expressions and the tick. Schedules are data: one row per scheduled task, read at every tick.
+
+A tick is one minute, claimed in the database together with the launch of what is due: whoever claims it
+launches; if launching fails, the claim is rolled back and the tasks are due again at the next tick. What
+was missed (no scheduler, a backlog) is launched once on return.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import structlog
+from cronsim import CronSim, CronSimError
+from cronsim.cronsim import Field
+
+from hub.errors import ConfigError
+from hub.store.schedules import (
+    CONSUME,
+    HOUSEKEEPING,
+    ClaimedMinute,
+    ScheduledTask,
+    Schedules,
+)
+
+__all__ = ["CONSUME", "HOUSEKEEPING", "Due", "Schedule", "ScheduledTask", "next_runs", "parse_cron", "run_due",
+           "runs_after"]  # fmt: skip
+log = structlog.get_logger("hub.scheduling.schedule")
+
+# name, what cronsim calls it, what may stand there, lowest value and count for Moodle's R (None: no R there)
+_FIELDS = (
+    ("minute", Field.MINUTE, "0-59", (0, 60)),
+    ("hour", Field.HOUR, "0-23", (0, 24)),
+    ("day of month", Field.DAY, "1-31", None),
+    ("month", Field.MONTH, "1-12 or jan-dec", None),
+    ("day of week", Field.DOW, "0-7 (0 and 7 are Sunday) or sun-sat", (0, 7)),
+)
+_DAYS = {Field.DAY: "1-31", Field.DOW: "0-6"}
+_MINUTE = timedelta(minutes=1)
+_COUNT_MISSED = 10_000  # most missed runs that are counted
+
+
+def parse_cron(expression: str, *, seed: str = "") -> str:
+    """A five-field cron expression, checked and tidied.
+
+    Moodle's `R` (minute, hour or day of week) becomes a fixed value that depends on `seed` only, so that
+    many hubs do not all run at once, and one hub always gives the same.
+
+    Raises:
+        ConfigError: `field` is the bad field (minute, hour, day of month, month, day of week), or `cron`.
+    """
+    parts = expression.split() if isinstance(expression, str) else []
+    if len(parts) != 5:
+        names = ", ".join(name for name, *_ in _FIELDS)
+        raise ConfigError(f"needs five fields ({names}), not {len(parts)}", field="cron")
+    for i, (name, kind, allowed, random) in enumerate(_FIELDS):
+        if random is not None and parts[i].upper() == "R":
+            low, count = random
+            digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
+            parts[i] = str(low + int.from_bytes(digest[:8], "big") % count)
+        try:
+            if len(parts[i]) > 200 or not parts[i].isascii():
+                raise CronSimError
+            if kind in _DAYS and ("L" in parts[i].upper() or "#" in parts[i]):
+                raise CronSimError  # extensions of cronsim that neither cron nor Moodle has
+            kind.parse(parts[i].upper())
+        except (CronSimError, AssertionError, ValueError, RecursionError):
+            shown = parts[i] if len(parts[i]) <= 40 else parts[i][:40] + "…"
+            also = ", R" if random is not None else ""
+            raise ConfigError(
+                f"{shown!r} is not valid; use {allowed}, *, lists, ranges, steps{also}", field=name
+            ) from None
+    cron = " ".join(parts)
+    try:
+        next(_simulate(cron, datetime(2024, 1, 1, tzinfo=UTC)))
+    except (CronSimError, StopIteration):
+        raise ConfigError(f"{parts[2]!r} never comes together with the other fields", field="day of month") from None
+    return cron
+
+
+def _simulate(cron: str, after: datetime) -> CronSim:
+    """The runs of an expression. When day of month and day of week are both given, a day that fits one of them fits.
+
+    That is cron's rule as Moodle and robfig/cron read it: a field is not given when it is exactly `*`. cronsim follows
+    Debian, where `*/10` also counts as not given, so such a field is written as a range for it.
+    """
+    parts = cron.split()
+    for i, (_, kind, *_) in enumerate(_FIELDS):
+        if kind in _DAYS and parts[i] != "*":
+            terms = parts[i].split(",")
+            parts[i] = ",".join(_DAYS[kind] + term[1:] if term.startswith("*") else term for term in terms)
+    return CronSim(" ".join(parts), after)
+
+
+def runs_after(cron: str, zone: str, after: datetime) -> Iterator[datetime]:
+    """Every run after `after`, in UTC. `cron` is read in the time zone `zone`.
+
+    When clocks go forward, a fixed time that does not exist runs right after the gap; when they go back,
+    one that comes twice runs once. Wildcards (`*/10 * * * *`) run in real time.
+    """
+    last = after.astimezone(UTC)
+    for local in _simulate(cron, after.astimezone(ZoneInfo(zone))):
+        at = local.astimezone(UTC)
+        if at > last:  # two times in a gap become one; a time before `after` is the first pass of a repeated hour
+            last = at
+            yield at
+
+
+def next_runs(cron: str, zone: str, after: datetime, n: int = 5) -> list[datetime]:
+    """The next `n` runs after `after`, in UTC; fewer if there are no more."""
+    return [at for at, _ in zip(runs_after(cron, zone, after), range(n), strict=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A scheduled task to launch now. `missed` runs before this one never took place."""
+
+    name: str
+    missed: int = 0
+    requested: bool = False
+
+
+class Schedule:
+    """The scheduled tasks of a deployment.
+
+    Args:
+        store: their rows.
+        zone: name of the time zone in which expressions are read.
+        now: reads the deployment's clock, which every scheduler shares; timezone-aware.
+    """
+
+    def __init__(self, store: Schedules, zone: str, *, now: Callable[[], datetime]) -> None:
+        self._store = store
+        self.zone = zone
+        self._now = now
+
+    def show(self, name: str) -> ScheduledTask:
+        """One scheduled task; raises `NotFoundError`."""
+        return self._shown(self._store.get(name))
+
+    def preview(self, cron: str, n: int = 5, *, name: str = "") -> list[datetime]:
+        """The next runs of an expression that is not saved yet; raises `ConfigError`."""
+        return next_runs(parse_cron(cron, seed=self._store.seed(name)), self.zone, self._now(), n)
+
+    def tidy(self, name: str, cron: str) -> str:
+        """The expression as `set` would keep it; raises `ConfigError`."""
+        return parse_cron(cron, seed=self._store.seed(name))
+
+    def set(self, name: str, cron: str) -> ScheduledTask:
+        """Change the expression; counts from the next minute, in every process.
+
+        Raises:
+            ConfigError: names the bad field.
+            NotFoundError: no such scheduled task.
+        """
+        task = self._store.get(name)
+        cron = parse_cron(cron, seed=self._store.seed(name))
+        if cron != task.cron:
+            self._store.update(name, cron=cron, next_run_at=self._next(cron, self._now()) if task.enabled else None)
+        return self.show(name)
+
+    def reset(self, name: str) -> ScheduledTask:
+        """Back to the expression the hub came with."""
+        return self.set(name, self._store.get(name).default_cron)
+
+    def enable(self, name: str, enabled: bool = True) -> ScheduledTask:
+        """Enable or disable; runs missed while disabled are not made up for."""
+        task = self._store.get(name)
+        if task.enabled != enabled:
+            next_run_at = self._next(task.cron, self._now()) if enabled else None
+            self._store.enable(name, enabled, next_run_at)
+        return self.show(name)
+
+    def request_run(self, name: str) -> ScheduledTask:
+        """Run at the next tick, whatever the expression says, also when disabled."""
+        self._store.get(name)
+        self._store.request(name)
+        return self.show(name)
+
+    def tick(self, now: datetime | None = None, launch: Callable[[Due], int | None] | None = None) -> list[Due]:
+        """Claim this minute and launch what is due. An empty list: nothing is, or another scheduler has the minute.
+
+        Args:
+            now: defaults to the clock.
+            launch: hands one task to the broker (never runs it: the rows are locked) and returns how many
+                runs that makes, None for one; called before the claim is committed. What it raises is raised
+                here, and the claim is taken back.
+
+        Raises:
+            UnavailableError: the database is away; nothing was claimed.
+        """
+        now = now or self._now()
+        minute = now.replace(second=0, microsecond=0)
+        due: list[Due] = []
+        with self._store.claim(minute) as claimed:
+            for task in claimed.tasks if claimed is not None else ():
+                assert claimed is not None
+                if (run := self._judge(claimed, task, minute)) is not None:
+                    due.append(run)
+                    if launch is not None and launch(run) == 0:
+                        claimed.nothing_to_do(run.name)
+        for run in due:
+            if run.missed:
+                log.warning("made up for missed runs with one run", scheduled_task=run.name, missed=run.missed)
+        return due
+
+    def _judge(self, claimed: ClaimedMinute, task: ScheduledTask, minute: datetime) -> Due | None:
+        """Whether a task is due in this minute; writes when it comes next."""
+        requested, planned = task.run_requested_at is not None, task.next_run_at
+        if not task.enabled:
+            if requested:
+                claimed.launched(task.name, None)
+            return Due(task.name, requested=True) if requested else None
+        following = self._next(task.cron, minute)
+        if planned is None:  # new: this very minute counts
+            planned = self._next(task.cron, minute - _MINUTE)
+        on_time = planned is not None and planned <= minute
+        if not (on_time or requested):
+            # Not due. After a change of the time zone, or of a clock that was ahead, the plan is another one.
+            if following != task.next_run_at:
+                claimed.plan(task.name, following)
+            return None
+        claimed.launched(task.name, following)
+        return Due(task.name, self._missed(task.cron, planned, minute) if on_time else 0, requested)
+
+    def _missed(self, cron: str, planned: datetime | None, minute: datetime) -> int:
+        if planned is None or planned >= minute:
+            return 0
+        count = 0
+        for at in runs_after(cron, self.zone, planned - _MINUTE):
+            if at >= minute or count >= _COUNT_MISSED:
+                break
+            count += 1
+        this_minute = next(runs_after(cron, self.zone, minute - _MINUTE), None) == minute
+        return count if this_minute else count - 1  # the run of now stands for the last one missed
+
+    def _next(self, cron: str, after: datetime) -> datetime | None:
+        return next(runs_after(cron, self.zone, after), None)
+
+    def _shown(self, task: ScheduledTask) -> ScheduledTask:
+        if task.enabled and task.next_run_at is None:
+            return task.planned(self._next(task.cron, self._now()))
+        return task
+
+    def list(self) -> list[ScheduledTask]:
+        """Every scheduled task, by name, with its next run."""
+        return [self._shown(task) for task in self._store.list()]
+
+
+def run_due(
+    schedule: Schedule, starters: Mapping[str, Callable[[], int | None]], now: datetime | None = None
+) -> list[Due]:
+    """One tick: start what is due through `starters` (by task name), which hand it to the broker.
+
+    A starter returns how many runs that makes (None: one); what it raises takes the tick back.
+    """
+
+    def launch(due: Due) -> int | None:
+        starter = starters.get(due.name)
+        if starter is None:
+            log.error("this version knows no such scheduled task", scheduled_task=due.name)
+            return 0
+        return starter()
+
+    return schedule.tick(now, launch)

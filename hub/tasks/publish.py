@@ -1,0 +1,109 @@
+"""The way from the ledger to the broker: whole groups, confirmed, and never more than a window.
+
+What does not fit, or does not get through, stays pending in the ledger, where the releaser finds it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+import dramatiq
+import structlog
+
+from hub.errors import HubError, UnavailableError
+from hub.store.ledger import Ledger
+from hub.store.outbox import Releases
+from hub.tasks.broker import Broker, HubBroker
+from hub.tasks.groups import in_groups
+
+log = structlog.get_logger("hub.tasks.publish")
+_REFRESH = 0.25  # seconds for which the counts of waiting tasks are believed
+_BACK_OFF = 2.0  # seconds without new attempts after the broker failed
+
+
+class BrokerHandOver:
+    """Publishes task ids.
+
+    Args:
+        window: most tasks of one service that wait in the broker.
+    """
+
+    def __init__(self, broker: Broker, queue: str, ledger: Ledger, releases: Releases, *, window: int) -> None:
+        self._broker = broker
+        self._queue = queue
+        self._ledger = ledger
+        self._releases = releases
+        self._window = window
+        self._lock = threading.Lock()
+        self._waiting: dict[int, tuple[int, bool]] = {}
+        self._read_at = float("-inf")
+        self._down_until = float("-inf")
+
+    def admits(self, service_id: int) -> bool:
+        """Whether one more task may go straight to the broker: room in the window, circuit closed."""
+        now = time.monotonic()
+        if now < self._down_until:
+            return False
+        with self._lock:
+            if now - self._read_at >= _REFRESH:
+                try:
+                    self._waiting = self._releases.pressure()
+                except UnavailableError:
+                    self._waiting = {}
+                self._read_at = now
+            waiting, closed = self._waiting.get(service_id, (0, True))
+            if not closed or waiting >= self._window:
+                return False
+            self._waiting[service_id] = (waiting + 1, closed)
+            return True
+
+    def publish(self, tasks: Sequence[tuple[int, int]]) -> None:
+        """Hand over (service id, task id) pairs that the ledger has as queued."""
+        if isinstance(self._broker, HubBroker):
+            messages = [self._message(service_id, ids) for service_id, ids in in_groups(tasks)]
+        else:
+            messages = [self._message(service_id, [task_id]) for service_id, task_id in tasks]
+        for i, (message, _) in enumerate(messages):
+            try:
+                self._broker.publish(message)
+            except Exception as e:
+                self._down_until = time.monotonic() + _BACK_OFF
+                log.warning("tasks stay with the releaser", error=str(e))
+                self.release([task_id for _, ids in messages[i:] for task_id in ids])
+                return
+
+    def _message(self, service_id: int, ids: list[int]) -> tuple[dramatiq.Message[None], list[int]]:
+        args: tuple[int, ...] = ()
+        kwargs: dict[str, object] = {}
+        if len(ids) == 1:
+            args = (ids[0], service_id)
+        else:
+            kwargs = {"task_ids": ids, "service_id": service_id}
+        message: dramatiq.Message[None] = dramatiq.Message(
+            queue_name=self._queue, actor_name="dispatch_event_task", args=args, kwargs=kwargs, options={}
+        )
+        return message, ids
+
+    def release(self, ids: list[int]) -> None:
+        """Return queued tasks to the ledger, where the relay finds them. Raises nothing."""
+        try:
+            self._ledger.unhand(ids)
+        except HubError:
+            log.warning("tasks will be found as strays", count=len(ids))
+
+    @property
+    def down(self) -> bool:
+        """Whether the broker failed a moment ago."""
+        return time.monotonic() < self._down_until
+
+
+class NoHandOver:
+    """For processes beside an embedded hub: the tasks wait in the ledger for its releaser."""
+
+    def admits(self, service_id: int) -> bool:
+        return False
+
+    def publish(self, tasks: Sequence[tuple[int, int]]) -> None:
+        """Nothing is ever queued, so nothing is handed over."""

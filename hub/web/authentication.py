@@ -1,0 +1,139 @@
+"""Who is asking, and whether they may: API tokens, scopes, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+
+from hub.settings import Settings
+from hub.store.accounts import Accounts
+from hub.store.audit import Actor, act_as
+from hub.store.tokens import Scope, Token
+from hub.web.authorization import Access, needs
+from hub.web.bodies import JsonRequest
+from hub.web.problems import Problem
+from hub.web.rate_limits import Limiter
+
+_ALLOWED: dict[Scope, frozenset[Scope]] = {
+    "ingest": frozenset({"ingest"}),
+    "view": frozenset({"view"}),
+    "manage": frozenset({"ingest", "view", "manage"}),
+}
+_SCOPES: dict[Access, Scope] = {
+    Access.SCOPE_INGEST: "ingest",
+    Access.SCOPE_VIEW: "view",
+    Access.SCOPE_MANAGE: "manage",
+}
+_CHALLENGE = 'Bearer realm="hub"'
+_FAILURES = 20  # wrong tokens from one address at once,
+_FAILURE_RATE = 0.5  # and so many more per second, before it is only told to wait
+
+
+class Gate:
+    """Checks API tokens. A valid token is always let in: nobody can lock out others behind the same address."""
+
+    def __init__(self, accounts: Accounts, settings: Settings) -> None:
+        self._accounts = accounts
+        self._requests = Limiter(settings.token_rate, settings.token_rate)
+        self._failures = Limiter(_FAILURE_RATE, _FAILURES)
+
+    def check(self, secret: str | None, needed: Scope | None, address: str) -> Token:
+        """The token, if it may do what is asked; asks the database.
+
+        Args:
+            needed: None: any scope will do.
+
+        Raises:
+            Problem: 401 no token or none that is valid, 403 it may not, 429 too often.
+        """
+        if secret is None:
+            raise no_token()
+        token = self._accounts.use_token(secret)
+        if token is None:
+            wait = self._failures.take(address)
+            self._accounts.trace.happened("token", "refused", quiet=wait > 0, client=address)
+            if wait:
+                raise _too_many(wait)
+            raise Problem(
+                401, "the token is unknown, revoked or has expired",
+                headers={"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'},
+            )  # fmt: skip
+        if wait := self._requests.take(token.id):
+            raise too_often("this token makes too many requests", wait)
+        if needed is not None and needed not in _ALLOWED[token.scope]:
+            raise Problem(403, f"a token of scope {token.scope!r} may not do this; {needed!r} may")
+        return token
+
+    def look_up(self, secrets: Sequence[str], needed: Scope, address: str) -> tuple[Token, str]:
+        """The first of some secrets that is a token, checked as `check` does; without one of them 401 or 429."""
+        for secret in secrets[:-1]:
+            if self._accounts.use_token(secret) is not None:
+                return self.check(secret, needed, address), secret
+        if not secrets and (wait := self._failures.take(address)):
+            raise _too_many(wait)
+        if not secrets:
+            raise no_token()
+        return self.check(secrets[-1], needed, address), secrets[-1]
+
+    def before_body(self, address: str) -> None:
+        """Refuse an address that sent too many wrong tokens; for what is costly to read before the token is known."""
+        if wait := self._failures.wait(address):
+            raise _too_many(wait)
+
+
+def no_token() -> Problem:
+    """401 for a request without a token."""
+    challenge = {"WWW-Authenticate": _CHALLENGE}
+    return Problem(401, "an API token is needed: `Authorization: Bearer hub_...`", headers=challenge)
+
+
+def _too_many(wait: float) -> Problem:
+    return too_often("too many wrong tokens from this address", wait)
+
+
+def too_often(detail: str, wait: float) -> Problem:
+    """429 with how long to wait, in seconds."""
+    return Problem(429, detail, headers={"Retry-After": str(max(1, round(wait + 0.5)))})
+
+
+def bearer(request: Request) -> str | None:
+    """The token of the Authorization header, None when there is none."""
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" and secret.strip() else None
+
+
+def address(request: Request) -> str:
+    """Where a request comes from."""
+    return request.client.host if request.client else "?"
+
+
+def guarded(gate: Gate, access: Access, *, limit: int) -> type[APIRoute]:
+    """A kind of route that declares a scope: the token is checked before the body is read; the body is bounded.
+
+    Handlers find the token as `request.state.token`.
+    """
+    scope = _SCOPES[access]
+
+    class GuardedRoute(APIRoute):
+        def __init__(self, path: str, endpoint: Callable[..., Any], **kwargs: Any) -> None:
+            kwargs["openapi_extra"] = {**(kwargs.get("openapi_extra") or {}), "security": [{"token": [scope]}]}
+            super().__init__(path, needs(access)(endpoint), **kwargs)
+
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def guard(request: Request) -> Response:
+                token = await run_in_threadpool(gate.check, bearer(request), scope, address(request))
+                act_as(Actor(token.name, "token", address(request)))
+                bounded = JsonRequest(request.scope, request.receive)
+                bounded.limit = limit
+                bounded.state.token = token
+                return await handle(bounded)
+
+            return guard
+
+    return GuardedRoute
