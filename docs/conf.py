@@ -4,7 +4,7 @@ from hub import __version__
 
 project = "Integration Hub"
 author = "The Integration Hub authors"
-copyright = "the Integration Hub authors"  # noqa: A001 - Sphinx reads this name
+copyright = "the Integration Hub authors"
 version = release = __version__
 
 extensions = ["myst_parser"]
