@@ -5,7 +5,7 @@ ARGS ?=
 UV = $(or $(wildcard .venv/.uv/bin/uv),uv)
 export PYTHON
 
-.PHONY: help demo up test lint format types bench soak audit sbom clean
+.PHONY: help demo up test lint format types docs bench soak audit sbom clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ format: .venv/.ready ## put the code into shape
 
 types: .venv/.ready ## mypy, strict
 	$(BIN)/mypy
+
+docs: .venv/.ready ## the documentation as HTML in docs/_build/html; a broken link or stale reference page is an error
+	$(BIN)/python scripts/reference.py --check
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 
 bench: .venv/.ready ## events per second, beside Dramatiq, Celery and raw loops (ROWS=hub,celery ARGS=--quick)
 	$(BIN)/python -m tests.bench $(if $(ROWS),--rows $(ROWS)) $(ARGS)
