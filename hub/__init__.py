@@ -1,25 +1,24 @@
-"""Integration Hub: events in, reliable deliveries out.
+"""Integration Hub delivers events to external services and does not lose them.
 
-Read the package in the order in which an event travels:
+The packages, in the order in which an event passes them:
 
- 1. `models`         what an event, a rule, a service, a task are
- 2. `errors`         what can go wrong, as a tree
- 3. `observer`       an event comes in: dedupe, match, write, commit, then enqueue
- 4. `rules`          matching and rendering, pure
- 5. `dispatch`       one attempt of one task
- 6. `gateway`        breaker -> retry policy -> transport -> delivery record
- 7. `breaker`        the circuit's transitions, pure
- 8. `retry_policy`   the network tries within one attempt
- 9. `transports`     REST, AMQP, SOAP: send once
-10. `dead_letters`   after the fifth failure: keep, replay
-11. `responses`      answers that services publish to response queues: read, stored, acknowledged
-    `response_messages`  one answer: what it says, which task it is for
-    `response_events`    the events that answers become
-12. `schedule`       the minute tick and what it runs
+ 1. `models`, `errors`            what an event, a rule, a service, a task are; what can go wrong
+ 2. `pipeline.intake`             check, deduplicate, match, write event and tasks, commit; then enqueue
+ 3. `domain.rules`, `.templates`  matching and rendering, pure
+ 4. `tasks`                       Dramatiq: broker, actors, the retry middleware, the outbox relay, the bulkhead
+ 5. `pipeline.dispatch`           one attempt of one task: claim, render, send, record the outcome
+ 6. `pipeline.gateway`            circuit, rate limit, tries, transport, delivery record
+ 7. `domain.breaker`, `.retry_policy`  the circuit's transitions and the tries within an attempt, pure
+ 8. `transports`                  REST, AMQP, SOAP: send once
+ 9. `pipeline.dead_letters`       after the fifth failure: store, replay
+10. `inbound`                     responses and webhook calls: read, stored, turned into events
+11. `scheduling`                  cron expressions, the tick, housekeeping
+
+`store` holds all SQL, `config` the definitions of services and rules. `app` puts a process together, `programs` runs it.
+`operations` is what a person can do; `cli`, `web` and `api` call it. `monitoring` counts and exposes.
+docs/explanation/architecture.md has the picture.
 
 From any Python program: `hub.emit(name, data)` and `hub.request(service, endpoint, payload)`.
-
-`store` keeps all of it in PostgreSQL, `tasks` runs it on Dramatiq, `parts` puts it together, `app` starts and ends it.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ import typer.main
 from pydantic import AliasChoices
 
 from hub.cli.app import app
-from hub.collectors.ledger import LEDGER_METRICS
-from hub.metrics import CATALOGUE, Metric
+from hub.monitoring.collectors.ledger import LEDGER_METRICS
+from hub.monitoring.metrics import CATALOGUE, Metric
 from hub.settings import Settings
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
