@@ -14,7 +14,7 @@ The packages, in the order in which an event passes them:
 10. `inbound`                     responses and webhook calls: read, stored, turned into events
 11. `scheduling`                  cron expressions, the tick, housekeeping
 
-`store` holds all SQL, `config` the definitions of services and rules. `app` puts a process together, `programs` runs it.
+`store` holds all SQL, `config` the definitions of services and rules. `app` builds a process, `programs` runs it.
 `operations` is what a person can do; `cli`, `web` and `api` call it. `monitoring` counts and exposes.
 docs/explanation/architecture.md has the picture.
 
