@@ -33,7 +33,6 @@ _COLUMNS = ("id", "task_id", "event", "rule", "service", "attempts", "reason", "
 Until = Annotated[str | None, typer.Option("--until", help="ISO time, or an age.")]
 IdOption = Annotated[list[int] | None, typer.Option("--id", help="This dead letter; may be repeated.")]
 IdArgument = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="More ids.")]
-_BATCH = 500
 All = Annotated[bool, typer.Option("--all", help="All of them.")]
 
 
@@ -129,8 +128,8 @@ def delete(
     as_json: JsonFlag = False,
 ) -> None:
     """Delete dead letters for good. Each leaves a row that says who did it."""
-    from hub.cli.tasks import who
     from hub.errors import NotFoundError
+    from hub.operations import dead_letters as operation
     from hub.store.dead_letters import Chosen
 
     wanted = _chosen(ids, id_option, service, since, until, all_)
@@ -140,19 +139,13 @@ def delete(
             if missing := hub.views.missing_dead_letters(wanted):
                 raise NotFoundError(f"no dead letter {missing[0]}")
             confirm(f"Delete {len(wanted)} dead letter(s)?", yes=yes)
-            gone = hub.dead_letters.delete(wanted, who=who())
+            gone = operation.delete(hub, wanted, missing_ok=True)
         else:
             count = hub.dead_letters.count(Chosen(service=service, since=start, until=end))
             confirm(f"Delete {count} dead letter(s)?", yes=yes)
-            gone = 0
+            chosen = operation.Filter(service=service, since=start, until=end)
             with progress("deleted", count) as (bar, task):
-                before = None  # downwards: what dies meanwhile was not asked about
-                while rows := hub.views.list_dead_letters(
-                    service=service, since=start, until=end, before=before, limit=_BATCH
-                ):
-                    before = rows[-1]["id"]
-                    gone += hub.dead_letters.delete([row["id"] for row in rows], who=who())
-                    bar.update(task, completed=gone)
+                gone = operation.delete_matching(hub, chosen, told=lambda n: bar.update(task, completed=n))
     if as_json:
         print_json({"deleted": gone})
     else:
@@ -167,23 +160,13 @@ def export(
     output: Annotated[str, typer.Option("--output", "-o", help="A file; - is stdout.")] = "-",
 ) -> None:
     """Dead letters as NDJSON, one a line, with event data and payload."""
-    from hub.codec import readable
-    from hub.errors import NotFoundError
+    from hub.operations import dead_letters as operation
 
-    start, end = parse_time(since), parse_time(until)
+    chosen = operation.Filter(service=service, since=parse_time(since), until=parse_time(until))
     count = 0
     with open_hub() as hub, writing(output) as out, progress("exported") as (bar, task):
-        before = None
-        while rows := hub.views.list_dead_letters(service=service, since=start, until=end, before=before, limit=200):
-            before = rows[-1]["id"]
-            for brief in rows:
-                try:
-                    row = hub.views.dead_letter(brief["id"])
-                except NotFoundError:
-                    continue  # replayed meanwhile
-                row["event_data"] = readable(row["event_data"])
-                out.write(json.dumps(plain(row), ensure_ascii=False) + "\n")
-                count += 1
+        for count, row in enumerate(operation.export(hub, chosen), 1):
+            out.write(json.dumps(plain(row), ensure_ascii=False) + "\n")
             bar.update(task, completed=count)
     err.print(f"{count} dead letter(s) exported")
 

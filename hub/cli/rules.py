@@ -154,38 +154,34 @@ def preview(
 ) -> None:
     """What the rule would send for the latest real event of its name, or another. Sends nothing."""
     from hub.codec import loads
-    from hub.domain import rules
-    from hub.errors import DeliveryError, NotFoundError, PayloadError
+    from hub.errors import NotFoundError, PayloadError
     from hub.models import Event
+    from hub.operations import preview as operation
 
     if event_id is not None and (data is not None or event is not None):
         raise usage("give either --event-id, or --data and --event")
     with open_hub() as hub:
         rule = hub.registry.rule(name)
-        event_name = event or rule.event
         if data is not None:
-            value, source = parse_json(read_text(data), "--data"), "--data"
+            tried, source = Event(event or rule.event, parse_json(read_text(data), "--data")), "--data"
         elif event_id is not None:
             stored = hub.views.event(event_id)
-            event_name, value, source = stored["name"], loads(stored["data"]), f"event {event_id}"
+            tried, source = Event(stored["name"], loads(stored["data"])), f"event {event_id}"
         else:
-            if "*" in event_name:
-                names = [row["name"] for row in hub.views.event_names()]
-                event_name = next((n for n in names if rules.matches(rule, Event(n, {}))), event_name)
-            sample = hub.views.sample(event_name)
-            if sample is None:
-                raise NotFoundError(f"no event {event_name!r} was seen yet; give one with --data")
-            value, source = loads(sample), "the latest event"
-        try:
-            body, endpoint = rules.preview(
-                rule, event_name=event_name, event_data=value, event_id=event_id or "preview",
-                now=hub.clock.now(), routing_key=hub.takes_routing_keys(rule.service),
-            )  # fmt: skip
-        except DeliveryError as e:
-            raise PayloadError(f"the template gives no request: {e}") from None
-        fits = rules.matches(rule, Event(event_name, value))
-        row = {
-            "rule": name, "event": event_name, "source": source, "matches": fits,
-            "method": rule.method, "endpoint": endpoint, "body": loads(body) if body is not None else None,
-        }  # fmt: skip
+            latest = operation.latest_event(hub, event or rule.event)
+            if latest is None:
+                raise NotFoundError(f"no event {event or rule.event!r} was seen yet; give one with --data")
+            tried, source = latest, "the latest event"
+        found = operation.preview(hub, rule, tried, event_id=event_id or "preview")
+    if found.error is not None:
+        raise PayloadError(f"the template gives no request: {found.error}")
+    row = {
+        "rule": name,
+        "event": tried.name,
+        "source": source,
+        "matches": found.matches,
+        "method": rule.method,
+        "endpoint": found.endpoint,
+        "body": None if found.body is None else loads(found.body),
+    }
     show_object(row, as_json=as_json)

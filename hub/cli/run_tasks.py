@@ -28,6 +28,7 @@ def dispatch(hub: Hub, ids: list[int] | None, *, failed: bool, parallel: int) ->
     for id_ in ids or []:
         if not hub.admin.exists(id_):
             raise NotFoundError(f"no task {id_}")
+    hub.admin.note_run(ids, failed=failed)
     results: list[dict[str, Any]] = []
     counts = dict.fromkeys(("delivered", "failed", "dead", "parked", "skipped", "elsewhere"), 0)
 

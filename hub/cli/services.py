@@ -189,23 +189,15 @@ def delete(name: Name, yes: Yes = False, as_json: JsonFlag = False) -> None:
 @app.command()
 def test(name: Name, as_json: JsonFlag = False) -> None:
     """Reach the service without side effects."""
-    import time
-
-    from hub.errors import DeliveryError, NotSentError
+    from hub.operations.service_test import run_service_test
 
     with open_hub() as hub:
-        service = hub.registry.service(name)
-        started = time.perf_counter()
-        try:
-            found, ok = hub.gateway.check(service), True
-        except (DeliveryError, NotSentError) as e:
-            found, ok = str(e), False
-        took = round((time.perf_counter() - started) * 1000, 1)
+        tested = run_service_test(hub, name)
     if as_json:
-        print_json({"service": name, "ok": ok, "message": found, "latency_ms": took})
+        print_json({"service": name, "ok": tested.ok, "message": tested.message, "latency_ms": tested.latency_ms})
     else:
-        print(f"{name}: {cell(found, width=None)} ({took:.0f} ms)")
-    if not ok:
+        print(f"{name}: {cell(tested.message, width=None)} ({tested.latency_ms:.0f} ms)")
+    if not tested.ok:
         raise typer.Exit(1)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 from typing import Annotated, Any
 
 import typer
@@ -37,14 +35,6 @@ def task_class(name: str) -> str:
     if short not in TASKS:
         raise usage(f"--task is one of {', '.join(TASKS)}, not {name!r}")
     return short
-
-
-def who() -> str:
-    """Who is at the keyboard, for what is left in the ledger."""
-    try:
-        return f"cli:{pwd.getpwuid(os.geteuid()).pw_name}"
-    except KeyError:
-        return f"cli:{os.geteuid()}"
 
 
 @app.command("list")
@@ -154,6 +144,7 @@ def retry(
 ) -> None:
     """Make tasks due now. Attempts go on where they were, unless --restart."""
     from hub.errors import NotFoundError
+    from hub.operations import tasks as operation
 
     if bool(ids) == failed:
         raise usage("give ids, or --failed")
@@ -162,12 +153,9 @@ def retry(
             for id_ in ids:
                 if not hub.admin.exists(id_):
                     raise NotFoundError(f"no task {id_}; a dead one is replayed: `hub dlq replay`")
-            done = hub.admin.retry(ids, restart=restart)
+            done, _ = operation.retry(hub, ids, restart=restart)
         else:
-            done, before = [], None
-            while rows := hub.views.list_tasks(service=service, failed=True, before=before, limit=500):
-                before = rows[-1]["id"]
-                done += hub.admin.retry([row["id"] for row in rows], restart=restart)
+            done = operation.retry_failed(hub, service=service, restart=restart)
     if as_json:
         print_json({"retried": done, "attempts_restarted": restart})
     else:
@@ -180,17 +168,16 @@ def retry(
 def delete(ids: Ids, yes: Yes = False, as_json: JsonFlag = False) -> None:
     """Cancel tasks for good. Leaves a row that says who did it."""
     from hub.errors import ConflictError, NotFoundError
+    from hub.operations import tasks as operation
 
     with open_hub() as hub:
         for id_ in ids:
             if not hub.admin.exists(id_):
                 raise NotFoundError(f"no task {id_}")
         confirm(f"Delete {len(ids)} task(s)?", yes=yes)
-        gone = hub.admin.cancel(ids, who=who())
-        for _, service in gone:
-            hub.hooks.task_finished(service, "cancelled")
+        gone = operation.cancel(hub, ids)
     if as_json:
-        print_json({"deleted": [id_ for id_, _ in gone]})
+        print_json({"deleted": gone})
     else:
         print(f"{len(gone)} task(s) deleted")
     if len(gone) < len(set(ids)):
@@ -200,19 +187,13 @@ def delete(ids: Ids, yes: Yes = False, as_json: JsonFlag = False) -> None:
 @app.command("purge-orphans")
 def purge_orphans(yes: Yes = False, as_json: JsonFlag = False) -> None:
     """Delete the tasks whose rule or service was deleted."""
-    gone = 0
+    from hub.operations import tasks as operation
+
     with open_hub() as hub:
         if hub.admin.orphans(1):
             confirm("Delete all tasks whose rule or service was deleted?", yes=yes)
         with progress("orphans") as (bar, task):
-            while ids := hub.admin.orphans():
-                cancelled = hub.admin.cancel(ids, who=who(), reason="orphan purged")
-                for _, service in cancelled:
-                    hub.hooks.task_finished(service, "cancelled")
-                if not cancelled:
-                    break
-                gone += len(cancelled)
-                bar.update(task, completed=gone)
+            gone = operation.purge_orphans(hub, told=lambda n: bar.update(task, completed=n))
     if as_json:
         print_json({"purged": gone})
     else:

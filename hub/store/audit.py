@@ -6,7 +6,7 @@ there before and after, as JSON objects; callers leave secrets out or mask them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -109,7 +109,7 @@ def record(
 
     Args:
         action: such as `user.add`.
-        kind: what was changed: user, token, link, session, service, rule.
+        kind: what was changed: user, token, link, session, service, rule, schedule, task, dead_letter, secrets.
         before: values before the change; None where there was nothing.
         after: values after it. Where both are given, only what differs is kept.
     """
@@ -133,6 +133,17 @@ def record_many(conn: Connection, action: str, kind: str, changes: Iterable[Chan
         with conn.cursor() as cur:
             cur.executemany(_INSERT, rows)
     return len(rows)
+
+
+def record_batch(conn: Connection, action: str, kind: str, ids: Sequence[int], **after: Any) -> None:
+    """Write one entry for rows that were changed together; nothing when there are none.
+
+    The entry of one row has its id; that of several lists them: `after` gets `count` and `ids`.
+    """
+    if len(ids) == 1:
+        record(conn, action, kind, id=ids[0], after=after or None)
+    elif ids:
+        record(conn, action, kind, after={"count": len(ids), "ids": sorted(ids), **after})
 
 
 def _json(values: Values | None) -> Jsonb | None:

@@ -16,6 +16,7 @@ from hub.domain.breaker import Circuit
 from hub.errors import CircuitOpenError
 from hub.hooks import Hooks
 from hub.models import BreakerState, Service
+from hub.store.audit import record
 from hub.store.database import Connection, Database
 
 log = structlog.get_logger("hub.domain.breaker")
@@ -102,11 +103,14 @@ class Breakers:
 
     def reset(self, service: Service) -> bool:
         """A person closes the circuit; says whether it was not closed."""
-
-        def closed(circuit: Circuit, now: datetime) -> Circuit:
-            return Circuit(state=BreakerState.CLOSED, epoch=circuit.epoch + 1)
-
-        return self._move(service, closed)
+        with self._db.transaction() as conn:
+            circuit, _ = self._read(conn, service)
+            closed = Circuit(state=BreakerState.CLOSED, epoch=circuit.epoch + 1)
+            self._write(conn, service, circuit, closed)
+            before, after = {"circuit": circuit.state.value}, {"circuit": closed.state.value}
+            record(conn, "breaker.reset", "service", id=service.id, name=service.name, before=before, after=after)
+        self._tell(service, circuit, closed)
+        return circuit.state != closed.state
 
     def _move(self, service: Service, step: Callable[[Circuit, datetime], Circuit | None]) -> bool:
         with self._db.transaction() as conn:

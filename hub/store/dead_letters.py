@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from hub.errors import NotFoundError
+from hub.store.audit import record_batch
 from hub.store.database import Database
 
 _WHERE = """
@@ -40,7 +41,8 @@ WITH chosen AS (
     SELECT event_id, rule_id, service_id, 'pending', now() + make_interval(secs => %(max_age)s)
     FROM raised ORDER BY id RETURNING id, service_id
 )
-SELECT m.id, s.name FROM made m JOIN services s ON s.id = m.service_id ORDER BY m.id
+SELECT m.id, s.name, CASE row_number() OVER (ORDER BY m.id) WHEN 1 THEN (SELECT array_agg(id) FROM chosen) END
+FROM made m JOIN services s ON s.id = m.service_id ORDER BY m.id
 """  # noqa: S608 - constants
 _COUNT = f"""
 SELECT count(*) AS n, count(*) FILTER (
@@ -53,7 +55,7 @@ WITH gone AS (
     DELETE FROM dead_letters WHERE id = ANY(%s) RETURNING id, task_id, rule_id, service_id, event
 )
 INSERT INTO cancellations (dead_letter_id, task_id, rule_id, service_id, event, reason, who)
-SELECT id, task_id, rule_id, service_id, event, 'dead letter deleted', %s FROM gone
+SELECT id, task_id, rule_id, service_id, event, 'dead letter deleted', %s FROM gone RETURNING dead_letter_id
 """
 
 
@@ -116,7 +118,10 @@ class Graves:
         """Make tasks of dead letters: ([(task id, service name)], how many have no rule any more)."""
         params = self._params(chosen) | {"limit": limit, "max_age": self._max_age}
         with self._db.transaction() as conn:
-            made = [(row[0], row[1]) for row in conn.execute(_REVIVE.encode(), params).fetchall()]
+            rows = conn.execute(_REVIVE.encode(), params).fetchall()
+            made = [(row[0], row[1]) for row in rows]
+            replayed = rows[0][2] if rows else []
+            record_batch(conn, "dead_letter.replay", "dead_letter", replayed, tasks=[task_id for task_id, _ in made])
             orphans = 0
             if not made:
                 row = conn.execute(_COUNT.encode(), params).fetchone()
@@ -125,4 +130,7 @@ class Graves:
 
     def delete(self, ids: Sequence[int], *, who: str) -> int:
         """Delete; returns how many were there."""
-        return self._db.run(_DELETE, [list(ids), who])
+        with self._db.transaction() as conn:
+            gone = [row[0] for row in conn.execute(_DELETE, [list(ids), who]).fetchall()]
+            record_batch(conn, "dead_letter.delete", "dead_letter", gone)
+        return len(gone)

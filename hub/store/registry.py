@@ -190,6 +190,9 @@ class Registry(Configuration):
                     unreadable.append(name)
                     continue
                 conn.execute("UPDATE services SET secrets = %s WHERE id = %s", [rotated, row_id])
+            if rows:
+                after = {"services": len(rows) - len(unreadable), "unreadable": unreadable}
+                record(conn, "secrets.rotate", "secrets", after=after)
         return len(rows) - len(unreadable), unreadable
 
     # Rules

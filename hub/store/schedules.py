@@ -139,7 +139,9 @@ class Schedules:
 
     def request(self, name: str) -> None:
         """Run at the next tick."""
-        self._db.run("UPDATE scheduled_tasks SET run_requested_at = now() WHERE name = %s", [name])
+        with self._db.transaction() as conn:
+            conn.execute("UPDATE scheduled_tasks SET run_requested_at = now() WHERE name = %s", [name])
+            record(conn, "schedule.run", "schedule", name=name)
 
     @contextmanager
     def claim(self, minute: datetime) -> Iterator[ClaimedMinute | None]:

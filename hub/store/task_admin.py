@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hub.store.audit import record, record_batch
 from hub.store.database import Database
 
 _RETRY = """
@@ -52,15 +53,25 @@ class TaskAdmin:
         Returns:
             The ids that are due now.
         """
-        with self._db.autocommit() as conn:
-            rows = conn.execute(_RETRY, {"ids": list(ids), "restart": restart}).fetchall()
-        return [row[0] for row in rows]
+        with self._db.transaction() as conn:
+            due = [row[0] for row in conn.execute(_RETRY, {"ids": list(ids), "restart": restart}).fetchall()]
+            record_batch(conn, "task.retry", "task", due, attempts_restarted=restart)
+        return due
 
     def cancel(self, ids: Sequence[int], *, who: str, reason: str = "deleted") -> list[tuple[int, str]]:
         """Take tasks off the ledger for good: (id, service). Running ones are left alone."""
-        with self._db.autocommit() as conn:
+        with self._db.transaction() as conn:
             rows = conn.execute(_CANCEL, {"ids": list(ids), "who": who, "reason": reason}).fetchall()
+            record_batch(conn, "task.cancel", "task", [row[0] for row in rows], reason=reason)
         return [(row[0], row[1]) for row in rows]
+
+    def note_run(self, ids: Sequence[int] | None, *, failed: bool) -> None:
+        """Write to the audit trail that a command runs these tasks; None: all that are due, or have failed."""
+        with self._db.transaction() as conn:
+            if ids is None:
+                record(conn, "task.run", "task", after={"which": "failed" if failed else "due"})
+            else:
+                record_batch(conn, "task.run", "task", ids)
 
     def orphans(self, limit: int = 1000) -> list[int]:
         """Tasks whose rule or service was deleted."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from hub.app.lifecycle import Hub
 from hub.codec import readable
-from hub.operations import replay as operation
+from hub.operations import dead_letters as operation
+from hub.operations import replay as replays
 from hub.web.api import shapes
 from hub.web.api.routers import routers
 from hub.web.authentication import Gate
 from hub.web.problems import Problem
 
-_BATCH = 500
 _MOST = 10_000  # replayed by one request
 
 Reason = Annotated[Literal["attempts", "expired", "worker_lost"] | None, Query()]
@@ -95,10 +95,9 @@ def make_dead_letters(hub: Hub, gate: Gate) -> APIRouter:
         since: shapes.Since = None,
         until: shapes.Since = None,
     ) -> StreamingResponse:
-        filters: dict[str, Any] = {"service": service, "rule": rule, "event": event, "reason": reason,
-                   "since": since, "until": until}  # fmt: skip
-        first = hub.views.list_dead_letters(**filters, full=True, limit=_BATCH)
-        return StreamingResponse(_lines(hub, first, filters), media_type="application/x-ndjson")
+        rows = operation.export(hub, operation.Filter(service, rule, event, reason, since, until))
+        first = next(rows, None)  # before the head is sent: an error gets its own status
+        return StreamingResponse(_lines(first, rows), media_type="application/x-ndjson")
 
     @r.manage.post("/replay", summary="Replay dead letters", response_model=Replayed)
     def replay(what: Replay) -> dict[str, Any]:
@@ -112,9 +111,9 @@ def make_dead_letters(hub: Hub, gate: Gate) -> APIRouter:
         return _replay(hub, what)
 
     @r.manage.post("/delete", summary="Delete dead letters", response_model=Deleted)
-    def delete_many(chosen: Chosen, request: Request) -> dict[str, Any]:
-        """They are cancelled for good; a row keeps who did it."""
-        return {"deleted": hub.dead_letters.delete(chosen.ids, who=_who(request))}
+    def delete_many(chosen: Chosen) -> dict[str, Any]:
+        """They are not delivered. Ids of which there is no dead letter are left out."""
+        return {"deleted": operation.delete(hub, chosen.ids, missing_ok=True)}
 
     @r.view.get("/{dead_letter_id:id}", summary="Show a dead letter", response_model=shapes.DeadLetterDetail)
     def show(dead_letter_id: shapes.Id) -> dict[str, Any]:
@@ -129,22 +128,16 @@ def make_dead_letters(hub: Hub, gate: Gate) -> APIRouter:
         return result
 
     @r.manage.delete("/{dead_letter_id:id}", summary="Delete a dead letter", response_model=Deleted)
-    def delete(dead_letter_id: shapes.Id, request: Request) -> dict[str, Any]:
-        """It is cancelled for good; a row keeps who did it."""
-        if not hub.dead_letters.delete([dead_letter_id], who=_who(request)):
-            raise Problem(404, f"no dead letter {dead_letter_id}")
-        return {"deleted": 1}
+    def delete(dead_letter_id: shapes.Id) -> dict[str, Any]:
+        """It is not delivered. A row in the table `cancellations` and the audit trail say who deleted it."""
+        return {"deleted": operation.delete(hub, [dead_letter_id])}
 
     return r.joined()
 
 
-def _who(request: Request) -> str:
-    return f"token {request.state.token.name}"
-
-
-def _chosen(what: Replay) -> operation.Chosen:
+def _chosen(what: Replay) -> replays.Chosen:
     ids = tuple(dict.fromkeys(what.ids)) if what.ids is not None else None
-    return operation.Chosen(ids=ids, service=what.service, since=what.since, until=what.until, up_to=what.up_to)
+    return replays.Chosen(ids=ids, service=what.service, since=what.since, until=what.until, up_to=what.up_to)
 
 
 def _counted(hub: Hub, what: Replay) -> dict[str, Any]:
@@ -155,9 +148,9 @@ def _counted(hub: Hub, what: Replay) -> dict[str, Any]:
 
 def _replay(hub: Hub, what: Replay) -> dict[str, Any]:
     if what.ids is not None:
-        done = operation.replay_ids(hub.dead_letters, what.ids)
+        done = replays.replay_ids(hub.dead_letters, what.ids)
     else:
-        done = operation.replay(hub.dead_letters, _chosen(what), most=_MOST)
+        done = replays.replay(hub.dead_letters, _chosen(what), most=_MOST)
     return {"replayed": len(done.tasks), "tasks": done.tasks, "orphans": done.orphans, "remaining": done.remaining,
             "up_to": done.up_to}  # fmt: skip
 
@@ -167,12 +160,8 @@ def _detail(hub: Hub, dead_letter_id: int) -> dict[str, Any]:
     return row | {"event_data": readable(row["event_data"])}
 
 
-def _lines(hub: Hub, rows: list[dict[str, Any]], filters: dict[str, Any]) -> Iterator[bytes]:
-    """One JSON text a line, read page by page."""
-    while rows:
-        for row in rows:
-            row["event_data"] = readable(row["event_data"])
-            yield shapes.DeadLetterDetail.model_validate(row).model_dump_json().encode() + b"\n"
-        if len(rows) < _BATCH:
-            return
-        rows = hub.views.list_dead_letters(**filters, full=True, before=rows[-1]["id"], limit=_BATCH)
+def _lines(first: dict[str, Any] | None, rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
+    """One JSON text a line."""
+    while first is not None:
+        yield shapes.DeadLetterDetail.model_validate(first).model_dump_json().encode() + b"\n"
+        first = next(rows, None)

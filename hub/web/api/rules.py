@@ -12,8 +12,8 @@ from hub.codec import loads
 from hub.config.definitions import RuleSpec
 from hub.config.documents import rule_document
 from hub.domain import rules
-from hub.errors import InvalidPayloadError
 from hub.models import Event, Rule
+from hub.operations.preview import latest_event, preview
 from hub.web.api import shapes
 from hub.web.api.partial import partial
 from hub.web.api.routers import problems, routers
@@ -151,28 +151,22 @@ def _unsaved(spec: RuleSpec) -> Rule:
 
 
 def _preview(hub: Hub, rule: Rule, what: PreviewOf) -> dict[str, Any]:
-    """The request that a rule makes of an event that was seen, or of data that was given."""
-    name = what.event
-    if name is None and "*" not in rule.event:
-        name = rule.event
-    if name is None:
-        name = next((n["name"] for n in hub.views.event_names() if _fits(rule, n["name"])), None)
-    data = what.data
-    if "data" not in what.model_fields_set:
-        sample = hub.views.sample(name) if name is not None else None
-        if sample is None:
+    """The request that a rule makes of the latest event, or of the data that was given."""
+    if "data" in what.model_fields_set:
+        seen = latest_event(hub, rule.event) if what.event is None and "*" in rule.event else None
+        event = Event(what.event or (seen.name if seen else rule.event), what.data)
+    else:
+        latest = latest_event(hub, rule.event if what.event is None else what.event)
+        if latest is None:
             raise Problem(422, "no event of that name was seen yet; give `data`", field="event")
-        data = loads(sample)
-    name = name or rule.event
-    found: dict[str, Any] = {
-        "matches": rules.matches(rule, Event(name, data)), "event": name, "data": data, "method": rule.method,
-        "endpoint": None, "body": None,
-    }  # fmt: skip
-    try:
-        body, endpoint = rules.preview(
-            rule, event_name=name, event_data=data, event_id="preview", now=hub.clock.now(),
-            routing_key=hub.takes_routing_keys(rule.service),
-        )  # fmt: skip
-    except InvalidPayloadError as e:
-        return found | {"error": str(e)}
-    return found | {"endpoint": endpoint, "body": None if body is None else loads(body)}
+        event = latest
+    found = preview(hub, rule, event)
+    return {
+        "matches": found.matches,
+        "event": event.name,
+        "data": event.data,
+        "method": rule.method,
+        "endpoint": found.endpoint,
+        "body": None if found.body is None else loads(found.body),
+        "error": str(found.error) if found.error else None,
+    }

@@ -11,9 +11,8 @@ from pydantic import BaseModel, Field
 from hub.app.lifecycle import Hub
 from hub.config.definitions import ServiceSpec
 from hub.config.documents import service_document
-from hub.errors import DeliveryError, NotSentError
 from hub.models import Service
-from hub.transports.masking import without_secrets
+from hub.operations.service_test import run_service_test
 from hub.web.api import shapes
 from hub.web.api.partial import partial
 from hub.web.api.routers import problems, routers
@@ -104,10 +103,7 @@ def make_services(hub: Hub, gate: Gate) -> APIRouter:
 
     @r.manage.post("/{name}/test", summary="Reach a service without side effects", response_model=Tested)
     def test_service(name: shapes.ServiceName) -> dict[str, Any]:
-        service = registry.service(name)
-        try:
-            return {"ok": True, "message": without_secrets(hub.gateway.check(service), service)}
-        except (DeliveryError, NotSentError) as e:
-            return {"ok": False, "message": without_secrets(str(e), service)}
+        tested = run_service_test(hub, name)
+        return {"ok": tested.ok, "message": tested.message}
 
     return r.joined()

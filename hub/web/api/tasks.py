@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from hub.app.lifecycle import Hub
 from hub.codec import readable
 from hub.errors import NotFoundError
+from hub.operations import tasks as operation
 from hub.web.api import shapes
 from hub.web.api.routers import problems, routers
 from hub.web.authentication import Gate
 from hub.web.problems import Problem
 
-_PURGE = 1000
+_PURGE = 1000  # orphans deleted by one request
+_MOST = 10_000  # tasks retried by one request
 
 
 class Chosen(shapes.Given):
@@ -80,18 +82,12 @@ def make_tasks(hub: Hub, gate: Gate) -> APIRouter:
             return _retry(hub, chosen.ids, chosen.restart)
         if not chosen.failed:
             raise Problem(422, "name tasks, or say failed: true", field="ids")
-        due: list[int] = []
-        after = 0
-        while len(due) < 10_000 and (batch := [i for i, _ in hub.admin.due(failed=True, after=after)]):
-            due += hub.admin.retry(batch, restart=chosen.restart)
-            after = batch[-1]
-        return {"due": due, "skipped": []}
+        return {"due": operation.retry_failed(hub, restart=chosen.restart, most=_MOST), "skipped": []}
 
     @r.manage.post("/purge-orphans", summary="Delete tasks whose rule or service is gone", response_model=Purged)
-    def purge_orphans(purge: Purge, request: Request) -> dict[str, Any]:
-        """Deletes at most 1,000 a request; a dry run counts those."""
-        ids = hub.admin.orphans(_PURGE)
-        gone = len(ids) if purge.dry_run else len(_cancel(hub, ids, request, "orphan purged"))
+    def purge_orphans(purge: Purge) -> dict[str, Any]:
+        """Deletes at most 1,000 tasks; a dry run counts those."""
+        gone = len(hub.admin.orphans(_PURGE)) if purge.dry_run else operation.purge_orphans(hub, most=_PURGE)
         return {"purged": gone, "dry_run": purge.dry_run}
 
     @r.view.get("/{task_id:id}", summary="Show a task", response_model=shapes.TaskDetail)
@@ -120,9 +116,9 @@ def make_tasks(hub: Hub, gate: Gate) -> APIRouter:
         return again(task_id, retry.restart if retry else False)
 
     @r.manage.delete("/{task_id:id}", summary="Delete a task", response_model=Cancelled, responses=problems(409))
-    def delete_task(task_id: shapes.Id, request: Request) -> dict[str, Any]:
-        """It is cancelled for good; a row keeps who did it."""
-        if not _cancel(hub, [task_id], request, "deleted"):
+    def delete_task(task_id: shapes.Id) -> dict[str, Any]:
+        """The task is not delivered. A row in the table `cancellations` and the audit trail say who deleted it."""
+        if not operation.cancel(hub, [task_id]):
             if hub.admin.exists(task_id):
                 raise Problem(409, f"task {task_id} is running; it can be deleted when its attempt has ended")
             raise _gone(hub, task_id)
@@ -132,15 +128,8 @@ def make_tasks(hub: Hub, gate: Gate) -> APIRouter:
 
 
 def _retry(hub: Hub, ids: list[int], restart: bool) -> dict[str, Any]:
-    due = hub.admin.retry(ids, restart=restart)
-    return {"due": sorted(due), "skipped": sorted(set(ids) - set(due))}
-
-
-def _cancel(hub: Hub, ids: list[int], request: Request, reason: str) -> list[tuple[int, str]]:
-    cancelled = hub.admin.cancel(ids, who=f"token {request.state.token.name}", reason=reason)
-    for _, service in cancelled:
-        hub.hooks.task_finished(service, "cancelled")
-    return cancelled
+    due, skipped = operation.retry(hub, ids, restart=restart)
+    return {"due": due, "skipped": skipped}
 
 
 def _gone(hub: Hub, task_id: int) -> Problem:

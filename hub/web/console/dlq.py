@@ -10,8 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 
-from hub.codec import readable
-from hub.errors import NotFoundError
+from hub.operations import dead_letters as operation
 from hub.operations.replay import Chosen, replay, replay_ids
 from hub.web.authorization import Access, needs
 from hub.web.console.filters import (
@@ -91,14 +90,8 @@ def make_dlq(pages: Pages) -> APIRouter:
         filters = {"service": service, "event": event, "reason": reason, "since": since, "until": until}
 
         def lines() -> Iterator[str]:
-            for rows in matching(filters):
-                for brief in rows:
-                    try:
-                        row = hub.views.dead_letter(brief["id"])
-                    except NotFoundError:
-                        continue  # replayed meanwhile
-                    row["event_data"] = readable(row["event_data"])
-                    yield json.dumps(row, ensure_ascii=False, default=_iso) + "\n"
+            for row in operation.export(hub, operation.Filter(**_wanted(filters))):
+                yield json.dumps(row, ensure_ascii=False, default=_iso) + "\n"
 
         headers = {"Content-Disposition": 'attachment; filename="dead-letters.ndjson"'}
         return StreamingResponse(lines(), media_type="application/x-ndjson", headers=headers)
@@ -115,18 +108,16 @@ def make_dlq(pages: Pages) -> APIRouter:
                 return pages.go(to, "Choose some dead letters first.", bad=True)
             return replayed(to, done.tasks, done.orphans)
         if what == "delete-all":
-            # All are named first: what dies while this runs is not touched.
-            found = [row["id"] for rows in matching({name: form.get(name) for name in _FILTERS}) for row in rows]
-        else:
-            found = [n for v in form.all("id") if (n := digits(v)) is not None]
+            chosen = operation.Filter(**_wanted({name: form.get(name) for name in _FILTERS}))
+            return pages.go(to, f"{of(operation.delete_matching(hub, chosen), 'dead letter')} deleted.")
+        found = [n for v in form.all("id") if (n := digits(v)) is not None]
         if not found:
             return pages.go(to, "Choose some dead letters first.", bad=True)
-        if what in ("delete", "delete-all"):
-            who = f"console:{request.state.session.name}"
-            gone = sum(hub.dead_letters.delete(ids, who=who) for ids in _batches(found))
+        if what == "delete":
+            gone = operation.delete(hub, found, missing_ok=True)
             return pages.go(to, f"{of(gone, 'dead letter')} deleted.")
-        chosen = replay_ids(hub.dead_letters, found, missing_ok=True)  # without what somebody took meanwhile
-        return replayed(to, chosen.tasks, chosen.orphans)
+        done = replay_ids(hub.dead_letters, found, missing_ok=True)  # without what somebody took meanwhile
+        return replayed(to, done.tasks, done.orphans)
 
     def replayed(to: str, tasks: list[int], stay: int) -> Response:
         text = f"{of(len(tasks), 'dead letter')} replayed."
@@ -151,11 +142,6 @@ def _wanted(filters: dict[str, str]) -> dict[str, Any]:
         "service": filters["service"] or None, "event": beginning(filters["event"]),
         "reason": filters["reason"] or None, "since": moment(filters["since"]), "until": moment(filters["until"]),
     }  # fmt: skip
-
-
-def _batches(ids: list[int]) -> Iterator[list[int]]:
-    for start in range(0, len(ids), _BATCH):
-        yield ids[start : start + _BATCH]
 
 
 def _iso(value: object) -> str:

@@ -32,7 +32,7 @@ def make_events(pages: Pages) -> APIRouter:
         if not name:
             rules = [rule.event for rule in hub.registry.rules() if rule.enabled]
             name = rules[0] if rules else "\\core\\event\\user_created"
-        event, source = sample_event(hub.views, name)
+        event, source = sample_event(hub, name)
         return page(request, event.name, pretty(event.data), source=source)
 
     @router.post("/events/new")

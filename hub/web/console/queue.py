@@ -7,6 +7,7 @@ from fastapi.responses import Response
 
 from hub.codec import readable
 from hub.errors import NotFoundError
+from hub.operations import tasks as operation
 from hub.web.authorization import Access, needs
 from hub.web.console.filters import beginning, digits, of
 from hub.web.console.pages import (
@@ -53,34 +54,21 @@ def make_queue(pages: Pages) -> APIRouter:
     def act(request: Request) -> Response:
         form: Form = request.state.form
         ids = [n for v in form.all("id") if (n := digits(v)) is not None]
-        who = f"console:{request.state.session.name}"
         what = form.get("act")
         to = back(request, "/queue")
         if what == "purge":
-            gone = 0
-            while found := hub.admin.orphans():
-                cancelled = hub.admin.cancel(found, who=who, reason="orphan purged")
-                _count(cancelled)
-                gone += len(cancelled)
-                if not cancelled:
-                    break
-            return pages.go(to, f"{of(gone, 'orphan')} purged.")
+            return pages.go(to, f"{of(operation.purge_orphans(hub), 'orphan')} purged.")
         if not ids:
             return pages.go(to, "Choose some tasks first.", bad=True)
         if what == "delete":
-            cancelled = hub.admin.cancel(ids, who=who)
-            _count(cancelled)
+            cancelled = operation.cancel(hub, ids)
             left = len(set(ids)) - len(cancelled)
             return pages.go(
                 to, f"{of(len(cancelled), 'task')} deleted." + (f" {left} run at this moment and stay." if left else "")
             )
-        done = hub.admin.retry(ids, restart=what == "restart")
+        done, _ = operation.retry(hub, ids, restart=what == "restart")
         how = "attempts start from 0" if what == "restart" else "attempts go on where they were"
         return pages.go(to, f"{of(len(done), 'task')} due now; {how}.")
-
-    def _count(cancelled: list[tuple[int, str]]) -> None:
-        for _, service in cancelled:
-            hub.hooks.task_finished(service, "cancelled")
 
     @router.get("/tasks/{id_}")
     @needs(Access.ROLE_VIEW)

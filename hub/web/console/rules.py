@@ -12,17 +12,15 @@ from hub.app.lifecycle import Hub
 from hub.codec import loads
 from hub.config.definitions import METHODS, RuleSpec, parse_spec
 from hub.config.documents import rule_document
-from hub.domain import rules as matching
 from hub.errors import (
     ConfigError,
     ConflictError,
-    DeliveryError,
     HubError,
     PayloadError,
     StaleError,
 )
 from hub.models import JSON, Event, Rule
-from hub.store.views import Views
+from hub.operations import preview as operation
 from hub.web.authorization import Access, needs
 from hub.web.console.filters import digits, pretty, segment
 from hub.web.console.pages import Form, Pages, back
@@ -170,7 +168,7 @@ def _preview(hub: Hub, form: Form) -> dict[str, Any]:
         document = _document(form) | {"name": "preview", "service": "preview"}
         spec: RuleSpec = parse_spec(RuleSpec, document | {"event": name or "*"})
     except ConfigError as e:
-        event, source = sample_event(hub.views, name)
+        event, source = sample_event(hub, name)
         return {"source": source, "sample": pretty(event.data), "body": None, "endpoint": None} | _problem(e)
     return _rendered(
         hub,
@@ -179,17 +177,13 @@ def _preview(hub: Hub, form: Form) -> dict[str, Any]:
 
 
 def _rendered(hub: Hub, rule: Rule) -> dict[str, Any]:
-    event, source = sample_event(hub.views, rule.event)
-    found: dict[str, Any] = {"source": source, "sample": pretty(event.data), "body": None, "endpoint": None}
-    try:
-        body, endpoint = matching.preview(
-            rule, event_name=event.name, event_data=event.data, event_id="preview", now=hub.clock.now(),
-            routing_key=hub.takes_routing_keys(rule.service),
-        )  # fmt: skip
-    except (PayloadError, DeliveryError) as e:
-        return found | _problem(e)
-    fits = not rule.event or matching.matches(rule, event)
-    return found | {"body": pretty(body), "endpoint": endpoint, "matches": fits, "error": None}
+    event, source = sample_event(hub, rule.event)
+    shown: dict[str, Any] = {"source": source, "sample": pretty(event.data), "body": None, "endpoint": None}
+    found = operation.preview(hub, rule, event)
+    if found.error is not None:
+        return shown | _problem(found.error)
+    matches = not rule.event or found.matches
+    return shown | {"body": pretty(found.body), "endpoint": found.endpoint, "matches": matches, "error": None}
 
 
 def _problem(e: HubError) -> dict[str, Any]:
@@ -198,16 +192,11 @@ def _problem(e: HubError) -> dict[str, Any]:
             "field": str(e).partition(":")[0]}  # fmt: skip
 
 
-def sample_event(views: Views, name: str) -> tuple[Event, str]:
+def sample_event(hub: Hub, name: str) -> tuple[Event, str]:
     """The latest real event that the name fits, or an example that says it is one."""
-    chosen = name
-    if "*" in name or not name:
-        rule = Rule(0, "", name or "*", 0, "")
-        seen = [row["name"] for row in views.event_names(limit=200)]
-        chosen = next((n for n in seen if matching.matches(rule, Event(n, {}))), name)
-    text = views.sample(chosen)
-    if text is not None:
-        return Event(chosen, loads(text)), f"the latest real {chosen}"
+    latest = operation.latest_event(hub, name)
+    if latest is not None:
+        return latest, f"the latest real {latest.name}"
     chosen = name.replace("*", "user_created") if name else "\\core\\event\\user_created"
     example: dict[str, JSON] = {
         "eventname": chosen, "objectid": 5, "userid": 2, "courseid": 0, "relateduserid": None,

@@ -14,10 +14,10 @@ from hub.config.documents import service_document
 from hub.errors import (
     ConfigError,
     ConflictError,
-    DeliveryError,
     HubError,
     StaleError,
 )
+from hub.operations.service_test import run_service_test
 from hub.store.dead_letters import Chosen
 from hub.web.authorization import Access, needs
 from hub.web.console import charts
@@ -174,13 +174,12 @@ def make_services(pages: Pages) -> APIRouter:
     @router.post("/services/{name}/test")
     @needs(Access.ROLE_MANAGE)
     def test(request: Request, name: str) -> Response:
-        service = hub.registry.service(name)
         try:
-            return pages.go(f"/services/{segment(name)}", f"Reached: {hub.gateway.check(service)}")
-        except DeliveryError as e:
-            return pages.go(f"/services/{segment(name)}", f"Not reached: {e}", bad=True)
+            tested = run_service_test(hub, name)
         except HubError as e:
             return pages.go(f"/services/{segment(name)}", f"Not tested: {e}", bad=True)
+        text = f"Reached: {tested.message}" if tested.ok else f"Not reached: {tested.message}"
+        return pages.go(f"/services/{segment(name)}", text, bad=not tested.ok)
 
     return router
 

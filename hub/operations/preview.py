@@ -1,0 +1,59 @@
+"""Rule preview: the request that a rule makes of an event. Nothing is sent or stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hub.app.lifecycle import Hub
+from hub.codec import loads
+from hub.domain import rules
+from hub.errors import DeliveryError, HubError, PayloadError
+from hub.models import Event, Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a rule makes of an event.
+
+    Attributes:
+        matches: name and conditions of the rule fit the event.
+        endpoint: None when no request could be made.
+        body: JSON text; None when there is none.
+        error: why no request could be made.
+    """
+
+    matches: bool
+    endpoint: str | None = None
+    body: str | None = None
+    error: HubError | None = None
+
+
+def latest_event(hub: Hub, pattern: str) -> Event | None:
+    """The latest event of a name that fits `pattern` (a rule's event); None when there was none.
+
+    An empty pattern fits every name.
+    """
+    name: str | None = pattern
+    if "*" in pattern or not pattern:
+        any_of = Rule(0, "", pattern or "*", 0, "")
+        names = (row["name"] for row in hub.views.event_names())
+        name = next((seen for seen in names if rules.matches(any_of, Event(seen, {}))), None)
+    data = hub.views.sample(name) if name is not None else None
+    return Event(name, loads(data)) if name is not None and data is not None else None
+
+
+def preview(hub: Hub, rule: Rule, event: Event, *, event_id: str = "preview") -> Preview:
+    """The request of `rule` for `event`. The rule need not be stored."""
+    matches = rules.matches(rule, event)
+    try:
+        body, endpoint = rules.preview(
+            rule,
+            event_name=event.name,
+            event_data=event.data,
+            event_id=event_id,
+            now=hub.clock.now(),
+            routing_key=hub.takes_routing_keys(rule.service),
+        )
+    except (PayloadError, DeliveryError) as e:
+        return Preview(matches, error=e)
+    return Preview(matches, endpoint, body)
