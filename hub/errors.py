@@ -225,3 +225,18 @@ class UnroutableError(TransportError):
     """The AMQP broker returned or refused (nack) the message."""
 
     outcome = "unroutable"
+
+
+class MailRefusedError(TransportError):
+    """The mail server refused the session, the sender, a recipient or the message; `status` is its reply code.
+
+    4yz is a temporary refusal: 421 says that the service is not available, the others are about this message.
+    """
+
+    @property
+    def retriable(self) -> bool:
+        return 400 <= (self.status or 0) < 500
+
+    @property
+    def counts_against_breaker(self) -> bool:
+        return self.status == 421

@@ -17,6 +17,7 @@ class ServiceType(StrEnum):
     REST = "rest"
     AMQP = "amqp"
     SOAP = "soap"
+    SMTP = "smtp"
 
 
 class TaskState(StrEnum):

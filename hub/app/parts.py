@@ -75,6 +75,7 @@ from hub.tasks.publish import BrokerHandOver, NoHandOver
 from hub.tasks.retries import TaskRetries
 from hub.transports.amqp.transport import AmqpTransport
 from hub.transports.rest import RestTransport
+from hub.transports.smtp.transport import SmtpTransport
 from hub.transports.soap.transport import SoapTransport
 
 Role = Literal["up", "web", "worker", "scheduler", "exporter", "cli"]
@@ -115,6 +116,7 @@ class Parts:
                 ServiceType.REST: RestTransport(settings),
                 ServiceType.AMQP: AmqpTransport(settings),
                 ServiceType.SOAP: SoapTransport(settings),
+                ServiceType.SMTP: SmtpTransport(settings),
             },
             self.breakers,
             Flow(self.db),
@@ -192,9 +194,9 @@ class Parts:
         service: Service | None = self.registry.service_by_id(service_id)
         return self.consumer.consume(service) if service and response_services([service]) else None
 
-    def takes_routing_keys(self, service: str) -> bool:
-        """Whether an endpoint of this service is an AMQP routing key; False for a service that does not exist."""
-        return any(s.name == service and s.type is ServiceType.AMQP for s in self.registry.services())
+    def service_type(self, name: str) -> ServiceType:
+        """The type of the service of that name; REST for a service that does not exist."""
+        return next((s.type for s in self.registry.services() if s.name == name), ServiceType.REST)
 
     def tick(self) -> list[Due]:
         """Start what the schedule says is due in this minute, if nobody else has."""

@@ -26,7 +26,7 @@ from hub.cli.fields import (
     spec,
 )
 
-app = typer.Typer(no_args_is_help=True, help="External systems: REST, AMQP, SOAP.", rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, help="External systems: REST, AMQP, SOAP, SMTP.", rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(help="The service's name.")]
 _COLUMNS = ("id", "name", "type", "base_url", "enabled", "breaker", "pending", "timeout", "max_retries")
 _UNREADABLE = "secrets_unreadable"

@@ -101,7 +101,7 @@ class ServiceSpec(_Spec):
     """An external system, see README "Services"."""
 
     name: Name
-    type: Literal["rest", "amqp", "soap"] = "rest"
+    type: Literal["rest", "amqp", "soap", "smtp"] = "rest"
     base_url: Line
     enabled: bool = True
     auth: AuthSpec = Field(default_factory=lambda: AuthSpec.model_validate({}))
@@ -131,7 +131,7 @@ class ServiceSpec(_Spec):
 
     @model_validator(mode="after")
     def _url_fits_type(self) -> ServiceSpec:
-        schemes = {"amqp": ("amqp", "amqps")}.get(self.type, ("http", "https"))
+        schemes = {"amqp": ("amqp", "amqps"), "smtp": ("smtp", "smtps")}.get(self.type, ("http", "https"))
         try:
             url = urlsplit(self.base_url)
             host, _ = url.hostname, url.port
@@ -150,6 +150,8 @@ class ServiceSpec(_Spec):
                     raise ValueError(f"base_url: unknown parameter {key!r}; known: {', '.join(AMQP_QUERY)}")
         elif self.response_queue:
             raise ValueError("response_queue is for services of type amqp")
+        if self.type == "smtp" and self.auth.type != "none":
+            raise ValueError("user and password of an smtp service stand in its base_url")
         if self.auth.type == "wsse" and self.type != "soap":
             raise ValueError("auth of type 'wsse' is for services of type soap")
         if self.credentials_origin is not None:

@@ -16,6 +16,7 @@ from hub.transports.amqp import uri as amqp_uri
 from hub.transports.http.urls import check_endpoint
 from hub.transports.masking import masked_url, url_secrets
 from hub.transports.signing import check_secret
+from hub.transports.smtp import uri as smtp_uri
 
 _MASK = "***"
 _NEEDED = {
@@ -43,6 +44,8 @@ def check_service(spec: ServiceSpec, stored: Mapping[str, str] | None = None) ->
     for field, url in (("base_url", split_password(spec.base_url)[0]), ("auth.token_url", spec.auth.token_url or "")):
         if any(value.startswith(_MASK) for value in url_secrets(url)):
             raise ConfigError("holds ***, which stands for a secret that is stored; give the whole URL", field=field)
+    if spec.type == "smtp":
+        smtp_uri.parse(split_password(spec.base_url)[0])
     if spec.type == "amqp":
         amqp_uri.parse(split_password(spec.base_url)[0])
     for name in ("signing_secret", "signing_secret_old", "inbound_signing_secret"):

@@ -11,13 +11,15 @@ counts as null, and only `exists` tells the two apart.
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Final
 
-from hub.codec import dumps
+from hub.codec import dumps, loads
 from hub.domain.paths import (
     MISSING,
     JsonStrings,
@@ -33,7 +35,7 @@ from hub.domain.templates import (
     render_endpoint,
 )
 from hub.errors import PayloadError
-from hub.models import JSON, Event, Rule
+from hub.models import JSON, Event, Rule, ServiceType
 
 __all__ = ["JsonStrings", "check_conditions", "check_endpoint", "check_template", "matches", "preview", "render"]
 
@@ -78,30 +80,41 @@ def render(
     now: datetime,
     limit: int = MAX_BODY,
     cached: bool = True,
-    routing_key: bool = False,
+    kind: ServiceType = ServiceType.REST,
 ) -> tuple[str | None, str]:
     """The body (JSON text; None for GET and HEAD) and the endpoint that the rule makes of the event.
 
     Args:
         limit: most characters of the body.
         cached: whether the compiled templates are kept.
-        routing_key: the endpoint is an AMQP routing key.
+        kind: of the service. AMQP: the endpoint is a routing key. SMTP: values in the body's `html` member are escaped.
 
     Raises:
         InvalidPayloadError: no valid request comes of it; the text says which part and why.
     """
     scope = Scope(event_data, event_name, event_id, task_id, now, rule.strict, limit, cached)
     body = None if rule.method in BODYLESS else render_body(rule.payload, scope)
-    return body, render_endpoint(rule.endpoint, scope, routing_key=routing_key)
+    if kind is ServiceType.SMTP and body is not None and rule.payload:
+        body = _with_escaped_html(body, rule.payload, scope)
+    return body, render_endpoint(rule.endpoint, scope, routing_key=kind is ServiceType.AMQP)
+
+
+def _with_escaped_html(body: str, template: str, scope: Scope) -> str:
+    """The body with the `html` member of a rendering whose values are escaped for HTML."""
+    message = loads(body)
+    if not isinstance(message, dict) or "html" not in message:
+        return body
+    escaped = loads(render_body(template, replace(scope, escape=html.escape)))
+    return dumps({**message, "html": escaped.get("html")})
 
 
 def preview(
-    rule: Rule, *, event_name: str, event_data: JSON, event_id: str, now: datetime, routing_key: bool = False
+    rule: Rule, *, event_name: str, event_data: JSON, event_id: str, now: datetime, kind: ServiceType = ServiceType.REST
 ) -> tuple[str | None, str]:
     """As `render`, for a person to look at: at most `PREVIEW_LIMIT` characters, and nothing is kept."""
     return render(
         rule, event_name=event_name, event_data=event_data, event_id=event_id, task_id=0, now=now,
-        limit=PREVIEW_LIMIT, cached=False, routing_key=routing_key,
+        limit=PREVIEW_LIMIT, cached=False, kind=kind,
     )  # fmt: skip
 
 

@@ -103,6 +103,7 @@ class Scope:
 
     `strict`: a path that leads nowhere is an error, not null. `limit`: most characters of the rendered body.
     `cached`: whether the compiled template is kept for the next event.
+    `escape`: applied to every value that becomes text.
     """
 
     data: JSON
@@ -113,6 +114,7 @@ class Scope:
     strict: bool = False
     limit: int = MAX_BODY
     cached: bool = True
+    escape: Callable[[str], str] | None = None
     strings: JsonStrings = field(default_factory=JsonStrings, compare=False)
     size: _Size = field(init=False, compare=False)
 
@@ -348,9 +350,24 @@ def _compile_text(text: str) -> Node | None:
     if "{{" not in text:
         return None
     parts = _parts(text)
-    if len(parts) == 3 and parts[0] == parts[2] == "":
-        return parts[1] if callable(parts[1]) else None
-    return lambda scope: "".join([part if isinstance(part, str) else _text(part(scope)) for part in parts])
+    if len(parts) == 3 and parts[0] == parts[2] == "" and callable(parts[1]):
+        return _alone(parts[1])
+    return lambda scope: "".join([part if isinstance(part, str) else _shown(part(scope), scope) for part in parts])
+
+
+def _alone(node: Node) -> Node:
+    """A string that is one placeholder: it takes the value with its JSON type."""
+
+    def value(scope: Scope) -> JSON:
+        found = node(scope)
+        return found if scope.escape is None or type(found) is not str else scope.escape(found)
+
+    return value
+
+
+def _shown(value: JSON, scope: Scope) -> str:
+    text = _text(value)
+    return text if scope.escape is None else scope.escape(text)
 
 
 def _parts(text: str) -> list[str | Node]:

@@ -52,7 +52,7 @@ def preview(hub: Hub, rule: Rule, event: Event, *, event_id: str = "preview") ->
             event_data=event.data,
             event_id=event_id,
             now=hub.clock.now(),
-            routing_key=hub.takes_routing_keys(rule.service),
+            kind=hub.service_type(rule.service),
         )
     except (PayloadError, DeliveryError) as e:
         return Preview(matches, error=e)

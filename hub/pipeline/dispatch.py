@@ -36,7 +36,6 @@ from hub.models import (
     Request,
     Rule,
     Service,
-    ServiceType,
 )
 from hub.pipeline.byte_budget import ByteBudget
 from hub.pipeline.gateway import Gateway, record
@@ -168,7 +167,7 @@ class Dispatcher:
         def render(data: JSON) -> tuple[str | None, str]:
             return rules.render(
                 rule, event_name=claim.event_name, event_data=data, event_id=claim.event_uid, task_id=claim.id, now=now,
-                limit=self._payload_limit, routing_key=service.type is ServiceType.AMQP,
+                limit=self._payload_limit, kind=service.type,
             )  # fmt: skip
 
         try:

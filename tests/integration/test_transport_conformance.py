@@ -16,7 +16,8 @@ from hub.errors import ConnectError, TimedOutError, TransportError
 from hub.models import ServiceType
 from hub.transports.base import Deadline, Transport
 from tests.support.certificates import Authority
-from tests.support.peers import SECRET, AmqpPeer, Peer, WebPeer, babbler, black_hole
+from tests.support.mail_server import MailServer
+from tests.support.peers import SECRET, AmqpPeer, MailPeer, Peer, WebPeer, babbler, black_hole
 from tests.support.proxy import Proxy, Stopwatch, unused_port
 from tests.support.soap_server import WebServer
 
@@ -27,6 +28,10 @@ KINDS = [kind.value for kind in ServiceType]
 @pytest.fixture(params=KINDS)
 def peer(request: pytest.FixtureRequest) -> Iterator[Peer]:
     kind = ServiceType(request.param)
+    if kind is ServiceType.SMTP:
+        with MailServer(user="hub", password=SECRET) as mail:
+            yield MailPeer(mail)
+        return
     if kind is not ServiceType.AMQP:
         with WebServer() as server:
             yield WebPeer(server, kind)
@@ -140,7 +145,7 @@ def test_a_no_is_neither_retried_nor_held_against_the_service(peer: Peer, transp
         error = failure(lambda: transport.send(peer.service(version=2), peer.request, Deadline(LONG)))
     assert not isinstance(error, ConnectError)
     assert not error.retriable and not error.counts_against_breaker
-    assert error.outcome == ("unroutable" if peer.kind is ServiceType.AMQP else "http_4xx")
+    assert error.outcome == {"amqp": "unroutable", "smtp": "fault"}.get(peer.kind, "http_4xx")
     transport.send(peer.service(version=3), peer.request, Deadline(LONG))
 
 
@@ -148,7 +153,7 @@ def test_wrong_credentials_are_a_no(peer: Peer, transport: Transport) -> None:
     error = failure(lambda: transport.send(peer.service(wrong=True), peer.request, Deadline(LONG)))
     assert not isinstance(error, ConnectError)
     assert not error.retriable and not error.counts_against_breaker
-    assert peer.kind is ServiceType.AMQP or error.status == 401
+    assert error.status == {"amqp": None, "smtp": 535}.get(peer.kind, 401)
     failure(lambda: transport.check(peer.service(wrong=True), Deadline(LONG)))
 
 

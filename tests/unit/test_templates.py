@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hub.domain import rules
 from hub.domain.rules import check_endpoint, check_template
 from hub.errors import InvalidPayloadError, PayloadError
-from hub.models import JSON
+from hub.models import JSON, ServiceType
 from tests.unit.samples import LOGIN, NOW, render, rule, scalars, texts, values
 
 
@@ -346,7 +346,7 @@ def test_a_value_adds_no_words_to_a_routing_key() -> None:
     """A topic exchange routes by the words between the dots: a value must not reach another binding."""
     made = rules.render(
         rule(endpoint="orders.{{shop}}.new"), event_name="e", event_data={"shop": "a.b#*"}, event_id="1", task_id=1,
-        now=datetime.now(UTC), routing_key=True,
+        now=datetime.now(UTC), kind=ServiceType.AMQP,
     )[1]  # fmt: skip
     assert made == "orders.a%2Eb%23%2A.new"
     assert endpoint("/files/{{name}}", {"name": "a.txt"}) == "/files/a.txt"

@@ -225,7 +225,7 @@ class Service(BaseModel):
     model_config = ConfigDict(extra="allow")
     id: int
     name: str
-    type: Literal["rest", "amqp", "soap"]
+    type: Literal["rest", "amqp", "soap", "smtp"]
     base_url: str
     enabled: bool
     auth: dict[str, Any]
