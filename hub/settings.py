@@ -114,14 +114,16 @@ class Settings(BaseSettings):
     worker_lease: Duration = Field(
         15.0, description="A worker that has not reported for so long is taken for dead; its tasks run again."
     )
-    stray_grace: Duration = Field(
-        10.0, description="A task handed to the broker longer ago than this, and in no queue, is handed over again."
+    republish_after: Duration = Field(
+        10.0, description="A task enqueued longer ago than this, and in no queue, is republished."
     )
     processes: int = Field(2, ge=1, description="Worker processes of `hub worker`.")
     threads: int = Field(64, ge=1, description="Threads of each worker process; more when services answer slowly.")
     db_pool: int = Field(8, ge=2, description="Most PostgreSQL connections of one process.")
     queue_prefix: str = Field("hub", pattern=r"^[A-Za-z0-9_.-]{1,60}$", description="Prefix of the hub's queues.")
-    window: int = Field(1000, ge=1, description="Most tasks of one service that wait in the broker at a time.")
+    queue_limit: int = Field(
+        1000, ge=1, description="Most tasks of one service in the broker at a time; the others wait in the ledger."
+    )
     log_format: Literal["console", "json"] = Field("console", description="Format of log lines on stderr.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
     body_limit: int = Field(

@@ -106,7 +106,7 @@ def settings(database_url: str, broker_url: str, queue_prefix: str, tmp_path: Pa
         secret_keys="MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
         retry_delays="0.2,0.3,0.4,0.5",
         worker_lease="3s",
-        stray_grace="1s",
+        republish_after="1s",
         processes=1,
         threads=4,
     )

@@ -177,7 +177,7 @@ class Parts:
         if isinstance(self.broker, InProcessBroker) and self.role != "up":
             return NoHandOver()
         return BrokerHandOver(
-            self.broker, self.queues[DISPATCH], self.ledger, self.releases, window=self.settings.window
+            self.broker, self.queues[DISPATCH], self.ledger, self.releases, window=self.settings.queue_limit
         )
 
     def _make_releaser(self) -> Releaser | None:
@@ -186,7 +186,7 @@ class Parts:
         s = self.settings
         return Releaser(
             self.db, self.releases, self.handover, self.broker, self.queues[DISPATCH], self.beats, self.hooks,
-            window=s.window, lease=s.worker_lease, grace=s.stray_grace, park=s.circuit_open == "park",
+            window=s.queue_limit, lease=s.worker_lease, grace=s.republish_after, park=s.circuit_open == "park",
         )  # fmt: skip
 
     def consume(self, service_id: int) -> RunResult | None:

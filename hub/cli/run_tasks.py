@@ -106,7 +106,7 @@ def tell(results: list[dict[str, Any]]) -> None:
         what = f"task {result['id']}" if "id" in result else f"service {result['service']}"
         err.print(cell(f"{what}: {result['result']}: {result['error']}", width=300), markup=False)
     if len(failures) > _TOLD:
-        err.print(f"... and {len(failures) - _TOLD} more; `hub tasks fails` and `hub dlq list` show them")
+        err.print(f"... and {len(failures) - _TOLD} more; `hub tasks failures` and `hub dlq list` show them")
 
 
 def consume(hub: Hub, *, parallel: int) -> dict[str, Any]:

@@ -119,8 +119,11 @@ def run(
         raise typer.Exit(1)
 
 
+@app.command("fails", hidden=True)
 @app.command()
-def fails(service: ServiceFilter = None, before: Before = None, limit: Limit = 50, as_json: JsonFlag = False) -> None:
+def failures(
+    service: ServiceFilter = None, before: Before = None, limit: Limit = 50, as_json: JsonFlag = False
+) -> None:
     """Tasks that failed and will be tried again, and runs of scheduled tasks that failed."""
     with open_hub() as hub:
         rows = hub.views.list_tasks(service=service, failed=True, before=before, limit=limit)

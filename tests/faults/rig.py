@@ -197,7 +197,7 @@ class Rig:
         self.settings = Settings(
             database_url=self.postgres.url, broker_url=self.rabbit.url, home=self.folder / "home",
             secret_keys="MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", retry_delays="0.2,0.3,0.4,0.5",
-            worker_lease=f"{LEASE}s", stray_grace="1s", threads=THREADS, log_format="json",
+            worker_lease=f"{LEASE}s", republish_after="1s", threads=THREADS, log_format="json",
         )  # fmt: skip
         with socket.create_server(("127.0.0.1", 0)) as s:
             self._web_port = s.getsockname()[1]

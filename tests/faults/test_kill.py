@@ -41,7 +41,7 @@ hub.lease.start()
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     """Signs of life run out soon."""
-    return settings.model_copy(update={"worker_lease": 2.5, "stray_grace": 0.5})
+    return settings.model_copy(update={"worker_lease": 2.5, "republish_after": 0.5})
 
 
 @pytest.fixture

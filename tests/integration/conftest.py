@@ -29,7 +29,7 @@ def alone(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settin
         secret_keys="MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
         retry_delays="0.2,0.3,0.4,0.5",
         worker_lease="30s",
-        stray_grace="1s",
+        republish_after="1s",
         threads=4,
     )
 

@@ -90,7 +90,7 @@ def test_a_task_that_fails_five_times_is_a_dead_letter_and_is_replayed(hub: Hub,
     for attempt in range(1, 5):
         result = read(hub, "tasks", "run", "--id", task, code=1)
         assert result["tasks"][0]["result"] == "failed"
-        assert read(hub, "tasks", "fails")[0]["attempts"] == attempt
+        assert read(hub, "tasks", "failures")[0]["attempts"] == attempt
     assert read(hub, "tasks", "run", "--failed", code=1)["dead"] == 1
     (letter,) = read(hub, "dlq", "list")
     assert {"id", "task_id", "event", "rule", "service", "attempts", "reason", "error", "payload", "created_at"} <= set(
@@ -392,7 +392,7 @@ def test_ctrl_c_finishes_the_attempt_and_leaves_no_claim(
     assert states == ["pending"] * 2 and len(target.seen) == 1
 
 
-LISTINGS = ("service list", "rule list", "tasks list", "tasks fails", "dlq list", "log list", "log runs",
+LISTINGS = ("service list", "rule list", "tasks list", "tasks failures", "dlq list", "log list", "log runs",
             "breaker list", "user list", "token list")  # fmt: skip
 
 
@@ -407,7 +407,7 @@ def test_an_empty_hub_lists_empty_arrays_and_tells_people_what_is_next(hub: Hub)
 @pytest.mark.parametrize(
     "listing",
     ["rule list --service nobody", "tasks list --state held", "tasks list --failed", "tasks list --before 1",
-     "tasks fails --service nobody", "dlq list --since 1h", "dlq list --reason expired", "log list --task 0",
+     "tasks failures --service nobody", "dlq list --since 1h", "dlq list --reason expired", "log list --task 0",
      "log list --failed", "log list --until 1h", "log runs --failed", "log runs --task housekeeping_task"],
 )  # fmt: skip
 def test_a_filter_that_leaves_nothing_does_not_say_that_there_is_nothing(hub: Hub, listing: str) -> None:

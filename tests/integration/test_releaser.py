@@ -64,7 +64,7 @@ def test_what_is_due_is_handed_over_and_what_is_not_is_not(hub: Hub, target: Htt
 
 def test_a_service_never_has_more_than_its_window_in_the_broker(alone: Settings, target: HttpTarget) -> None:
     """So none can fill the queue, and what is in it is soon done."""
-    with build(alone.model_copy(update={"window": 10}), role="up") as hub:
+    with build(alone.model_copy(update={"queue_limit": 10}), role="up") as hub:
         hub.lease.start()
         for name, url in (("crm", target.url), ("erp", target.url)):
             add_service(hub, url, name)
@@ -91,7 +91,7 @@ def test_a_service_never_has_more_than_its_window_in_the_broker(alone: Settings,
 def test_accepted_events_go_straight_to_the_broker_until_the_window_is_full(
     alone: Settings, target: HttpTarget
 ) -> None:
-    with build(alone.model_copy(update={"window": 7}), role="up") as hub:
+    with build(alone.model_copy(update={"queue_limit": 7}), role="up") as hub:
         add_service(hub, target.url)
         add_rule(hub)
         emit_many(hub, 20)
@@ -196,7 +196,7 @@ def test_what_a_dead_process_had_in_memory_is_handed_out_again(hub: Hub, target:
 @pytest.fixture
 def apart(settings: Settings) -> Iterator[Hub]:
     """A hub on RabbitMQ, of which nothing runs."""
-    settings = settings.model_copy(update={"worker_lease": 30.0, "stray_grace": 30.0})
+    settings = settings.model_copy(update={"worker_lease": 30.0, "republish_after": 30.0})
     with build(settings, role="worker") as hub:
         hub.lease.start()
         hub.broker.declare_queue(hub.queues["dispatch"], ensure=True)  # type: ignore[call-arg]

@@ -170,7 +170,7 @@ def test_workers_broker_and_database_die_in_turn(
 ) -> None:
     """What is unknown is absent, what is known is right, at every step; then all comes back by itself."""
     settings = Settings(database_url=postgres.url, broker_url=rabbitmq.url, secret_keys=KEY, worker_lease="3s",
-                        stray_grace="1s", home=tmp_path, db_pool=4)  # fmt: skip
+                        republish_after="1s", home=tmp_path, db_pool=4)  # fmt: skip
     all_up = {"ledger": 1.0, "processes": 1.0, "rabbitmq": 1.0}
     with deployment(settings, tmp_path, "worker", "exporter", processes=1) as it:
         add_service(it.hub, it.target.url)

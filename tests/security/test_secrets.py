@@ -36,7 +36,7 @@ CANARIES = {
     "inbound_signing": base64.b64encode(b"canary-inbound-signing-5531").decode(), "keys": KEY,
 }  # fmt: skip
 COMMANDS = (
-    ["service", "list"], ["rule", "list"], ["tasks", "list"], ["tasks", "fails"], ["dlq", "list"], ["log", "list"],
+    ["service", "list"], ["rule", "list"], ["tasks", "list"], ["tasks", "failures"], ["dlq", "list"], ["log", "list"],
     ["breaker", "list"], ["stats"], ["schedule", "list"], ["user", "list"], ["token", "list"],
 )  # fmt: skip
 
