@@ -72,7 +72,7 @@ def emit(name: str, data: JSON = None, *, id: str | None = None) -> Accepted:
         PayloadError: the event is not usable; says which field.
         UnavailableError: the database is away; nothing was accepted.
     """
-    return _get().observer.handle_event(Event(name, {} if data is None else data, id))
+    return _get().intake.handle_event(Event(name, {} if data is None else data, id))
 
 
 def request(

@@ -16,7 +16,7 @@ from hub.settings import load_settings
 log = structlog.get_logger("hub.scheduler")
 
 
-class Heart(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
+class SchedulerHeartbeat(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
     """The scheduler's heartbeat is a tick that the broker has taken: nothing less shows that it works."""
 
     def __init__(self, hub: Hub) -> None:
@@ -25,7 +25,7 @@ class Heart(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
     def after_enqueue(self, broker: dramatiq.Broker, message: Any, delay: Any) -> None:
         """A tick was sent."""
         try:
-            self._hub.beat("scheduler")
+            self._hub.heartbeat("scheduler")
         except HubError as e:
             log.warning("no heartbeat; the next tick reports again", error=str(e))
 
@@ -37,7 +37,7 @@ def make_broker() -> dramatiq.Broker:
     if settings.broker_url is None:
         raise ConfigError("not set; without a broker `hub up` ticks by itself", field="HUB_BROKER_URL")
     hub = build(settings, role="scheduler")
-    hub.broker.add_middleware(Heart(hub))
+    hub.broker.add_middleware(SchedulerHeartbeat(hub))
     return hub.broker
 
 

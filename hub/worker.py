@@ -17,7 +17,7 @@ from hub.settings import load_settings
 log = structlog.get_logger("hub.worker")
 
 
-class Life(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
+class WorkerLifecycle(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
     """Starts and stops the hub's own threads with Dramatiq's worker."""
 
     def __init__(self, hub: Hub) -> None:
@@ -46,7 +46,7 @@ def make_broker() -> dramatiq.Broker:
     settings = load_settings()
     configure_logging(settings)
     hub = build(settings, role="worker")
-    hub.broker.add_middleware(Life(hub))
+    hub.broker.add_middleware(WorkerLifecycle(hub))
     return hub.broker
 
 

@@ -14,7 +14,7 @@ from hub.hooks import Hooks
 from hub.monitoring.prometheus_hooks import PrometheusHooks
 from hub.settings import Settings
 from hub.store.migrate import migrate, pending
-from hub.tasks.heartbeat import Pulse
+from hub.tasks.heartbeat import Heartbeat
 
 log = structlog.get_logger("hub.app.lifecycle")
 _ENQUEUE = 2.0  # seconds that accepted tasks have to reach the broker when a process ends
@@ -28,36 +28,36 @@ class Hub(Parts):
         self, settings: Settings, *, role: Role = "cli", hooks: Hooks | None = None, postgres: PrivatePostgres | None
     ) -> None:
         super().__init__(settings, role=role, hooks=hooks, postgres=postgres)
-        self._pulses: dict[str, Pulse] = {}
+        self._heartbeats: dict[str, Heartbeat] = {}
         self._closing: list[Callable[[], None]] = []
 
-    def beat(self, component: str) -> None:
+    def heartbeat(self, component: str) -> None:
         """One sign of life of this process as `component`; says how busy its database pool is, and reads the clock."""
         self.hooks.pool(self.role, *self.db.usage())
-        self.beats.beat(component)
+        self.heartbeats.beat(component)
         self.clock.sync()
 
-    def start_pulse(self, component: str) -> None:
+    def start_heartbeat(self, component: str) -> None:
         """Report signs of life of this process as `component` (worker, scheduler, web)."""
 
-        pulse = Pulse(partial(self.beat, component))
-        pulse.start()
-        self._pulses[component] = pulse
+        heartbeat = Heartbeat(partial(self.heartbeat, component))
+        heartbeat.start()
+        self._heartbeats[component] = heartbeat
 
     def start_worker(self, threads: int) -> None:
         """Begin to live as a worker: lease, configuration changes, releaser. The caller runs Dramatiq."""
         self.bulkhead.threads = threads
         self.registry.listen()
         self.lease.start()
-        self.start_pulse("worker")
-        if self.releaser is not None:
-            self.releaser.start()
+        self.start_heartbeat("worker")
+        if self.relay is not None:
+            self.relay.start()
 
     def stop_worker(self) -> None:
         """Stop what `start_worker` began; tasks that waited in memory go back to the ledger."""
         self.stopping.set()
-        if self.releaser is not None:
-            self.releaser.stop()
+        if self.relay is not None:
+            self.relay.stop()
         self.ledger.drain()
         waiting = self.bulkhead.close()
         if waiting:
@@ -77,10 +77,10 @@ class Hub(Parts):
         self.stopping.set()
         if self.enqueuer is not None:
             self.enqueuer.close(_ENQUEUE)
-        for component, pulse in self._pulses.items():
-            pulse.stop()
+        for component, heartbeat in self._heartbeats.items():
+            heartbeat.stop()
             try:
-                self.beats.leave(component)
+                self.heartbeats.leave(component)
             except HubError:
                 pass  # it ends by itself, a minute later
         self.ledger.flush(_FLUSH)

@@ -27,8 +27,8 @@ from hub.pipeline.byte_budget import ByteBudget
 from hub.pipeline.dead_letters import DeadLetters
 from hub.pipeline.dispatch import Dispatcher
 from hub.pipeline.gateway import Gateway
-from hub.pipeline.intake import HandOver, Observer
-from hub.scheduling.housekeeping import Housekeeper
+from hub.pipeline.intake import Intake, Publisher
+from hub.scheduling.housekeeping import HousekeepingTask
 from hub.scheduling.schedule import CONSUME as CONSUME_TASK
 from hub.scheduling.schedule import (
     HOUSEKEEPING,
@@ -46,7 +46,7 @@ from hub.store.dead_letters import Graves
 from hub.store.delivery_log import DeliveryLog
 from hub.store.heartbeats import Beats
 from hub.store.housekeeping import Housekeeping
-from hub.store.intake import Intake
+from hub.store.intake import IntakeStore
 from hub.store.ledger import Ledger
 from hub.store.outbox import Releases
 from hub.store.rate_limits import Flow
@@ -70,8 +70,8 @@ from hub.tasks.broker import (
 from hub.tasks.bulkhead import Bulkhead
 from hub.tasks.enqueue import Enqueuer
 from hub.tasks.lease import Lease
-from hub.tasks.outbox_relay import Releaser
-from hub.tasks.publish import BrokerHandOver, NoHandOver
+from hub.tasks.outbox_relay import OutboxRelay
+from hub.tasks.publish import BrokerPublisher, NoPublisher
 from hub.tasks.retries import TaskRetries
 from hub.transports.amqp.transport import AmqpTransport
 from hub.transports.rest import RestTransport
@@ -100,7 +100,7 @@ class Parts:
         self.db.open()
         self.clock = Clock(self.db)
         self.registry = Registry(self.db, self.vault)
-        self.beats = Beats(self.db, self.instance)
+        self.heartbeats = Beats(self.db, self.instance)
         self.ledger = Ledger(self.db, worker=self.instance, body_limit=settings.body_limit)
         self.releases = Releases(self.db, max_attempts=settings.max_attempts)
         self.log = DeliveryLog(self.db, body_limit=settings.body_limit)
@@ -136,33 +136,33 @@ class Parts:
         self.bulkhead = Bulkhead(settings.threads)
         self.broker.add_middleware(self.retries)
         self.queues = queue_names(settings.queue_prefix)
-        self.handover: HandOver = self._make_handover()
-        self.enqueuer = Enqueuer(self.handover) if isinstance(self.handover, BrokerHandOver) else None
-        self.observer = Observer(
+        self.publisher: Publisher = self._make_publisher()
+        self.enqueuer = Enqueuer(self.publisher) if isinstance(self.publisher, BrokerPublisher) else None
+        self.intake = Intake(
             self.registry,
-            Intake(self.db, max_age=settings.task_max_age),
-            self.enqueuer or self.handover,
+            IntakeStore(self.db, max_age=settings.task_max_age),
+            self.enqueuer or self.publisher,
             self.hooks,
             event_limit=settings.event_limit,
         )
-        self.releaser = self._make_releaser()
+        self.relay = self._make_relay()
         self.stopping = threading.Event()
         self.schedules = Schedules(self.db, claimed_by=self.instance)
         self.schedule = Schedule(self.schedules, settings.timezone, now=self.clock.read)
         self.runs = RunLog(self.db)
         self.consumer = ResponseConsumer(
             Responses(self.db), self.runs, self.schedules, settings, self.hooks,
-            emit=through(self.observer), wanted=lambda: wanted_by(self.registry.rules()),
+            emit=through(self.intake), wanted=lambda: wanted_by(self.registry.rules()),
             stopping=self.stopping.is_set,
         )  # fmt: skip
-        self.keeper = Housekeeper(
+        self.housekeeping = HousekeepingTask(
             Housekeeping(self.db), self.runs, self.schedules,
             retention=settings.log_retention, audit_retention=settings.audit_retention,
             now=self.clock.read, stopping=self.stopping.is_set,
         )  # fmt: skip
         self.actors = register(
             self.broker, self.queues, dispatcher=self.dispatcher, retries=self.retries, bulkhead=self.bulkhead,
-            consume=self.consume, keep_house=self.keeper.run, tick=self.tick,
+            consume=self.consume, run_housekeeping=self.housekeeping.run, tick=self.tick,
         )  # fmt: skip
 
     def _make_broker(self) -> Broker:
@@ -172,20 +172,20 @@ class Parts:
         kind = SchedulerBroker if self.role == "scheduler" else HubBroker
         return kind(url.get_secret_value(), report_rejected=self.hooks.message_rejected)
 
-    def _make_handover(self) -> HandOver:
+    def _make_publisher(self) -> Publisher:
         """A process without RabbitMQ that runs no workers leaves tasks to the process that does."""
         if isinstance(self.broker, InProcessBroker) and self.role != "up":
-            return NoHandOver()
-        return BrokerHandOver(
+            return NoPublisher()
+        return BrokerPublisher(
             self.broker, self.queues[DISPATCH], self.ledger, self.releases, window=self.settings.queue_limit
         )
 
-    def _make_releaser(self) -> Releaser | None:
-        if not isinstance(self.handover, BrokerHandOver):
+    def _make_relay(self) -> OutboxRelay | None:
+        if not isinstance(self.publisher, BrokerPublisher):
             return None
         s = self.settings
-        return Releaser(
-            self.db, self.releases, self.handover, self.broker, self.queues[DISPATCH], self.beats, self.hooks,
+        return OutboxRelay(
+            self.db, self.releases, self.publisher, self.broker, self.queues[DISPATCH], self.heartbeats, self.hooks,
             window=s.queue_limit, lease=s.worker_lease, grace=s.republish_after, park=s.circuit_open == "park",
         )  # fmt: skip
 

@@ -56,7 +56,7 @@ def emit(
     value = {"name": name, "data": parse_json(read_text(data), "--data") if data is not None else {}}
     with open_hub() as hub:
         event = parse_event(value, limit=hub.settings.event_limit, key=id_)
-        printed.add(hub.observer.handle_events([event]))
+        printed.add(hub.intake.handle_events([event]))
     printed.end()
 
 
@@ -71,7 +71,7 @@ def _emit_file(file: str, printed: _Printer) -> None:
         problem: list[PayloadError] = []
         try:
             for batch in in_batches(_events(source, hub, problem), _BATCH):
-                printed.add(hub.observer.handle_events(batch))
+                printed.add(hub.intake.handle_events(batch))
                 bar.advance(task, len(batch))
         finally:
             printed.end()  # whatever ends it: these were accepted

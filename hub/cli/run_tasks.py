@@ -74,7 +74,7 @@ def _attempt(hub: Hub, claim: Claim) -> dict[str, Any]:
     try:
         row["result"] = hub.dispatcher.attempt(claim)
     except AttemptFailed as failure:
-        hub.retries.settle(failure)
+        hub.retries.record(failure)
         row |= {"result": "failed" if hub.admin.exists(claim.id) else "dead", "error": str(failure)}
     last = hub.views.list_deliveries(task=claim.id, limit=1) if row["result"] != "parked" else []
     seen = last[0] if last and last[0]["attempt"] == claim.attempt else {}
@@ -133,12 +133,12 @@ def consume(hub: Hub, *, parallel: int) -> dict[str, Any]:
     return {"ran": len(results), **counts, "messages": sum(r["messages"] for r in results), "services": results}
 
 
-def keep_house(hub: Hub) -> dict[str, Any]:
+def run_housekeeping(hub: Hub) -> dict[str, Any]:
     """One run of housekeeping."""
     from hub.scheduling.schedule import HOUSEKEEPING
 
     hub.schedules.started(HOUSEKEEPING)
-    gone = hub.keeper.run()
+    gone = hub.housekeeping.run()
     return {"ran": 1, "skipped": int(gone is None), **(gone or {})}
 
 

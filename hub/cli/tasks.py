@@ -107,7 +107,7 @@ def run(
         elif task == TASKS[1]:
             result = running.consume(hub, parallel=parallel)
         else:
-            result = running.keep_house(hub)
+            result = running.run_housekeeping(hub)
     if as_json:
         print_json(result)
     else:

@@ -110,7 +110,7 @@ class Stage:
 
     def feed(self, events: Sequence[Event]) -> list[Accepted]:
         """Hand events to the hub, as `hub emit FILE` does."""
-        accepted = self.hub.observer.handle_events(events)
+        accepted = self.hub.intake.handle_events(events)
         self.accepted += accepted
         for name, count in Counter(event.name for event in events).items():
             self.screen.happened("→", f"event {name}" + (f" × {count}" if count > 1 else ""), style="cyan")
@@ -188,11 +188,11 @@ def open_stage(screen: Screen, stop: threading.Event) -> Iterator[Stage]:
                 hub = stack.enter_context(build(settings, role="up", hooks=witness))
                 web = stack.enter_context(WebServer(hub))
                 stack.enter_context(work(hub, threads=_THREADS))
-                hub.start_pulse("web")
+                hub.start_heartbeat("web")
 
                 def tick() -> None:
                     hub.tick()
-                    hub.beats.beat("scheduler")
+                    hub.heartbeats.beat("scheduler")
 
                 ticker = Ticker(tick, now=hub.clock.now)
                 ticker.start()

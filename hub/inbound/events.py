@@ -15,19 +15,19 @@ from hub.errors import PayloadError
 from hub.hooks import Hooks
 from hub.inbound.messages import RESPONSE_RECEIVED, Parsed
 from hub.models import Event, Rule, Service
-from hub.pipeline.intake import Observer
+from hub.pipeline.intake import Intake
 from hub.store.database import Connection
 
 # Writes events (with their depths) in a transaction; what it returns is called after the commit.
 Emit: TypeAlias = Callable[[Connection, Sequence[Event], Sequence[int]], Callable[[], None]]
 
 
-def through(observer: Observer) -> Emit:
-    """Responses become events by way of the observer."""
+def through(intake: Intake) -> Emit:
+    """Responses become events by way of the intake."""
 
     def emit(conn: Connection, events: Sequence[Event], depths: Sequence[int]) -> Callable[[], None]:
-        _, queued = observer.write(events, depths, conn)
-        return lambda: observer.hand_over(queued)
+        _, queued = intake.write(events, depths, conn)
+        return lambda: intake.enqueue(queued)
 
     return emit
 

@@ -41,7 +41,7 @@ from hub.store.group_commit import Batcher
 from hub.store.intake import (
     CONTENT_WINDOW,
     KEY_WINDOW,
-    Intake,
+    IntakeStore,
     NewEvent,
     Written,
 )
@@ -52,7 +52,7 @@ _SEEN_AGAIN = 60.0  # seconds after which a name's sample is refreshed
 _SAMPLE_LIMIT = 65536
 
 
-class HandOver(Protocol):
+class Publisher(Protocol):
     """The way to the broker."""
 
     def admits(self, service_id: int) -> bool:
@@ -148,15 +148,15 @@ def _kind(value: object) -> str:
     )
 
 
-class Observer:
+class Intake:
     """Takes events in. Safe to use from many threads and processes at once."""
 
     def __init__(
-        self, registry: Registry, intake: Intake, handover: HandOver, hooks: Hooks, *, event_limit: int
+        self, registry: Registry, store: IntakeStore, publisher: Publisher, hooks: Hooks, *, event_limit: int
     ) -> None:
         self._registry = registry
-        self._intake = intake
-        self._handover = handover
+        self._store = store
+        self._publisher = publisher
         self._hooks = hooks
         self._limit = event_limit
         self._seen: OrderedDict[str, float] = OrderedDict()
@@ -189,16 +189,16 @@ class Observer:
     def handle_events(self, events: Sequence[Event], *, depth: int = 0) -> list[Accepted]:
         """Accept all of them, in one transaction, or none."""
         accepted, queued = self.write(events, [depth] * len(events))
-        self.hand_over(queued)
+        self.enqueue(queued)
         return accepted
 
     def write(
         self, events: Sequence[Event], depths: Sequence[int], conn: Connection | None = None
     ) -> tuple[list[Accepted], list[tuple[int, int]]]:
-        """Write events within `conn`'s transaction; give the second result to `hand_over` after its commit."""
+        """Write events within `conn`'s transaction; give the second result to `enqueue` after its commit."""
         prepared = self._prepare(events, depths)
         new = [p.new for p in prepared if p.new is not None]
-        written = iter(self._intake.write(new, conn) if new else [])
+        written = iter(self._store.write(new, conn) if new else [])
         accepted: list[Accepted] = []
         queued: list[tuple[int, int]] = []
         counts = {"accepted": 0, "duplicate": 0, "unmatched": 0}
@@ -218,10 +218,10 @@ class Observer:
         self._remember(events)
         return accepted, queued
 
-    def hand_over(self, queued: Sequence[tuple[int, int]]) -> None:
+    def enqueue(self, queued: Sequence[tuple[int, int]]) -> None:
         """Enqueue what `write` returned; only after the commit."""
         if queued:
-            self._handover.publish(queued)
+            self._publisher.publish(queued)
 
     def _prepare(self, events: Sequence[Event], depths: Sequence[int]) -> list[_Prepared]:
         snapshot = self._registry.snapshot()
@@ -244,7 +244,7 @@ class Observer:
 
     def _state(self, rule: Rule) -> str:
         live = rule.enabled and rule.service_enabled  # else the task is held until it is
-        return (TaskState.QUEUED if live and self._handover.admits(rule.service_id) else TaskState.PENDING).value
+        return (TaskState.QUEUED if live and self._publisher.admits(rule.service_id) else TaskState.PENDING).value
 
     def _remember(self, events: Sequence[Event]) -> None:
         """Keep what names look like; best effort, a name at most once a minute."""
@@ -261,7 +261,7 @@ class Observer:
                 self._seen.popitem(last=False)
         if samples:
             try:
-                self._intake.seen(samples)
+                self._store.seen(samples)
             except HubError:
                 pass  # suggestions are not worth failing an accepted event
 

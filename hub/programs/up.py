@@ -51,13 +51,13 @@ def up(settings: Settings, *, announce: Callable[[str], None] = print, stop: thr
 
         def tick() -> None:
             hub.tick()
-            hub.beat("scheduler")
+            hub.heartbeat("scheduler")
 
         ticker = Ticker(tick, now=hub.clock.now)
         web.start()
         try:
             with work(hub, threads=settings.threads):
-                hub.start_pulse("web")
+                hub.start_heartbeat("web")
                 ticker.start()
                 _welcome(hub, web, announce)
                 stop.wait()
@@ -72,7 +72,7 @@ def web(settings: Settings, *, announce: Callable[[str], None] = print, stop: th
     """The web server: API, webhooks, console, `/metrics`."""
     with _stop(stop) as stop, build(settings, role="web") as hub:
         hub.registry.listen()
-        hub.start_pulse("web")
+        hub.start_heartbeat("web")
         server = WebServer(hub)
         server.start()
         try:

@@ -17,7 +17,7 @@ log = structlog.get_logger("hub.scheduling.housekeeping")
 _RUN_TIME = 300.0  # seconds; what is left is the next run's
 
 
-class Housekeeper:
+class HousekeepingTask:
     """Runs housekeeping.
 
     Args:

@@ -79,7 +79,7 @@ class Written:
     queued: list[tuple[int, int]] = field(default_factory=list)  # (service id, task id) to hand over
 
 
-class Intake:
+class IntakeStore:
     """Persistence for event intake."""
 
     def __init__(self, db: Database, *, max_age: float) -> None:

@@ -81,7 +81,7 @@ def register(
     retries: TaskRetries,
     bulkhead: Bulkhead,
     consume: Callable[[int], object],
-    keep_house: Callable[[], object],
+    run_housekeeping: Callable[[], object],
     tick: Callable[[], object],
 ) -> Actors:
     """Register all of them.
@@ -89,7 +89,7 @@ def register(
     Args:
         queues: names by what they carry, see `queue_names`.
         consume: one run over the response queue of the service with that id.
-        keep_house: one run of housekeeping.
+        run_housekeeping: one run of housekeeping.
         tick: starts what the schedule says is due.
     """
 
@@ -107,7 +107,7 @@ def register(
         """What the middleware does for the last of them. A task that is not settled is its lease's."""
         if not isinstance(failure, AttemptFailed):
             raise failure
-        retries.settle(failure)
+        retries.record(failure)
 
     def consume_responses_task(service_id: int) -> None:
         """One run over one service's response queue; all such runs together hold a share of the threads."""
@@ -122,7 +122,7 @@ def register(
     def housekeeping_task() -> None:
         """One run of housekeeping."""
         try:
-            keep_house()
+            run_housekeeping()
         except HubError as e:
             log.warning("housekeeping not finished; next time", error=str(e))
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from hub.tasks.publish import BrokerHandOver
+from hub.tasks.publish import BrokerPublisher
 
 log = structlog.get_logger("hub.enqueue")
 LIMIT = 10_000
@@ -25,12 +25,12 @@ class Enqueuer:
     published is released to `pending`, or found as a lost message if this process is killed.
 
     Args:
-        handover: publishes; returns tasks to the ledger when the broker is away.
+        publisher: publishes; returns tasks to the ledger when the broker is away.
         limit: most buffered tasks.
     """
 
-    def __init__(self, handover: BrokerHandOver, *, limit: int = LIMIT) -> None:
-        self._handover = handover
+    def __init__(self, publisher: BrokerPublisher, *, limit: int = LIMIT) -> None:
+        self._publisher = publisher
         self._limit = limit
         self._changed = threading.Condition()
         self._buffer: deque[tuple[int, int]] = deque()
@@ -43,7 +43,7 @@ class Enqueuer:
         busy_since = self._busy_since
         if busy_since is not None and time.monotonic() - busy_since > _SLOW:
             return False
-        return len(self._buffer) < self._limit and self._handover.admits(service_id)
+        return len(self._buffer) < self._limit and self._publisher.admits(service_id)
 
     def publish(self, tasks: Sequence[tuple[int, int]]) -> None:
         """Buffer (service id, task id) pairs that the ledger has as queued. Never waits for the broker."""
@@ -55,7 +55,7 @@ class Enqueuer:
                 self._thread.start()
             self._changed.notify_all()
         if left := tasks[room:]:
-            self._handover.release([task_id for _, task_id in left])
+            self._publisher.release([task_id for _, task_id in left])
 
     @property
     def waiting(self) -> int:
@@ -77,7 +77,7 @@ class Enqueuer:
             left = [task_id for _, task_id in self._buffer]
             self._buffer.clear()
         if left:
-            self._handover.release(left)
+            self._publisher.release(left)
 
     def join(self, timeout: float) -> None:
         """After `close`: wait for the thread, which returns what it could not publish to the ledger."""
@@ -87,10 +87,10 @@ class Enqueuer:
     def _run(self) -> None:
         while batch := self._next():
             try:
-                if self._handover.down:
-                    self._handover.release([task_id for _, task_id in batch])
+                if self._publisher.down:
+                    self._publisher.release([task_id for _, task_id in batch])
                 else:
-                    self._handover.publish(batch)
+                    self._publisher.publish(batch)
             except Exception:
                 log.exception("not enqueued; the relay finds the tasks", count=len(batch))
             with self._changed:

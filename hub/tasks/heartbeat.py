@@ -9,17 +9,17 @@ import structlog
 
 from hub.errors import HubError
 
-log = structlog.get_logger("hub.pulse")
+log = structlog.get_logger("hub.heartbeat")
 _EVERY = 5.0  # seconds
 
 
-class Pulse:
+class Heartbeat:
     """Calls `beat` every few seconds until stopped; a database that is away is waited for."""
 
     def __init__(self, beat: Callable[[], None]) -> None:
         self._beat = beat
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="hub-pulse", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="hub-heartbeat", daemon=True)
 
     def start(self) -> None:
         """Beat now and then in a thread."""

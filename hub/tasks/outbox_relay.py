@@ -21,7 +21,7 @@ from hub.store.locks import Leadership
 from hub.store.outbox import Demand, Releases
 from hub.tasks.broker import Broker, InProcessBroker
 from hub.tasks.groups import GROUP
-from hub.tasks.publish import BrokerHandOver
+from hub.tasks.publish import BrokerPublisher
 
 log = structlog.get_logger("hub.tasks.outbox_relay")
 _LOCK = 0x48554222
@@ -30,7 +30,7 @@ _STRAY_CHECK = 2.0
 _FORCED = 60  # a queued task this many graces old is handed over again whatever the queue holds
 
 
-class Releaser:
+class OutboxRelay:
     """Hands due tasks to the broker.
 
     Args:
@@ -43,7 +43,7 @@ class Releaser:
         self,
         db: Database,
         releases: Releases,
-        handover: BrokerHandOver,
+        publisher: BrokerPublisher,
         broker: Broker,
         queue: str,
         beats: Beats,
@@ -56,7 +56,7 @@ class Releaser:
     ) -> None:
         self._leadership = Leadership(db, _LOCK)
         self._releases = releases
-        self._handover = handover
+        self._publisher = publisher
         self._broker = broker
         self._queue = queue
         self._beats = beats
@@ -72,7 +72,7 @@ class Releaser:
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread = threading.Thread(target=self._run, name="hub-releaser", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="hub-relay", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -88,10 +88,10 @@ class Releaser:
                 if self._lead():
                     pause = _BUSY if self.tick() else _IDLE
             except UnavailableError as e:
-                log.warning("releaser waits", error=str(e))
+                log.warning("relay waits", error=str(e))
                 self._resign()
             except Exception:
-                log.exception("releaser failed; it goes on")
+                log.exception("relay failed; it continues")
             self._stop.wait(pause)
         self._resign()
 
@@ -103,7 +103,7 @@ class Releaser:
             self._leading_since = time.monotonic()
             if isinstance(self._broker, InProcessBroker):
                 self._releases.unhand_all()  # what was handed over was in the memory of a process that is gone
-            log.info("releaser leads")
+            log.info("relay leads")
         return True
 
     def _resign(self) -> None:
@@ -121,10 +121,10 @@ class Releaser:
         for service in self._releases.expire():
             self._hooks.dead_letter(service, "expired")
             self._hooks.task_finished(service, "dead")
-        if time.monotonic() - self._strays_at >= _STRAY_CHECK and not self._handover.down:
+        if time.monotonic() - self._strays_at >= _STRAY_CHECK and not self._publisher.down:
             self._strays_at = time.monotonic()
-            self._find_strays()
-        more = self._hand_over()
+            self._republish_lost()
+        more = self._fill_queue()
         self._releases.fold()
         return more or promoted > 0
 
@@ -135,7 +135,7 @@ class Releaser:
                 self._hooks.dead_letter(service, "worker_lost")
                 self._hooks.task_finished(service, "dead")
 
-    def _find_strays(self) -> None:
+    def _republish_lost(self) -> None:
         """Queued tasks that the broker does not hold: it was wiped, or the publisher died.
 
         A queue message holds up to `GROUP` tasks, so `ready * GROUP` of the newest may be in the queue;
@@ -150,11 +150,11 @@ class Releaser:
         found += self._releases.strays(GROUP, grace=self._grace * _FORCED)
         if found:
             log.warning("handing over again what the queue does not hold", count=len(found))
-            self._handover.publish(found)
+            self._publisher.publish(found)
 
-    def _hand_over(self) -> bool:
+    def _fill_queue(self) -> bool:
         """Fill each service's window; whether some service has more pending than fitted."""
-        if self._handover.down:
+        if self._publisher.down:
             return False
         limits: dict[int, int] = {}
         more = False
@@ -167,7 +167,7 @@ class Releaser:
                     limits[rule_id] = share
                     room -= share
         if limits and (taken := self._releases.take(limits)):
-            self._handover.publish(taken)
+            self._publisher.publish(taken)
             return True
         return more and bool(limits)
 

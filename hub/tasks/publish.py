@@ -23,7 +23,7 @@ _REFRESH = 0.25  # seconds for which the counts of waiting tasks are believed
 _BACK_OFF = 2.0  # seconds without new attempts after the broker failed
 
 
-class BrokerHandOver:
+class BrokerPublisher:
     """Publishes task ids.
 
     Args:
@@ -99,7 +99,7 @@ class BrokerHandOver:
         return time.monotonic() < self._down_until
 
 
-class NoHandOver:
+class NoPublisher:
     """For processes beside an embedded hub: the tasks wait in the ledger for its releaser."""
 
     def admits(self, service_id: int) -> bool:

@@ -68,13 +68,13 @@ class TaskRetries(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
         message.fail()
         if isinstance(exception, AttemptFailed):
             try:
-                self.settle(exception)
+                self.record(exception)
             except UnavailableError as e:  # only while the process stops: else the ledger waits for its database
                 log.warning("not settled; it is taken up again", task=exception.claim.id, error=str(e))
             else:
                 message.failed = False
 
-    def settle(self, failure: AttemptFailed) -> None:
+    def record(self, failure: AttemptFailed) -> None:
         """Attempts 1-4: again later. The last one: dead letter.
 
         Those that began together at a service that hangs also time out together. They go one by one: so they
@@ -83,9 +83,9 @@ class TaskRetries(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
         """
         waited = (failure.delivery.latency_ms or 0) > 1000 * LONG
         with self._narrow if waited else self._wide:
-            self._settle(failure)
+            self._record(failure)
 
-    def _settle(self, failure: AttemptFailed) -> None:
+    def _record(self, failure: AttemptFailed) -> None:
         claim, service, error = failure.claim, failure.service, failure.error
         limit = service.options.get("max_attempts") or self._settings.max_attempts
         own = service.options.get("retry_delays")

@@ -199,9 +199,9 @@ class _Desk:
             if not cut:
                 # Its own id, because two equal calls are two calls.
                 event = Event(WEBHOOK_RECEIVED, data, uid, f"webhook:{service.id}")
-                [accepted], queued = hub.observer.write([event], [depth], conn)
+                [accepted], queued = hub.intake.write([event], [depth], conn)
             hub.log.add([delivery], conn)
-        hub.observer.hand_over(queued)
+        hub.intake.enqueue(queued)
         if cut:
             hub.hooks.event_accepted("cut")
             log.warning("chain of events cut", service=service.name, depth=depth)

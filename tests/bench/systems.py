@@ -163,7 +163,7 @@ class HubSystem(System):
         lines = (dumps(event(number)) for number in numbers)
         for batch in batched(lines, 500):
             events = [parse_event(loads(line), limit=self.settings.event_limit) for line in batch]
-            self.hub.observer.handle_events(events)
+            self.hub.intake.handle_events(events)
 
     def close(self) -> None:
         self.hub.close()

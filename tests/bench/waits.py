@@ -87,7 +87,7 @@ def _paced(system: HubSystem, seconds: float) -> Numbers:
 
 
 def _send(system: HubSystem, number: int) -> None:
-    system.hub.observer.handle_event(parse_event(event(number), limit=1_000_000))
+    system.hub.intake.handle_event(parse_event(event(number), limit=1_000_000))
 
 
 def _crm(system: HubSystem) -> int:

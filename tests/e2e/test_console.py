@@ -83,7 +83,7 @@ def _fill(hub: Hub, target: HttpTarget) -> dict[str, int]:
     for user, role in (("maria", "manage"), ("vic", "view")):
         hub.accounts.add_user(user, hash_password(PASSWORD), role)  # type: ignore[arg-type]
     hub.accounts.add_token("moodle", "ingest")
-    accepted = hub.observer.handle_event(Event("dead", {"text": HOSTILE}))
+    accepted = hub.intake.handle_event(Event("dead", {"text": HOSTILE}))
     assert eventually(lambda: hub.views.dead_letter_count() == 1)
     (letter,) = hub.views.list_dead_letters()
     return {"task": accepted.tasks[0], "letter": letter["id"], "delivery": hub.views.list_deliveries()[0]["id"]}
@@ -156,13 +156,13 @@ def test_from_nothing_to_a_replayed_dead_letter(page: Page, site: Site) -> None:
     site.target.on("/users", 201)
     page.goto("/deliveries?service=crm")
     expect(page.locator("#log")).to_contain_text("Nothing in the log is like that")
-    site.hub.observer.handle_event(Event(EVENT, {"objectid": 41}))
+    site.hub.intake.handle_event(Event(EVENT, {"objectid": 41}))
     expect(page.locator("#log tbody tr")).to_have_count(1)  # it comes by itself: the list is live
     expect(page.locator("#log tbody tr")).to_contain_text("201")
     assert site.target.seen[-1].json() == {"id": 41}
 
     site.target.on("/users", 503)
-    site.hub.observer.handle_event(Event(EVENT, {"objectid": 42}))
+    site.hub.intake.handle_event(Event(EVENT, {"objectid": 42}))
     page.goto("/services/crm")
     expect(page.locator("#state")).to_contain_text("open circuit")
     expect(page.locator("#state")).to_contain_text("1 dead letter")
@@ -390,7 +390,7 @@ def test_all_that_match_are_counted_before_they_are_replayed_or_deleted(maria: h
     hub, rule = site.hub, {"name": "bulk", "event": "bulk.*", "service": "kept", "endpoint": "/bulk"}
     hub.registry.add_rule(parse_spec(RuleSpec, rule))
     site.target.on("/bulk", 500)
-    hub.observer.handle_events([Event("bulk.a", {"n": n}) for n in range(3)] + [Event("bulk.b", {})])
+    hub.intake.handle_events([Event("bulk.a", {"n": n}) for n in range(3)] + [Event("bulk.b", {})])
     assert eventually(lambda: hub.views.dead_letter_count() == before + 4)
     only = {"event": "bulk.a"}
     assert "Replay 3 dead letters?" in asked(maria, act="replay-all", **only)

@@ -35,7 +35,7 @@ def everything(hub: Hub, target: HttpTarget) -> None:
              payload={"user": "{{other.username}}", "at": "{{timecreated}}", "none": "{{relateduserid}}"})  # fmt: skip
     for name in ("ok", "third", "never"):
         add_rule(hub, name, name, endpoint=f"/{name}")
-    hub.observer.handle_event(Event("\\core\\event\\user_loggedin", USER_LOGGED_IN))
+    hub.intake.handle_event(Event("\\core\\event\\user_loggedin", USER_LOGGED_IN))
     emit_many(hub, 200, "ok")
     emit_many(hub, 5, "third")
     never = emit_many(hub, 3, "never")

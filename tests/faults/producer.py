@@ -2,7 +2,7 @@
 
     python -m tests.faults.producer RUN SEED FROM RATE FILE WEB TOKEN
 
-Half of the calls go to the observer in this process, half over HTTP to the web server at WEB. Numbers go up by
+Half of the calls go to the intake in this process, half over HTTP to the web server at WEB. Numbers go up by
 one; each event's number is its sender's id, so a source that was killed and begins again with the first
 unanswered number repeats, and must not be taken twice. Lines of FILE are JSON:
 `{"t", "n": [...], "result": "accepted" | "failed" | "given_up" | "refused"}`. Ends on SIGTERM after the call under way.
@@ -51,7 +51,7 @@ def main(run: str, seed: int, begin: int, rate: float, path: str, web: str, toke
         stop_signals() as stop, build(settings, role="web") as hub, open(path, "a", buffering=1) as file,
         httpx.Client(base_url=web, headers=headers, timeout=15, trust_env=False) as client,
     ):  # fmt: skip
-        ways: list[Callable[[list[Event]], object]] = [hub.observer.handle_events, lambda e: over_http(client, e)]
+        ways: list[Callable[[list[Event]], object]] = [hub.intake.handle_events, lambda e: over_http(client, e)]
 
         def note(numbers: list[int], result: str) -> None:
             file.write(json.dumps({"t": time.time(), "n": numbers, "result": result}) + "\n")

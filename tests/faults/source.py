@@ -30,7 +30,7 @@ class Source:
         while not self._stop.wait(0.01):
             numbers = range(self.accepted, self.accepted + BATCH)
             try:
-                self._hub.observer.handle_events([Event("e", {"n": n, "text": self._text}, f"k{n}") for n in numbers])
+                self._hub.intake.handle_events([Event("e", {"n": n, "text": self._text}, f"k{n}") for n in numbers])
                 self.accepted += BATCH
             except UnavailableError as e:
                 self.refusals.append(str(e))

@@ -132,7 +132,7 @@ def test_killed_before_the_enqueue_nothing_is_lost(settings: Settings, broker_ur
             proxy.swallow()
             _run(through, """
 for n in range(40):
-    hub.observer.handle_event(Event("e", {"n": n}))
+    hub.intake.handle_event(Event("e", {"n": n}))
 os.kill(os.getpid(), signal.SIGKILL)
 """, returncode=-signal.SIGKILL)  # fmt: skip
             assert count(hub, "tasks") == 40 and count(hub, "queued") > 0
@@ -157,7 +157,7 @@ def rss():
     return int(re.search("VmRSS:\\\\s+(\\\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
 most, begin = 0, 0
 for batch in range(100):
-    hub.observer.handle_events([Event("e", {"n": n}) for n in range(batch * 1000, batch * 1000 + 1000)])
+    hub.intake.handle_events([Event("e", {"n": n}) for n in range(batch * 1000, batch * 1000 + 1000)])
     most = max(most, hub.enqueuer.waiting)
     begin = begin or rss() * (batch >= 10)
 end = rss()

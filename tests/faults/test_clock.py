@@ -162,7 +162,7 @@ def test_housekeeping_deletes_nothing_young_when_a_clock_is_a_month_fast(hub: Hu
     hub.db.run(
         "INSERT INTO deliveries (direction, service, success, outcome) VALUES ('outbound', 's', true, 'success')"
     )
-    elsewhere(24 * 40, "with build(load_settings()) as hub: hub.keeper.run()")
+    elsewhere(24 * 40, "with build(load_settings()) as hub: hub.housekeeping.run()")
     assert (count(hub, "deliveries"), count(hub, "events"), count(hub, "tasks")) == (1, 1, 1)
 
 
@@ -197,7 +197,7 @@ def test_a_date_in_retry_after_is_not_taken_for_two_hours(
             try:
                 hub.dispatcher.run(int(sys.argv[1]))
             except AttemptFailed as e:
-                hub.retries.settle(e)
+                hub.retries.record(e)
         """,
         task_id,
     )

@@ -81,7 +81,7 @@ def test_killed_before_the_commit_the_event_was_never_accepted(
     """Its sender got no answer and sends again: that one is no duplicate."""
     run(settings, """
         with hub.db.transaction() as conn:
-            hub.observer.write([Event("e", {"n": 1}, "key-1")], [0], conn)
+            hub.intake.write([Event("e", {"n": 1}, "key-1")], [0], conn)
             die()
     """)  # fmt: skip
     assert count(hub, "events") == count(hub, "tasks") == 0
@@ -95,7 +95,7 @@ def test_killed_between_commit_and_enqueue_the_tasks_are_found(
 ) -> None:
     run(settings, """
         hub.enqueuer.publish = die
-        hub.observer.handle_events([Event("e", {"n": n}) for n in range(40)])
+        hub.intake.handle_events([Event("e", {"n": n}) for n in range(40)])
     """)  # fmt: skip
     assert count(hub, "queued") == 40 and emit(hub, data={"n": 1}) == []
     let_workers_finish(hub, settings)
@@ -137,7 +137,7 @@ def test_killed_before_move_to_dlq_there_is_no_sixth_attempt(settings: Settings,
         try:
             hub.dispatcher.run(int(sys.argv[1]))
         except AttemptFailed as e:
-            hub.retries.settle(e)
+            hub.retries.record(e)
     """, task_id)  # fmt: skip
     assert task(hub, task_id)["attempts"] == 5 and count(hub, "dead_letters") == 0
     let_workers_finish(hub, settings)
@@ -171,7 +171,7 @@ def test_killed_within_move_to_dlq_there_is_one_dead_letter(settings: Settings, 
             try:
                 hub.dispatcher.run(int(sys.argv[1]))
             except AttemptFailed as e:
-                hub.retries.settle(e)
+                hub.retries.record(e)
         """, task_id)  # fmt: skip
         lock.rollback()
     let_workers_finish(hub, settings)

@@ -187,7 +187,7 @@ def test_old_entries_go_with_their_own_retention(hub: Hub) -> None:
     hub.accounts.add_user("eve", "hash", "view")
     hub.db.run("UPDATE audit_log SET at = now() - interval '366 days' WHERE subject_name = 'ada'")
     hub.db.run("UPDATE audit_log SET at = now() - interval '300 days' WHERE subject_name = 'bob'")
-    gone = hub.keeper.run()
+    gone = hub.housekeeping.run()
     assert gone is not None and gone["audit_log"] == 1
     assert [e.subject_name for e in hub.audit.list()] == ["eve", "bob"]
 

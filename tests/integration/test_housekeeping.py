@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hub.scheduling.housekeeping import Housekeeper
+from hub.scheduling.housekeeping import HousekeepingTask
 from hub.store.clock import Clock
 from hub.store.database import Database
 from hub.store.housekeeping import BATCH, Housekeeping
@@ -24,8 +24,8 @@ def db(database_url: str) -> Iterator[Database]:
     database.close()
 
 
-def keeper(db: Database, retention: float = 28 * DAY) -> Housekeeper:
-    return Housekeeper(
+def keeper(db: Database, retention: float = 28 * DAY) -> HousekeepingTask:
+    return HousekeepingTask(
         Housekeeping(db), RunLog(db), Schedules(db, claimed_by="t"), retention=retention, now=Clock(db).read
     )
 

@@ -117,7 +117,7 @@ def test_events_of_a_disabled_rule_are_not_lost(hub: Hub, target: HttpTarget) ->
 def test_null_and_nested_fields_are_substituted(hub: Hub, target: HttpTarget) -> None:
     add_service(hub, target.url)
     add_rule(hub, event="*", payload='{"id": {{userid}}, "who": "{{other.username}}", "none": "{{relateduserid}}"}')
-    attempt(hub, hub.observer.handle_event(Event("\\core\\event\\user_loggedin", USER_LOGGED_IN)).tasks[0])
+    attempt(hub, hub.intake.handle_event(Event("\\core\\event\\user_loggedin", USER_LOGGED_IN)).tasks[0])
     assert target.seen[0].json() == {"id": 5, "who": "student1", "none": None}
 
 

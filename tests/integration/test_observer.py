@@ -27,7 +27,7 @@ def _accept(url: str, home: str, key: str | None, start: Any, out: Any) -> None:
     with build(settings, role="cli") as hub:
         hub.registry.snapshot()
         start.wait(30)
-        accepted = hub.observer.handle_event(Event("e", {"n": 1}, key))
+        accepted = hub.intake.handle_event(Event("e", {"n": 1}, key))
         out.put((accepted.id, accepted.duplicate, list(accepted.tasks)))
 
 
@@ -44,7 +44,7 @@ def test_an_event_without_a_rule_is_counted_and_not_stored(hub: Hub) -> None:
     """Moodle fires thousands of events that nobody asked for. Its name is kept, for suggestions; its key, so that
     the sender's second try is told that it is one."""
     add_service(hub, "http://127.0.0.1:9")
-    accepted = hub.observer.handle_event(Event("nobody.listens", {"a": 1}))
+    accepted = hub.intake.handle_event(Event("nobody.listens", {"a": 1}))
     assert accepted.tasks == () and not accepted.duplicate and accepted.id
     assert count(hub, "events") == count(hub, "tasks") == 0 and count(hub, "event_keys") == 1
     assert hub.db.one("SELECT sample FROM event_names WHERE name = 'nobody.listens'") == {"sample": '{"a":1}'}
@@ -57,15 +57,15 @@ def test_a_star_in_a_rule_matches_moodle_names(hub: Hub, pattern: str) -> None:
     add_service(hub, "http://127.0.0.1:9")
     add_rule(hub, "r", pattern)
     event = parse_event(USER_LOGGED_IN, limit=LIMIT)
-    assert len(hub.observer.handle_event(event).tasks) == 1
+    assert len(hub.intake.handle_event(event).tasks) == 1
 
 
 def test_an_id_is_accepted_once_in_24_hours(hub: Hub) -> None:
     """A sender that got no answer sends again; the second answer names the first event."""
     add_service(hub, "http://127.0.0.1:9")
     add_rule(hub)
-    first = hub.observer.handle_event(Event("e", {"n": 1}, "order-7"))
-    again = hub.observer.handle_event(Event("e", {"n": 2}, "order-7"))
+    first = hub.intake.handle_event(Event("e", {"n": 1}, "order-7"))
+    again = hub.intake.handle_event(Event("e", {"n": 2}, "order-7"))
     assert first == Accepted("order-7", False, first.tasks) and again == Accepted("order-7", True, ())
     hub.db.run("UPDATE event_keys SET expires_at = expires_at - interval '23 hours 59 minutes'")
     assert emit(hub, key="order-7") == []
@@ -77,8 +77,8 @@ def test_the_same_content_is_accepted_once_in_60_seconds(hub: Hub) -> None:
     """The whole content counts, whatever the order of keys: MIH dropped logins that only looked alike."""
     add_service(hub, "http://127.0.0.1:9")
     add_rule(hub)
-    first = hub.observer.handle_event(Event("e", {"a": 1, "b": [1, 2]}))
-    again = hub.observer.handle_event(Event("e", {"b": [1, 2], "a": 1}))
+    first = hub.intake.handle_event(Event("e", {"a": 1, "b": [1, 2]}))
+    again = hub.intake.handle_event(Event("e", {"b": [1, 2], "a": 1}))
     assert again == Accepted(first.id, True, ())
     for other in ({"a": 1, "b": [2, 1]}, {"a": "1", "b": [1, 2]}, {"a": 1}, {"a": True, "b": [1, 2]}):
         assert len(emit(hub, data=other)) == 1
@@ -90,10 +90,10 @@ def test_the_same_content_is_accepted_once_in_60_seconds(hub: Hub) -> None:
 
 @pytest.mark.parametrize("key", ["k-1", None])
 def test_an_event_that_no_rule_wants_is_a_duplicate_the_second_time(hub: Hub, key: str | None) -> None:
-    first = hub.observer.handle_event(Event("nobody.listens", {"a": 1}, key))
-    again = hub.observer.handle_event(Event("nobody.listens", {"a": 1}, key))
+    first = hub.intake.handle_event(Event("nobody.listens", {"a": 1}, key))
+    again = hub.intake.handle_event(Event("nobody.listens", {"a": 1}, key))
     assert not first.duplicate and again == Accepted(first.id, True, ())
-    both = hub.observer.handle_events([Event("other", {}, key and "k-2"), Event("other", {}, key and "k-2")])
+    both = hub.intake.handle_events([Event("other", {}, key and "k-2"), Event("other", {}, key and "k-2")])
     assert [a.duplicate for a in both] == [False, True] and both[0].id == both[1].id
 
 
@@ -110,8 +110,8 @@ def test_an_id_belongs_to_its_source_and_event_name(hub: Hub) -> None:
     add_service(hub, "http://127.0.0.1:9")
     add_rule(hub, "all", "*")
     events = [Event(name, {}, "order-7", source) for name in ("paid", "sent") for source in ("token:1", "token:2", "")]
-    assert [a.duplicate for a in hub.observer.handle_events(events)] == [False] * 6
-    assert [a.duplicate for a in hub.observer.handle_events(events)] == [True] * 6
+    assert [a.duplicate for a in hub.intake.handle_events(events)] == [False] * 6
+    assert [a.duplicate for a in hub.intake.handle_events(events)] == [True] * 6
     assert count(hub, "tasks") == 6
 
 
@@ -121,10 +121,10 @@ def test_an_id_that_the_release_before_accepted_is_still_a_duplicate(hub: Hub) -
     add_rule(hub)
     hub.db.run("INSERT INTO event_keys VALUES (sha256('id'::bytea || '\\x00'::bytea || 'order-7'::bytea), 'order-7',"
                " now() + interval '1 hour')")  # fmt: skip
-    again = hub.observer.handle_event(Event("e", {}, "order-7", "token:1"))
+    again = hub.intake.handle_event(Event("e", {}, "order-7", "token:1"))
     assert again == Accepted("order-7", True, ()) and count(hub, "tasks") == 0
     hub.db.run("UPDATE event_keys SET expires_at = now() - interval '1 second'")
-    assert len(hub.observer.handle_event(Event("e", {}, "order-7", "token:1")).tasks) == 1
+    assert len(hub.intake.handle_event(Event("e", {}, "order-7", "token:1")).tasks) == 1
 
 
 @pytest.mark.parametrize("key", ["race", None])
@@ -153,7 +153,7 @@ def test_two_processes_that_get_one_event_at_once_accept_it_once(alone: Settings
 
 
 def _tuple(hub: Hub, key: str | None) -> tuple[str, bool, list[int]]:
-    accepted = hub.observer.handle_event(Event("e", {"n": 1}, key))
+    accepted = hub.intake.handle_event(Event("e", {"n": 1}, key))
     return accepted.id, accepted.duplicate, list(accepted.tasks)
 
 
@@ -161,7 +161,7 @@ def test_a_bulk_is_answered_in_order_and_knows_its_own_repeats(hub: Hub) -> None
     add_service(hub, "http://127.0.0.1:9")
     add_rule(hub)
     emit(hub, data={"n": 0})
-    answers = hub.observer.handle_events(
+    answers = hub.intake.handle_events(
         [Event("e", {"n": 0}), Event("no", {}), Event("e", {"n": 1}), Event("e", {"n": 2}, "k"), Event("e", {"n": 1}),
          Event("e", {"n": 9}, "k")]
     )  # fmt: skip
@@ -176,7 +176,7 @@ def test_one_bad_event_of_a_bulk_leaves_nothing_behind(hub: Hub) -> None:
     add_service(hub, "http://127.0.0.1:9")
     add_rule(hub)
     with pytest.raises(PayloadError, match="name"):
-        hub.observer.handle_events([Event("e", {}), Event("", {})])
+        hub.intake.handle_events([Event("e", {}), Event("", {})])
     assert count(hub, "events") == count(hub, "tasks") == count(hub, "event_keys") == count(hub, "names") == 0
 
 
@@ -206,7 +206,7 @@ def test_a_bad_event_is_refused_by_field_and_nothing_is_written(
     if matched:
         add_rule(hub, "all", "*")
     with pytest.raises(PayloadError, match=why):
-        hub.observer.handle_event(event)
+        hub.intake.handle_event(event)
     assert count(hub, "events") == count(hub, "tasks") == count(hub, "event_keys") == count(hub, "names") == 0
 
 
@@ -249,10 +249,10 @@ def test_a_disabled_rule_collects_tasks_that_run_when_it_is_enabled(hub: Hub, ta
     add_rule(hub, enabled=False)
     (task_id,) = emit(hub)
     assert task(hub, task_id)["state"] == "pending" and hub.views.list_tasks()[0]["state"] == "held"
-    assert hub.releaser and not hub.releaser.tick() and attempt(hub, task_id) == "skipped"
+    assert hub.relay and not hub.relay.tick() and attempt(hub, task_id) == "skipped"
     assert task(hub, task_id)["attempts"] == 0 and target.seen == []
     hub.registry.enable_rule("r1", True)
-    assert hub.releaser.tick() and task(hub, task_id)["state"] == "queued"
+    assert hub.relay.tick() and task(hub, task_id)["state"] == "queued"
     assert attempt(hub, task_id) == "delivered" and len(target.seen) == 1
 
 
@@ -281,7 +281,7 @@ def test_a_task_whose_rule_or_service_was_deleted_is_an_orphan_until_somebody_pu
     else:
         hub.registry.delete_service("crm")
     assert attempt(hub, task_id) == "skipped" and target.seen == []
-    assert hub.releaser and not hub.releaser.tick()
+    assert hub.relay and not hub.relay.tick()
     assert [t["id"] for t in hub.views.list_tasks(orphan=True)] == [task_id] == hub.admin.orphans()
     assert emit(hub, data={"n": 2}) == []
     assert hub.admin.cancel(hub.admin.orphans(), who="me", reason="orphan") == [(task_id, "crm")]
@@ -327,8 +327,8 @@ def test_many_callers_share_a_transaction_and_a_bad_event_spoils_only_itself(hub
     add_rule(hub, "all", "*")
     bad = Event("\\core\\event\\user_loggedin", {"n": -1}, "x" * 300)
     good = [Event("\\core\\event\\user_loggedin", {"n": n}) for n in range(2)]
-    results = hub.observer._each([good[0], bad, good[1]])
+    results = hub.intake._each([good[0], bad, good[1]])
     assert [isinstance(result, PayloadError) for result in results] == [False, True, False]
     assert count(hub, "tasks") == 2
     with pytest.raises(PayloadError, match="id"):
-        hub.observer.handle_event(bad)
+        hub.intake.handle_event(bad)

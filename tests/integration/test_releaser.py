@@ -14,7 +14,7 @@ from hub.app.lifecycle import Hub, build
 from hub.programs.up import work
 from hub.settings import Settings
 from hub.store.ledger import Ledger
-from hub.tasks.outbox_relay import Releaser
+from hub.tasks.outbox_relay import OutboxRelay
 from tests.servers import HttpTarget
 from tests.support.hubs import (
     add_rule,
@@ -30,9 +30,9 @@ from tests.support.hubs import (
 from tests.support.processes import wait_for
 
 
-def releaser(hub: Hub) -> Releaser:
-    assert hub.releaser is not None
-    return hub.releaser
+def releaser(hub: Hub) -> OutboxRelay:
+    assert hub.relay is not None
+    return hub.relay
 
 
 def waiting(hub: Hub) -> int:
@@ -103,7 +103,7 @@ def test_nothing_goes_straight_to_a_service_whose_circuit_is_open(hub: Hub, targ
     add_rule(hub)
     hub.db.run("UPDATE breakers SET state = 'open', retry_at = now() + interval '1 h'")
     emit_many(hub, 5)
-    hub.handover._read_at = float("-inf")  # type: ignore[union-attr]
+    hub.publisher._read_at = float("-inf")  # type: ignore[union-attr]
     emit_many(hub, 5, start=5)
     assert states(hub)["pending"] >= 5
 
@@ -257,7 +257,7 @@ def test_a_broker_that_is_away_costs_nothing_but_time(settings: Settings, target
         add_service(hub, target.url)
         add_rule(hub)
         emit_many(hub, 5)
-        assert states(hub) == {"pending": 5} and hub.handover.down  # type: ignore[union-attr]
+        assert states(hub) == {"pending": 5} and hub.publisher.down  # type: ignore[union-attr]
         assert not releaser(hub).tick() and states(hub) == {"pending": 5}
         emit_many(hub, 5, start=5)
         assert states(hub) == {"pending": 10} and counts_are_exact(hub)

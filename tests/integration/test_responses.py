@@ -23,11 +23,11 @@ from hub.inbound.consumer import ResponseConsumer, RunResult, response_services
 from hub.inbound.events import through, wanted_by
 from hub.inbound.messages import RESPONSE_RECEIVED
 from hub.models import Event, Service
-from hub.pipeline.intake import Observer
+from hub.pipeline.intake import Intake
 from hub.scheduling.schedule import CONSUME
 from hub.settings import Settings
 from hub.store.database import Connection, Database, Row
-from hub.store.intake import Intake
+from hub.store.intake import IntakeStore
 from hub.store.registry import Registry
 from hub.store.responses import Responses
 from hub.store.run_log import RunLog
@@ -38,7 +38,7 @@ from tests.support.rabbit import RabbitNode
 
 
 class Handed:
-    """Takes what the observer hands over."""
+    """Takes what the intake hands over."""
 
     def __init__(self) -> None:
         self.tasks: list[tuple[int, int]] = []
@@ -80,16 +80,20 @@ class Bench:
     hooks: Counts = field(default_factory=Counts)
     handed: Handed = field(default_factory=Handed)
 
-    def observer(self) -> Observer:
-        return Observer(
-            self.registry, Intake(self.db, max_age=3600), self.handed, self.hooks, event_limit=self.settings.event_limit
+    def intake(self) -> Intake:
+        return Intake(
+            self.registry,
+            IntakeStore(self.db, max_age=3600),
+            self.handed,
+            self.hooks,
+            event_limit=self.settings.event_limit,
         )
 
     def consumer(self, emit: Any = None, **options: Any) -> ResponseConsumer:
         settings = self.settings.model_copy(update=options)
         return ResponseConsumer(
             Responses(self.db), RunLog(self.db), Schedules(self.db, claimed_by="t"), settings, self.hooks,
-            emit=emit or through(self.observer()), wanted=lambda: bool(emit) or wanted_by(self.registry.rules()),
+            emit=emit or through(self.intake()), wanted=lambda: bool(emit) or wanted_by(self.registry.rules()),
         )  # fmt: skip
 
     def service(self, name: str = "erp", queue: str | None = None, url: str | None = None) -> Service:
@@ -433,7 +437,7 @@ def test_a_response_is_an_event_that_rules_match_and_knows_its_task(bench: Bench
     bench.service()
     bench.registry.add_rule(parse_spec(RuleSpec, {"name": "ask", "event": "asked", "service": "erp"}))
     bench.registry.add_rule(parse_spec(RuleSpec, {"name": "next", "event": RESPONSE_RECEIVED, "service": "erp"}))
-    (task,) = bench.observer().handle_event(Event("asked", {})).tasks
+    (task,) = bench.intake().handle_event(Event("asked", {})).tasks
     bench.publish('{"done": true}', correlation_id=str(task), message_id="m1", headers={"k": "v"})
     bench.publish('{"done": false}', correlation_id="777777")
     bench.consumer().consume(bench.registry.service("erp"))
@@ -457,7 +461,7 @@ def test_a_response_on_one_services_queue_attaches_to_no_task_of_another(bench: 
     bench.service("crm", queue=f"{bench.queue}.crm")
     bench.registry.add_rule(parse_spec(RuleSpec, {"name": "ask", "event": "asked", "service": "crm"}))
     bench.registry.add_rule(parse_spec(RuleSpec, {"name": "next", "event": RESPONSE_RECEIVED, "service": "erp"}))
-    (task,) = bench.observer().handle_events([Event("asked", {})], depth=3)[0].tasks
+    (task,) = bench.intake().handle_events([Event("asked", {})], depth=3)[0].tasks
     bench.publish("1", correlation_id=str(task))
     bench.consumer().consume(bench.registry.service("erp"))
     bench.publish("2", correlation_id=str(task), queue=f"{bench.queue}.crm")
@@ -473,7 +477,7 @@ def test_a_chain_is_cut_at_the_depth_and_counted(bench: Bench) -> None:
     """A rule on answers that asks the same service again would go on for ever."""
     bench.service()
     bench.registry.add_rule(parse_spec(RuleSpec, {"name": "loop", "event": "*", "service": "erp"}))
-    (task,) = bench.observer().handle_event(Event("asked", {})).tasks
+    (task,) = bench.intake().handle_event(Event("asked", {})).tasks
     for _ in range(3):
         bench.publish("{}", correlation_id=str(task))
         result = bench.consumer(max_depth=2).consume(bench.registry.service("erp"))
@@ -490,7 +494,7 @@ def test_the_depth_is_known_after_the_task_was_delivered(bench: Bench) -> None:
     """Answers mostly come when their task is gone from the ledger."""
     bench.service()
     bench.registry.add_rule(parse_spec(RuleSpec, {"name": "loop", "event": "*", "service": "erp"}))
-    (task,) = bench.observer().handle_events([Event("asked", {})], depth=4)[0].tasks
+    (task,) = bench.intake().handle_events([Event("asked", {})], depth=4)[0].tasks
     bench.db.run(
         "INSERT INTO deliveries (direction, task_id, event_id, service_id, service, success, outcome)"
         " SELECT 'outbound', id, event_id, service_id, 'erp', true, 'success' FROM tasks"

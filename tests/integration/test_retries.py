@@ -208,10 +208,10 @@ def test_the_setting_count_makes_an_open_circuit_cost_attempts(alone: Settings, 
     trip(hub)
     with build(alone.model_copy(update={"circuit_open": "count"}), role="up") as counting:
         counting.lease.start()
-        assert counting.releaser is not None
+        assert counting.relay is not None
         while count(hub, "tasks"):
             due_now(hub)
-            counting.releaser.tick()
+            counting.relay.tick()
             assert task(hub, task_id)["state"] == "queued", "the releaser does not hold it back either"
             assert attempt(counting, task_id) == "failed"
     letter = hub.views.list_dead_letters()[0]

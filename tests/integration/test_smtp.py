@@ -132,7 +132,7 @@ def test_a_rule_sends_mail_with_its_values_escaped(settings: Settings, server: M
         payload = {"subject": "New: {{name}}", "text": "{{name}}", "html": "<p title='{{name}}'>{{name}}</p>"}
         rule = {"name": "tell", "event": "user.new", "service": "mail", "payload": payload}
         hub.registry.add_rule(RuleSpec.model_validate(rule))
-        accepted = hub.observer.handle_event(Event("user.new", {"name": '<i>O\'Neil & "Co"</i>'}))
+        accepted = hub.intake.handle_event(Event("user.new", {"name": '<i>O\'Neil & "Co"</i>'}))
         [task] = accepted.tasks
         assert hub.dispatcher.run(task) == "delivered"
     [message] = server.messages

@@ -140,6 +140,6 @@ def test_a_worker_that_stopped_in_order_is_not_alive_any_more(alone: Settings, h
         return sum(row["alive"] for row in hub.views.heartbeats() if row["component"] == "worker")
 
     with build(alone, role="worker") as other:
-        other.start_pulse("worker")
+        other.start_heartbeat("worker")
         wait_for(lambda: alive() == 1)
     assert alive() == 0

@@ -350,14 +350,14 @@ def test_an_error_within_a_stream_says_how_many_lines_were_accepted(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = serve()
-    real, calls = api.hub.observer.handle_events, itertools.count()
+    real, calls = api.hub.intake.handle_events, itertools.count()
 
     def fails(events: list[Event]) -> object:
         if next(calls) == 2:
             raise KeyError("a defect")
         return real(events)
 
-    monkeypatch.setattr(api.hub.observer, "handle_events", fails)
+    monkeypatch.setattr(api.hub.intake, "handle_events", fails)
     lines = "\n".join(json.dumps({"name": "e", "data": n}) for n in range(1200))
     answer = api.client("ingest").post(
         "/api/v1/events", content=lines, headers={"Content-Type": "application/x-ndjson"}

@@ -112,14 +112,14 @@ def test_what_is_under_way_ends_before_the_server_does(alone: Settings) -> None:
         api = Api(hub, server.url)
         client = api.client("ingest")
         begun, go_on = threading.Event(), threading.Event()
-        real = hub.observer.handle_event
+        real = hub.intake.handle_event
 
         def slow(event: object) -> object:
             begun.set()
             assert go_on.wait(20)
             return real(event)  # type: ignore[arg-type]
 
-        hub.observer.handle_event = slow  # type: ignore[method-assign,assignment]
+        hub.intake.handle_event = slow  # type: ignore[method-assign,assignment]
         with ThreadPoolExecutor(2) as pool:
             sent = pool.submit(client.post, "/api/v1/events", json={"name": "e"})
             assert begun.wait(20)
@@ -152,14 +152,14 @@ def test_many_at_once_are_served_and_one_too_many_is_told_to_come_again(
 def _one_too_many(api: Api, client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     place = f"{api.url}/api/v1/events"
     begun, go_on = threading.Event(), threading.Event()
-    real = api.hub.observer.handle_event
+    real = api.hub.intake.handle_event
 
     def slow(event: object) -> object:
         begun.set()
         assert go_on.wait(20)
         return real(event)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(api.hub.observer, "handle_event", slow)
+    monkeypatch.setattr(api.hub.intake, "handle_event", slow)
     with ThreadPoolExecutor(1) as pool:
         sent = pool.submit(client.post, place, json={"name": "e"})
         assert begun.wait(20)

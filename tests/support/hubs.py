@@ -34,13 +34,13 @@ def add_rule(hub: Hub, name: str = "r1", event: str = "e", service: str = "crm",
 
 def emit(hub: Hub, name: str = "e", data: Any = None, key: str | None = None) -> list[int]:
     """Accept one event, and wait until its tasks are enqueued; their ids."""
-    tasks = hub.observer.handle_event(Event(name, {"n": 1} if data is None else data, key)).tasks
+    tasks = hub.intake.handle_event(Event(name, {"n": 1} if data is None else data, key)).tasks
     return enqueued(hub, tasks)
 
 
 def emit_many(hub: Hub, count: int, name: str = "e", start: int = 0) -> list[int]:
     """Accept `count` different events in one call; the ids of their tasks."""
-    accepted = hub.observer.handle_events([Event(name, {"n": n}) for n in range(start, start + count)])
+    accepted = hub.intake.handle_events([Event(name, {"n": n}) for n in range(start, start + count)])
     return enqueued(hub, [task for a in accepted for task in a.tasks])
 
 
@@ -55,7 +55,7 @@ def attempt(hub: Hub, task_id: int) -> str:
     try:
         return hub.dispatcher.run(task_id)
     except AttemptFailed as e:
-        hub.retries.settle(e)
+        hub.retries.record(e)
         return "failed"
     finally:
         assert hub.ledger.flush(10)

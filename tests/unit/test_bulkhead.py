@@ -116,7 +116,7 @@ def test_a_thread_goes_on_with_what_waited_whatever_became_of_the_one_before() -
     assert bulkhead._total == 0 and not bulkhead._waits
 
 
-def test_the_last_failure_is_raised_for_the_middleware_to_settle() -> None:
+def test_the_last_failure_is_raised_for_the_middleware_to_record() -> None:
     last = ValueError("last")
     job, bulkhead = Job({2: last}), waiting(2)
     with pytest.raises(ValueError, match="last"):

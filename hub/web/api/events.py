@@ -76,7 +76,7 @@ def make_events(hub: Hub, gate: Gate) -> APIRouter:
 
 class _Ingest:
     def __init__(self, hub: Hub, gate: Gate) -> None:
-        self._observer = hub.observer
+        self._intake = hub.intake
         self._gate = gate
         self._limit = hub.settings.event_limit
         self._known = Places(_AT_ONCE, math.ceil(_AT_ONCE * _SHARE))
@@ -122,7 +122,7 @@ class _Ingest:
     def _whole(self, value: JSON, key: str | None, source: str) -> Response:
         """One object or an array."""
         if not isinstance(value, list):
-            return JSONResponse(shown(self._observer.handle_event(self._event(value, key, source))), 202)
+            return JSONResponse(shown(self._intake.handle_event(self._event(value, key, source))), 202)
         if len(value) > event_schema.MOST:
             raise Problem(
                 413,
@@ -135,7 +135,7 @@ class _Ingest:
                 events.append(self._event(item, f"{key}:{i}" if key else None, source))
             except PayloadError as e:
                 raise type(e)(f"[{i}].{e}") from None
-        accepted = self._observer.handle_events(events) if events else []
+        accepted = self._intake.handle_events(events) if events else []
         return JSONResponse([shown(a) for a in accepted], 202)
 
     def _event(self, value: JSON, key: str | None, source: str) -> Event:
@@ -193,7 +193,7 @@ class _Ingest:
                 raise _wrong(413, number, str(e)) from None
             except PayloadError as e:
                 raise _wrong(422, number, str(e)) from None
-        return self._observer.handle_events(events)
+        return self._intake.handle_events(events)
 
 
 async def _split(request: Request, limit: int) -> AsyncIterator[bytes]:

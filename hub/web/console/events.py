@@ -42,7 +42,7 @@ def make_events(pages: Pages) -> APIRouter:
         name, text = form.get("name"), form.raw("data")
         try:
             event = parse_event({"name": name, "data": loads(text)}, limit=hub.settings.event_limit)
-            accepted = hub.observer.handle_event(event)
+            accepted = hub.intake.handle_event(event)
         except PayloadError as e:
             return page(request, name, text, problem=str(e))
         if accepted.duplicate:
