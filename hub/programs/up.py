@@ -130,6 +130,7 @@ def _welcome(hub: Hub, server: WebServer, announce: Callable[[str], None]) -> No
         return
     if sys.stdout.isatty():
         link = f"{server.url}/login/link/{hub.accounts.add_link()}"
-        announce(f"first administrator (this link works once, for an hour): {link}")
+        sys.stdout.write(f"first administrator (this link works once, for an hour): {link}\n")
+        sys.stdout.flush()  # never through `announce`: it may write to the log
     else:
         announce("first administrator: there is no user yet; `hub user link` prints a link that makes one")

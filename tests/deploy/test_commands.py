@@ -18,7 +18,7 @@ from tests.deploy.files import DEPLOY, ROOT, documents
 
 HUB: Any = typer.main.get_command(app)
 PAGES = sorted([*DEPLOY.rglob("*.md"), ROOT / "grafana" / "README.md"])
-STANDS_FOR = {"SERVICE": "crm", "RULE": "to-crm", "ID": "7", "TASK_ID": "7"}
+STANDS_FOR = {"SERVICE": "crm", "RULE": "to-crm", "ID": "7", "TASK_ID": "7", "SESSION": "7"}
 
 
 def written(text: str) -> Iterator[str]:
@@ -89,6 +89,7 @@ def test_each_deployed_process_is_a_command() -> None:
 NOT_SETTINGS = {
     "HUB_IMAGE", "HUB_WEB_BIND",  # compose's own
     "HUB_DB_HOST", "HUB_BROKER_HOST",  # of make-secrets.sh
+    "HUB_BUILD_COMMIT",  # of the build hook
     "HUB_DB_PASSWORD", "HUB_PASSWORD",  # of the scripts that make users
 }  # fmt: skip
 

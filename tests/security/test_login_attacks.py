@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import select
 import subprocess
 import threading
 import time
@@ -165,15 +166,22 @@ def test_the_start_prints_a_link_to_a_terminal_only(alone: Settings, tmp_path: P
 def _on_a_terminal(site: Site) -> str:
     """The path of the link that another `hub web` prints when its output is a terminal."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [HUB, "web"], env=site.env, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.DEVNULL,
+    process = subprocess.Popen(
+        [HUB, "web"], env=site.env, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.PIPE,
         preexec_fn=die_with_parent,
-    ) as process:  # fmt: skip
-        os.close(theirs)
-        said = b""
+    )  # fmt: skip
+    os.close(theirs)
+    said, deadline = b"", time.monotonic() + 60
+    try:
         while not (found := re.search(rb"(/login/link/[\w-]+)\s", said)):
+            ready, _, _ = select.select([ours], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, f"no link in {said!r}"
             said += os.read(ours, 4096)
+    finally:
         process.terminate()
-        process.wait(30)
-        os.close(ours)
+        try:
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+            os.close(ours)
     return found[1].decode()
