@@ -111,10 +111,11 @@ class Parts:
         self.activity = Activity(self.db, self.clock)
         self.breakers = Breakers(self.db, self.hooks)
         self.lease = Lease(self.ledger, seconds=settings.worker_lease)
+        self.amqp = AmqpTransport(settings)
         self.gateway = Gateway(
             {
                 ServiceType.REST: RestTransport(settings),
-                ServiceType.AMQP: AmqpTransport(settings),
+                ServiceType.AMQP: self.amqp,
                 ServiceType.SOAP: SoapTransport(settings),
                 ServiceType.SMTP: SmtpTransport(settings),
             },

@@ -45,6 +45,7 @@ def apply(
     from hub.config.yaml_file import parse
     from hub.errors import ConfigError
     from hub.operations import apply as files
+    from hub.operations.services import declare_response_queues
     from hub.settings import from_environment
 
     text = read_file(file)
@@ -59,6 +60,9 @@ def apply(
             confirm(f"Delete {', '.join(f'{change.kind} {change.name}' for change in gone)}?", yes=yes)
         if not dry_run:
             files.execute(plan, hub.registry, hub.schedule)
+            saved = [c.name for c in plan.changes if c.kind == "service" and c.action in ("add", "change")]
+            for note in declare_response_queues(hub, saved):
+                err.print(f"note: {note}", markup=False)
     if as_json:
         print_json([_row(change) for change in plan.changes])
         return

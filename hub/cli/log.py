@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -109,10 +110,21 @@ def _line(row: dict[str, Any], as_json: bool) -> None:
 
 
 @app.command()
-def show(id_: Annotated[int, typer.Argument(metavar="ID")], as_json: JsonFlag = False) -> None:
-    """One delivery with request and response."""
+def show(
+    id_: Annotated[int, typer.Argument(metavar="ID")],
+    raw: Annotated[bool, typer.Option("--raw", help="Write a message that is not JSON to stdout, as bytes.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """One delivery with request and response; a message that is not JSON as a hex dump."""
+    from hub.operations.raw_message import hex_preview, raw_message
+
     with open_hub() as hub:
-        row = hub.views.delivery(id_)
+        if raw:
+            sys.stdout.buffer.write(raw_message(hub, id_))
+            return
+        row = dict(hub.views.delivery(id_))
+        if hexed := hex_preview(hub, id_):
+            row["raw_hex"] = hexed
     show_object(row, as_json=as_json)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +25,9 @@ from hub.cli.fields import (
     keep_others,
     spec,
 )
+
+if TYPE_CHECKING:
+    from hub.operations.services import Saved
 
 app = typer.Typer(no_args_is_help=True, help="External systems: REST, AMQP, SOAP, SMTP.", rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(help="The service's name.")]
@@ -97,6 +100,12 @@ Tries = Annotated[int | None, typer.Option("--max-retries", help="Tries within o
 Queue = Annotated[str | None, typer.Option("--response-queue", help="AMQP: the queue its answers come to.")]
 
 
+def _said(saved: Saved, done: str, *, as_json: bool) -> None:
+    said("service", saved.service, done, as_json=as_json)
+    if saved.note:
+        err.print(f"note: {saved.note}", markup=False)
+
+
 @app.command()
 def add(
     name: Name,
@@ -112,14 +121,15 @@ def add(
 ) -> None:
     """Add a service."""
     from hub.config.definitions import ServiceSpec
+    from hub.operations.services import add_service
 
     given = collect(
         fields, type=type_, base_url=base_url, timeout=timeout, max_retries=max_retries, response_queue=response_queue
     )
     checked = spec(ServiceSpec, {"name": name, **_changes(given, *_secret(token, auth))})
     with open_hub() as hub:
-        service = hub.registry.add_service(checked)
-    said("service", service, "added", as_json=as_json)
+        saved = add_service(hub, checked)
+    _said(saved, "added", as_json=as_json)
 
 
 @app.command()
@@ -138,6 +148,7 @@ def edit(
 ) -> None:
     """Change a service; what is not named stays."""
     from hub.config.documents import service_document
+    from hub.operations.services import update_service
 
     given = collect(
         fields, name=new_name, type=type_, base_url=base_url, timeout=timeout, max_retries=max_retries,
@@ -151,8 +162,8 @@ def edit(
             auth = current.auth_type
         if not (changes := _changes(given, token, auth)):
             raise usage("nothing to change: name a field, `hub service edit --help` shows them")
-        service = hub.registry.update_service(name, changes)
-    said("service", service, "changed", as_json=as_json)
+        saved = update_service(hub, name, changes)
+    _said(saved, "changed", as_json=as_json)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from hub.app.lifecycle import Hub
+from hub.operations.raw_message import hex_dump, raw_message
 from hub.web.api import shapes
 from hub.web.api.routers import routers
 from hub.web.authentication import Gate
@@ -53,11 +54,16 @@ def make_deliveries(hub: Hub, gate: Gate) -> APIRouter:
         response_class=Response,
         responses={200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
     )
-    def download_message(delivery_id: shapes.Id) -> Response:
-        """The bytes of an inbound message that is no JSON; of one over the limit, the first. They are not masked."""
+    def download_message(
+        delivery_id: shapes.Id,
+        form: Annotated[Literal["bytes", "hex"], Query(alias="format", description="hex: a dump.")] = "bytes",
+    ) -> Response:
+        """The bytes of an inbound message that is not JSON; of one over the limit, the first. They are not masked."""
+        if form == "hex":
+            return Response(hex_dump(raw_message(hub, delivery_id)), media_type="text/plain; charset=utf-8")
         name = f'attachment; filename="delivery-{delivery_id}.bin"'
         return Response(
-            hub.views.raw_message(delivery_id),
+            raw_message(hub, delivery_id),
             media_type="application/octet-stream",
             headers={"Content-Disposition": name, "X-Content-Type-Options": "nosniff"},
         )

@@ -12,6 +12,7 @@ from hub.app.lifecycle import Hub
 from hub.config.definitions import ServiceSpec
 from hub.config.documents import service_document
 from hub.models import Service
+from hub.operations import services
 from hub.operations.service_test import run_service_test
 from hub.web.api import shapes
 from hub.web.api.partial import partial
@@ -50,6 +51,10 @@ def shown(service: Service) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _note(saved: services.Saved) -> dict[str, str]:
+    return {"note": saved.note} if saved.note else {}
+
+
 def make_services(hub: Hub, gate: Gate) -> APIRouter:
     """The endpoints of services."""
     r = routers(hub, gate, "/services", "services")
@@ -62,9 +67,9 @@ def make_services(hub: Hub, gate: Gate) -> APIRouter:
 
     @r.manage.post("", status_code=201, summary="Add a service", **as_written)
     def add_service(spec: ServiceSpec, response: Response) -> dict[str, Any]:
-        service = registry.add_service(spec)
-        response.headers["Location"] = f"/api/v1/services/{quote(service.name)}"
-        return tagged(response, shown(service))
+        saved = services.add_service(hub, spec)
+        response.headers["Location"] = f"/api/v1/services/{quote(saved.service.name)}"
+        return tagged(response, shown(saved.service) | _note(saved))
 
     @r.view.get("/{name}", summary="Show a service", **as_written)
     def show_service(name: shapes.ServiceName, response: Response) -> dict[str, Any]:
@@ -80,7 +85,8 @@ def make_services(hub: Hub, gate: Gate) -> APIRouter:
     ) -> dict[str, Any]:  # fmt: skip
         """Members that are not given stay; `auth` and `inbound` are merged; a secret that is `***` stays."""
         changed, version = changes(document, if_match, read_only=_READ_ONLY)
-        return tagged(response, shown(registry.update_service(name, changed, version)))
+        saved = services.update_service(hub, name, changed, version)
+        return tagged(response, shown(saved.service) | _note(saved))
 
     @r.manage.delete(
         "/{name}", summary="Delete a service and its rules", responses=problems(412), response_model=Deleted

@@ -241,6 +241,9 @@ class Service(BaseModel):
     version: int = Field(description="Grows with every change; also the ETag.")
     created_at: Utc
     updated_at: Utc
+    note: str = Field(
+        "", description="After a change: what is still to be done, such as a response queue that could not be declared."
+    )
 
 
 class Rule(BaseModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from hub.operations.raw_message import hex_preview, raw_message
 from hub.web.authorization import Access, needs
 from hub.web.console.filters import beginning, digits, moment
 from hub.web.console.pages import Pages, link
@@ -42,6 +43,13 @@ def make_deliveries(pages: Pages) -> APIRouter:
     def show(request: Request, id_: int) -> Response:
         row = hub.views.delivery(id_)
         attempts = hub.views.list_deliveries(task=row["task_id"], limit=200)[::-1] if row["task_id"] else []
-        return pages.render(request, "delivery.html", row=row, attempts=attempts)
+        hexed = hex_preview(hub, id_)
+        return pages.render(request, "delivery.html", row=row, attempts=attempts, hexed=hexed)
+
+    @router.get("/deliveries/{id_}/raw")
+    @needs(Access.ROLE_MANAGE)
+    def download(request: Request, id_: int) -> Response:
+        headers = {"Content-Disposition": f'attachment; filename="delivery-{id_}.bin"'}
+        return Response(raw_message(hub, id_), media_type="application/octet-stream", headers=headers)
 
     return router

@@ -17,6 +17,7 @@ from hub.errors import (
     HubError,
     StaleError,
 )
+from hub.operations import services
 from hub.operations.service_test import run_service_test
 from hub.store.dead_letters import Chosen
 from hub.web.authorization import Access, needs
@@ -49,6 +50,12 @@ _BLANK = {
     "max_retries": 3,
     "retry_backoff": 1.0, "cb_failure_threshold": 5, "cb_cooldown": 30.0, "response_queue": None,
 }  # fmt: skip
+
+
+def _told(saved: services.Saved, done: str) -> str:
+    """The message after a change."""
+    said = f"Service {saved.service.name} was {done}."
+    return f"{said} Note: {saved.note}." if saved.note else said
 
 
 def make_services(pages: Pages) -> APIRouter:
@@ -85,11 +92,11 @@ def make_services(pages: Pages) -> APIRouter:
         document: dict[str, Any] = {}
         try:
             document = _document(request.state.form, None)
-            service = hub.registry.add_service(parse_spec(ServiceSpec, document))
+            saved = services.add_service(hub, parse_spec(ServiceSpec, document))
         except (ConfigError, ConflictError) as e:
             shown = _shown(_BLANK | document, request.state.form)
             return pages.render(request, "service_form.html", 422, **shown, old=None, version=0, problem=str(e))
-        return pages.go(f"/services/{segment(service.name)}", f"Service {service.name} was added.")
+        return pages.go(f"/services/{segment(saved.service.name)}", _told(saved, "added"))
 
     @router.get("/services/{name}")
     @needs(Access.ROLE_VIEW)
@@ -128,7 +135,7 @@ def make_services(pages: Pages) -> APIRouter:
         changes: dict[str, Any] = {}
         try:
             changes = _document(form, document, current.secrets.get("password"))
-            service = hub.registry.update_service(name, changes, digits(form.get("version")))
+            saved = services.update_service(hub, name, changes, digits(form.get("version")))
         except (ConfigError, ConflictError) as e:
             if not isinstance(e, StaleError):
                 document = document | changes
@@ -138,7 +145,7 @@ def make_services(pages: Pages) -> APIRouter:
                 request, "service_form.html", 409 if isinstance(e, ConflictError) else 422, **shown, old=name,
                 version=current.version, problem=str(e), unreadable=current.secrets_unreadable,
             )  # fmt: skip
-        return pages.go(f"/services/{segment(service.name)}", f"Service {service.name} was saved.")
+        return pages.go(f"/services/{segment(saved.service.name)}", _told(saved, "saved"))
 
     @router.post("/services/{name}/enable")
     @needs(Access.ROLE_MANAGE)

@@ -1,0 +1,37 @@
+"""Shows an inbound message that is not JSON: its stored bytes, as bytes or as a hex dump.
+
+The bytes are not masked, because nobody knows what they mean. Only people who may manage the hub see them.
+"""
+
+from __future__ import annotations
+
+from hub.app.lifecycle import Hub
+from hub.errors import NotFoundError
+
+PREVIEW = 1024  # bytes
+_WIDTH = 16
+
+
+def raw_message(hub: Hub, delivery_id: int) -> bytes:
+    """The stored bytes; raises `NotFoundError` when the delivery has none."""
+    return hub.views.raw_message(delivery_id)
+
+
+def hex_preview(hub: Hub, delivery_id: int, *, limit: int = PREVIEW) -> str | None:
+    """A hex dump of the first `limit` bytes; None when the delivery has no bytes."""
+    try:
+        return hex_dump(hub.views.raw_message(delivery_id), limit=limit)
+    except NotFoundError:
+        return None
+
+
+def hex_dump(data: bytes, *, limit: int = PREVIEW) -> str:
+    """Offset, bytes in hex and printable ASCII, 16 bytes a line; says how many bytes are left out."""
+    lines = []
+    for start in range(0, min(len(data), limit), _WIDTH):
+        part = data[start : min(start + _WIDTH, limit)]
+        text = "".join(chr(b) if 32 <= b < 127 else "." for b in part)
+        lines.append(f"{start:08x}  {part.hex(' '):<{_WIDTH * 3 - 1}}  |{text}|")
+    if len(data) > limit:
+        lines.append(f"… {len(data) - limit} more bytes")
+    return "\n".join(lines)
