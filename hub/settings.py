@@ -9,11 +9,20 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from hub.errors import ConfigError
 
@@ -38,17 +47,33 @@ def _words(value: object) -> object:
     return value
 
 
+def _environment(model: type[BaseModel]) -> dict[str, str]:
+    """The fields of `model` that the environment sets."""
+    found = {}
+    for name, field in model.model_fields.items():
+        alias = field.validation_alias
+        variables = alias.choices if isinstance(alias, AliasChoices) else [f"HUB_{name.upper()}"]
+        value = next((text for v in variables if (text := os.environ.get(str(v)))), None)
+        if value is not None:
+            found[name] = value
+    return found
+
+
 Duration = Annotated[float, BeforeValidator(_duration), Field(gt=0)]
-Numbers = Annotated[tuple[Annotated[float, Field(ge=0)], ...], NoDecode, BeforeValidator(_numbers)]
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+Numbers = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_numbers)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 
 
-class Settings(BaseSettings):
-    """The hub's configuration; each field is the environment variable `HUB_<NAME>`."""
+class Settings(BaseModel):
+    """The hub's configuration; each field is the environment variable `HUB_<NAME>`. An empty one counts as not set."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="HUB_", frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
-    )
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    reads_environment: ClassVar[bool] = True
+
+    def __init__(self, **given: object) -> None:
+        """Read the environment; `given` wins."""
+        read = _environment(type(self)) if self.reads_environment else {}
+        super().__init__(**{**read, **given})
 
     database_url: SecretStr | None = Field(
         None, description="PostgreSQL as a `postgresql://` URL. Not set: a private server under `HUB_HOME`."
@@ -206,7 +231,7 @@ def from_environment(name: str) -> str | None:
 def load_settings(**overrides: object) -> Settings:
     """Read the environment; `overrides` win. Raises `ConfigError` that names the variable."""
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]
+        return Settings(**overrides)
     except ValidationError as e:
         first = e.errors(include_url=False, include_input=False)[0]
         name = "HUB_" + str(first["loc"][0]).upper() if first["loc"] else None

@@ -8,12 +8,12 @@ from functools import partial
 import structlog
 
 from hub.app.parts import Parts, Role
+from hub.app.records import check_schema
 from hub.embedded import PrivatePostgres
-from hub.errors import ConfigError, HubError
+from hub.errors import HubError
 from hub.hooks import Hooks
 from hub.monitoring.prometheus_hooks import PrometheusHooks
 from hub.settings import Settings
-from hub.store.migrate import migrate, pending
 from hub.tasks.heartbeat import Heartbeat
 
 log = structlog.get_logger("hub.app.lifecycle")
@@ -125,12 +125,7 @@ def build(settings: Settings, *, role: Role = "cli", hooks: Hooks | None = None,
     try:
         hub.db.connect().close()  # says at once, and why, that there is no database
         hub.clock.sync()
-        missing = pending(hub.db)
-        fresh = hub.db.one("SELECT to_regclass('hub_migrations') AS t")
-        if missing and (settings.embedded or not (fresh and fresh["t"])):
-            migrate(hub.db)
-        elif missing:
-            raise ConfigError(f"the database lacks {len(missing)} migration(s), first {missing[0]}: run `hub migrate`")
+        check_schema(hub.db, embedded=settings.embedded)
     except BaseException:
         hub.close()
         raise

@@ -12,7 +12,8 @@ import threading
 import uuid
 from typing import Literal
 
-from hub.embedded import PrivatePostgres, load_or_create_key
+from hub.app.keys import vault_keys
+from hub.embedded import PrivatePostgres
 from hub.hooks import Hooks
 from hub.inbound.consumer import (
     ResponseConsumer,
@@ -91,7 +92,7 @@ class Parts:
         self.role = role
         self.hooks = hooks or _hooks(settings, role)
         self.instance = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self.vault = Vault(_keys(settings))  # what may be wrong in the settings comes before what must be closed
+        self.vault = Vault(vault_keys(settings))  # what may be wrong in the settings comes before what must be closed
         self.broker = self._make_broker()
         self._postgres = postgres
         url = settings.database_url.get_secret_value() if settings.database_url else postgres and postgres.start()
@@ -218,9 +219,3 @@ def _hooks(settings: Settings, role: Role) -> Hooks:
     if role == "cli" and not settings.metrics_folder.is_dir():
         return Hooks()
     return PrometheusHooks(settings.metrics_folder)
-
-
-def _keys(settings: Settings) -> list[str]:
-    if settings.secret_keys:
-        return [key.strip() for key in settings.secret_keys.get_secret_value().split(",") if key.strip()]
-    return [load_or_create_key(settings.home)]

@@ -12,7 +12,7 @@ from hub.cli.common import (
     JsonFlag,
     Limit,
     Since,
-    open_hub,
+    open_records,
     parse_time,
     show_rows,
 )
@@ -34,6 +34,6 @@ def list_(
 ) -> None:
     """Changes, newest first."""
     filters = {"actor": actor, "action": action, "kind": kind, "name": name, "since": parse_time(since)}
-    with open_hub() as hub:
+    with open_records() as hub:
         rows = [asdict(entry) for entry in hub.audit.list(**filters, before=before, limit=limit)]  # type: ignore[arg-type]
     show_rows(rows, _COLUMNS, as_json=as_json, empty="nothing was changed yet", filters=(*filters.values(), before))

@@ -9,6 +9,7 @@ import typer
 from hub.cli.common import (
     JsonFlag,
     open_hub,
+    open_records,
     print_json,
     show_object,
     show_rows,
@@ -21,7 +22,7 @@ app = typer.Typer(no_args_is_help=True, help="Circuit breakers, one per service.
 @app.command("list")
 def list_(as_json: JsonFlag = False) -> None:
     """The circuit of every service."""
-    with open_hub() as hub:
+    with open_records() as hub:
         rows = hub.views.breakers()
     show_rows(
         rows, ("service", "state", "failures", "retry_at", "changed_at"), as_json=as_json, empty="no services yet"
@@ -31,7 +32,7 @@ def list_(as_json: JsonFlag = False) -> None:
 @app.command()
 def show(service: str, as_json: JsonFlag = False) -> None:
     """The circuit of one service."""
-    with open_hub() as hub:
+    with open_records() as hub:
         row = hub.views.breaker(service)
     show_object(row, as_json=as_json)
 

@@ -5,26 +5,28 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
+from rich.cells import cell_len, chop_cells, set_cell_size
 
 from hub.codec import loads
 from hub.errors import PayloadError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
     from hub.app.lifecycle import Hub
+    from hub.app.records import Records
     from hub.models import Rule, Service
     from hub.settings import Settings
 
@@ -35,7 +37,6 @@ ServiceFilter = Annotated[str | None, typer.Option("--service", "-s", help="Only
 Since = Annotated[str | None, typer.Option("--since", help="ISO time, or an age: 30m, 2h, 3d.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _CELL = 60
@@ -46,6 +47,23 @@ _FIRST_TO_GO = (
     "method", "ended_at", "endpoint", "reason", "task_id", "rule", "created_at", "attempt", "success", "summary",
 )  # fmt: skip
 _WIDE = 10_000  # in a pipe a row is one line
+
+
+class _Stderr:
+    """Messages on stderr; Rich's console, imported when a progress bar needs it."""
+
+    @cached_property
+    def console(self) -> Console:
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def print(self, text: str, *, markup: bool = False) -> None:
+        """Print one text as it is."""
+        print(text, file=sys.stderr)
+
+
+err = _Stderr()
 
 
 def get_settings() -> Settings:
@@ -69,6 +87,22 @@ def open_hub() -> Iterator[Hub]:
     with build(settings, role="cli") as hub, acting(who):
         try:
             yield hub
+        except UnicodeEncodeError:
+            raise usage("a word on the command line is not UTF-8") from None
+
+
+@contextmanager
+def open_records() -> Iterator[Records]:
+    """The database for a command that only shows rows: a fraction of `open_hub`'s start-up time."""
+    import logging
+
+    from hub.app.records import Records
+    from hub.settings import load_settings
+
+    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # its failures reach the caller as exceptions
+    with Records(load_settings()) as records:
+        try:
+            yield records
         except UnicodeEncodeError:
             raise usage("a word on the command line is not UTF-8") from None
 
@@ -124,24 +158,28 @@ def show_rows(
         filtered = any(value is not None and value is not False for value in filters)
         err.print("nothing matches this filter" if filtered else empty)
         return
-    screen = sys.stdout.isatty()
-    out = Console(highlight=False, width=None if screen else _WIDE)
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDE
     cells = {column: [cell(row.get(column)) for row in rows] for column in columns}
-    widths = fit({c: max(cell_len(text) for text in (c, *shown)) for c, shown in cells.items()}, out.width)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column, width in widths.items():
-        numeric = all(
-            isinstance(row.get(column), int | float) and not isinstance(row.get(column), bool) for row in rows
-        )
-        table.add_column(
-            column.replace("_", " "), justify="right" if numeric else "left", no_wrap=True, overflow="ellipsis",
-            width=width,
-        )  # fmt: skip
+    widths = fit({c: max(cell_len(text) for text in (c, *shown)) for c, shown in cells.items()}, room)
+    numeric = {
+        c: all(isinstance(row.get(c), int | float) and not isinstance(row.get(c), bool) for row in rows) for c in widths
+    }
+    bold, plain_again = ("\x1b[1m", "\x1b[0m") if sys.stdout.isatty() else ("", "")
+    heading = " ".join(_padded(c.replace("_", " "), widths[c], right=numeric[c]) for c in widths)
+    print(f"{bold}{heading.rstrip()}{plain_again}")
     for line in zip(*(cells[column] for column in widths), strict=True):
-        table.add_row(*(_text(text) for text in line))
-    out.print(table)
+        padded = (_padded(text, widths[c], right=numeric[c]) for c, text in zip(widths, line, strict=True))
+        print(" ".join(padded).rstrip())
     if hidden := [column.replace("_", " ") for column in columns if column not in widths]:
         err.print(f"not shown at this width: {', '.join(hidden)}; --json has everything", markup=False)
+
+
+def _padded(text: str, width: int, *, right: bool) -> str:
+    """`text` in exactly `width` terminal columns."""
+    if cell_len(text) > width:
+        text = set_cell_size(text, width - 1).rstrip() + "…"
+    space = " " * (width - cell_len(text))
+    return space + text if right else text + space
 
 
 def fit(widths: Mapping[str, int], room: int) -> dict[str, int]:
@@ -169,19 +207,16 @@ def show_object(row: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(row)
         return
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    tty = sys.stdout.isatty()
+    bold, plain_again = ("\x1b[1m", "\x1b[0m") if tty else ("", "")
+    label = max((len(name) for name in row), default=0)
+    room = max((shutil.get_terminal_size().columns if tty else 160) - label - 1, _LEAST)
     for name, value in row.items():
         shown = json.dumps(plain(value), ensure_ascii=False, indent=2) if isinstance(value, dict | list) else value
-        table.add_row(name.replace("_", " "), _text(cell(shown, width=None)))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def _text(text: str) -> Any:
-    from rich.text import Text
-
-    return Text(text)  # never markup: what is shown came from outside
+        lines = [part for text in cell(shown, width=None).split("\n") for part in chop_cells(text, room) or [""]]
+        for number, line in enumerate(lines):
+            head = name.replace("_", " ") if number == 0 else ""
+            print(f"{bold}{head:<{label}}{plain_again} {line}".rstrip())
 
 
 def cell(value: Any, width: int | None = _CELL) -> str:
@@ -281,7 +316,7 @@ def progress(description: str, total: int | None = None) -> Iterator[tuple[Progr
 
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=err, transient=True, disable=not sys.stderr.isatty(),
+        console=err.console, transient=True, disable=not sys.stderr.isatty(),
         redirect_stdout=sys.stdout.isatty(),  # a file or a pipe gets what is printed, not the terminal
     )  # fmt: skip
     with bar:

@@ -18,6 +18,7 @@ from hub.cli.common import (
     confirm,
     err,
     open_hub,
+    open_records,
     parse_time,
     plain,
     print_json,
@@ -53,7 +54,7 @@ def list_(
         "service": service, "rule": rule, "event": event, "reason": reason, "since": parse_time(since),
         "until": parse_time(until), "before": before,
     }  # fmt: skip
-    with open_hub() as hub:
+    with open_records() as hub:
         rows = hub.views.list_dead_letters(**filters, limit=limit)
     show_rows(rows, _COLUMNS, as_json=as_json, empty="no dead letters", filters=filters.values())
 
@@ -63,7 +64,7 @@ def show(id_: Annotated[int, typer.Argument(metavar="ID")], as_json: JsonFlag = 
     """One dead letter: event, last request, last answer, every attempt."""
     from hub.codec import readable
 
-    with open_hub() as hub:
+    with open_records() as hub:
         row = hub.views.dead_letter(id_)
         row["event_data"] = readable(row["event_data"])
         row["deliveries"] = hub.views.list_deliveries(task=row["task_id"], limit=100)[::-1]

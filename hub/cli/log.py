@@ -17,6 +17,7 @@ from hub.cli.common import (
     ServiceFilter,
     Since,
     open_hub,
+    open_records,
     parse_time,
     print_json,
     show_object,
@@ -25,7 +26,7 @@ from hub.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from hub.app.lifecycle import Hub
+    from hub.app.records import Records
 
 app = typer.Typer(no_args_is_help=True, help="The delivery log and the run log.", rich_markup_mode=None)
 _COLUMNS = (
@@ -63,7 +64,7 @@ def list_(
         "service": service, "direction": direction, "failed": True if failed else None, "task": task, "event": event,
         "status": status, "since": parse_time(since), "until": parse_time(until),
     }  # fmt: skip
-    with open_hub() as hub:
+    with open_records() as hub:
         rows = hub.views.list_deliveries(**filters, before=before, limit=limit)
         if not follow:
             show_rows(
@@ -75,7 +76,7 @@ def list_(
             _line(row, as_json)
 
 
-def _following(hub: Hub, filters: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _following(hub: Records, filters: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """`rows`, then what comes, each once. Looks back a little: a lower id may be committed later."""
     shown: deque[int] = deque(maxlen=_PAGE * 2)
     if not rows:
@@ -145,7 +146,7 @@ def runs(
     task = task_class(name) if name is not None else None
     if before is not None and task is None:
         raise usage("--before needs --task: each class has ids of its own")
-    with open_hub() as hub:
+    with open_records() as hub:
         rows = hub.views.task_log(task=task, service=service, failed=failed, before=before, limit=limit)
     columns = ("id", "name", "service", "started_at", "ended_at", "result", "host", "pid", "summary", "error")
     show_rows(rows, columns, as_json=as_json, empty="no run yet", filters=(name, service, failed, before))
@@ -153,7 +154,7 @@ def runs(
 
 def stats(as_json: JsonFlag = False) -> None:
     """One look: queue depth, running, delayed, dead, breakers, last runs."""
-    with open_hub() as hub:
+    with open_records() as hub:
         now = hub.views.stats()
         planned = {task.name: task.next_run_at for task in hub.schedule.list()}
         for row in now["schedules"]:

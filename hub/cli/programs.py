@@ -52,7 +52,7 @@ def worker(
     from hub.programs import up as running
 
     with _process() as settings:
-        raise typer.Exit(running.worker(settings, processes=processes, threads=threads))
+        running.worker(settings, processes=processes, threads=threads)
 
 
 def scheduler() -> None:
@@ -60,7 +60,7 @@ def scheduler() -> None:
     from hub.programs import up as running
 
     with _process() as settings:
-        raise typer.Exit(running.scheduler(settings))
+        running.scheduler(settings)
 
 
 def exporter() -> None:
@@ -77,11 +77,11 @@ def migrate(
 ) -> None:
     """Bring the database's tables up to date."""
     from hub.app.lifecycle import build
+    from hub.store.migrate import check as to_apply
     from hub.store.migrate import migrate as apply
-    from hub.store.migrate import pending
 
     with build(get_settings(), role="cli", check=False) as hub:
-        names = pending(hub.db) if check else apply(hub.db)
+        names = to_apply(hub.db) if check else apply(hub.db)
     if as_json:
         print_json({"pending" if check else "applied": names})
     else:

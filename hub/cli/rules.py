@@ -11,6 +11,7 @@ from hub.cli.common import (
     Yes,
     confirm,
     open_hub,
+    open_records,
     parse_json,
     read_text,
     said,
@@ -36,7 +37,7 @@ def list_(service: ServiceName = None, as_json: JsonFlag = False) -> None:
     """All rules."""
     from hub.config.documents import rule_document
 
-    with open_hub() as hub:
+    with open_records() as hub:
         rows = [
             {"id": r.id, **rule_document(r), "version": r.version}
             for r in hub.registry.rules()
@@ -53,7 +54,7 @@ def show(name: Name, as_json: JsonFlag = False) -> None:
     """One rule."""
     from hub.config.documents import rule_document
 
-    with open_hub() as hub:
+    with open_records() as hub:
         r = hub.registry.rule(name)
         row = {"id": r.id, **rule_document(r), "version": r.version}
         row |= {"created_at": r.created_at, "updated_at": r.updated_at}

@@ -10,6 +10,7 @@ from hub.cli.common import (
     JsonFlag,
     cell,
     open_hub,
+    open_records,
     print_json,
     show_object,
     show_rows,
@@ -33,7 +34,7 @@ def _row(task: ScheduledTask) -> dict[str, Any]:
 @app.command("list")
 def list_(as_json: JsonFlag = False) -> None:
     """All scheduled tasks."""
-    with open_hub() as hub:
+    with open_records() as hub:
         rows = [_row(task) for task in hub.schedule.list()]
     columns = ("name", "cron", "enabled", "last_run_at", "last_result", "last_duration_ms", "next_run_at")
     show_rows(rows, columns, as_json=as_json, empty="none")
@@ -42,7 +43,7 @@ def list_(as_json: JsonFlag = False) -> None:
 @app.command()
 def show(name: Name, as_json: JsonFlag = False) -> None:
     """One scheduled task with its next five runs."""
-    with open_hub() as hub:
+    with open_records() as hub:
         task = hub.schedule.show(name)
         row = {**_row(task), "next_runs": hub.schedule.preview(task.cron, 5, name=name)}
         row["time_zone"] = hub.settings.timezone

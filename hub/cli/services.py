@@ -13,6 +13,7 @@ from hub.cli.common import (
     confirm,
     err,
     open_hub,
+    open_records,
     print_json,
     said,
     show_object,
@@ -40,7 +41,7 @@ def list_(as_json: JsonFlag = False) -> None:
     """All services."""
     from hub.config.documents import service_document
 
-    with open_hub() as hub:
+    with open_records() as hub:
         circuits = {row["service"]: row["state"] for row in hub.views.breakers()}
         waiting = hub.views.stats()["services"]
         rows = [
@@ -63,7 +64,7 @@ def show(name: Name, as_json: JsonFlag = False) -> None:
     """One service; secrets are masked."""
     from hub.config.documents import service_document
 
-    with open_hub() as hub:
+    with open_records() as hub:
         s = hub.registry.service(name)
         row: dict[str, Any] = {
             "id": s.id,

@@ -15,6 +15,7 @@ from hub.cli.common import (
     confirm,
     err,
     open_hub,
+    open_records,
     print_json,
     progress,
     show_object,
@@ -57,7 +58,7 @@ def list_(
         "state": state, "service": service, "rule": rule, "event": event, "failed": failed, "orphan": orphan,
         "overdue": overdue, "before": before,
     }  # fmt: skip
-    with open_hub() as hub:
+    with open_records() as hub:
         rows = hub.views.list_tasks(**filters, limit=limit)
     show_rows(
         rows, _COLUMNS, as_json=as_json, filters=filters.values(),
@@ -71,7 +72,7 @@ def show(id_: Annotated[int, typer.Argument(metavar="ID")], as_json: JsonFlag = 
     from hub.codec import readable
     from hub.errors import NotFoundError
 
-    with open_hub() as hub:
+    with open_records() as hub:
         attempts = hub.views.list_deliveries(task=id_, limit=100)
         try:
             row = hub.views.task(id_)
@@ -125,7 +126,7 @@ def failures(
     service: ServiceFilter = None, before: Before = None, limit: Limit = 50, as_json: JsonFlag = False
 ) -> None:
     """Tasks that failed and will be tried again, and runs of scheduled tasks that failed."""
-    with open_hub() as hub:
+    with open_records() as hub:
         rows = hub.views.list_tasks(service=service, failed=True, before=before, limit=limit)
         runs = hub.views.list_runs(failed=True, limit=min(limit, 20))
     show_rows(

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import requests
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from hub.app.lifecycle import Hub, build
 from hub.codec import loads
@@ -49,11 +48,7 @@ class DidNotHappen(Exception):  # noqa: N818 - the finding of a demo, not an err
 class _OwnSettings(Settings):
     """Settings that take nothing from the environment: the demo never touches the user's own hub."""
 
-    @classmethod
-    def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)
+    reads_environment = False
 
 
 class Witness(PrometheusHooks):

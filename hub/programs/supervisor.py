@@ -1,7 +1,10 @@
-"""Child processes that are kept alive: `hub worker` and `hub scheduler` are no more than this.
+"""Restart child processes that end: the whole of `hub worker` and `hub scheduler` after their checks.
 
-Dramatiq ends all of its processes when one of them is killed, periodiq ends when the broker is away at a
-tick. So each runs on its own, and is started again, after a pause that grows while it keeps failing.
+Dramatiq ends all of its processes when one of them is killed; periodiq ends when the broker is unreachable at a
+tick. Each therefore runs on its own and is restarted after a pause that grows with consecutive failures.
+
+`python -m hub.programs.supervisor TITLE GRACE COUNT COMMAND...` runs COUNT copies of a command. `hub worker` and
+`hub scheduler` replace themselves by it, which frees the memory of everything that they imported for their checks.
 """
 
 from __future__ import annotations
@@ -15,14 +18,24 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NoReturn
 
-import structlog
-
-log = structlog.get_logger("hub.programs.supervisor")
 _PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before a start, by failures in a row
 _LIVED = 60.0  # who lived so long has not failed at the start
 _LOOK = 0.2
 _PR_SET_PDEATHSIG = 1
+
+
+def _error(message: str, **fields: object) -> None:
+    """Log one line. structlog is imported when there is one to log: a supervisor stays small."""
+    import structlog
+
+    if __name__ == "__main__":
+        from hub.programs.log_setup import configure_logging
+        from hub.settings import load_settings
+
+        configure_logging(load_settings())
+    structlog.get_logger("hub.programs.supervisor").error(message, **fields)
 
 
 def die_with_parent() -> None:
@@ -73,7 +86,7 @@ class _Child:
         elif (code := self.process.poll()) is not None:
             self._failures = 0 if now - self._started >= _LIVED else self._failures + 1
             pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
-            log.error("a process ended; it is started again", process=self._command[-1], code=code, seconds=pause)
+            _error("a process ended; it is started again", process=self._command[-1], code=code, seconds=pause)
             self.process, self._due = None, now + pause
 
 
@@ -100,9 +113,29 @@ def supervise(
         try:
             process.wait(timeout=max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            log.error("a process did not finish in time; it is killed", pid=process.pid)
+            _error("a process did not finish in time; it is killed", child=process.pid)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             killed = 1
     return killed
+
+
+def replace_process(command: Sequence[str], *, count: int, grace: float) -> NoReturn:
+    """Become a supervisor of `count` copies of `command`; the process id stays."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    title = " ".join(["hub", *sys.argv[1:]])  # health checks and people find `hub worker` in the process list
+    arguments = [sys.executable, "-m", "hub.programs.supervisor", title, str(grace), str(count), *command]
+    os.execv(sys.executable, arguments)  # noqa: S606 - this interpreter, no shell
+
+
+def main() -> int:
+    """Supervise what the command line names."""
+    grace, count, command = float(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
+    with stop_signals() as stop:
+        return supervise([command] * count, stop, grace=grace)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import dramatiq
 import structlog
@@ -13,7 +14,7 @@ import structlog
 from hub.app.lifecycle import Hub, build
 from hub.errors import ConfigError
 from hub.monitoring.value_files import empty
-from hub.programs.supervisor import stop_signals, supervise
+from hub.programs.supervisor import replace_process, stop_signals
 from hub.settings import Settings
 from hub.tasks.ticker import Ticker
 from hub.web.server import WebServer
@@ -83,8 +84,8 @@ def web(settings: Settings, *, announce: Callable[[str], None] = print, stop: th
     return 0
 
 
-def worker(settings: Settings, *, processes: int | None = None, threads: int | None = None) -> int:
-    """Dramatiq workers, each a process of its own that is started again when it dies."""
+def worker(settings: Settings, *, processes: int | None = None, threads: int | None = None) -> NoReturn:
+    """Run Dramatiq workers, each a process of its own that is restarted when it ends. Replaces this process."""
     _needs_broker(settings, "worker")
     build(settings, role="worker", check=True).close()  # what is wrong is said once, before anything starts
     command = [
@@ -92,17 +93,15 @@ def worker(settings: Settings, *, processes: int | None = None, threads: int | N
         "--threads", str(threads or settings.threads), "--worker-shutdown-timeout", str(_SHUTDOWN_MS),
         "--skip-logging", "hub.worker:broker",
     ]  # fmt: skip
-    with stop_signals() as stop:
-        return supervise([command] * (processes or settings.processes), stop, grace=_GRACE)
+    replace_process(command, count=processes or settings.processes, grace=_GRACE)
 
 
-def scheduler(settings: Settings) -> int:
-    """periodiq, which sends one tick a minute."""
+def scheduler(settings: Settings) -> NoReturn:
+    """Run periodiq, which sends one tick a minute. Replaces this process."""
     _needs_broker(settings, "scheduler")
     build(settings, role="scheduler", check=True).close()
-    with stop_signals() as stop:
-        supervise([[sys.executable, "-m", "hub.programs.child", "periodiq", "hub.scheduler:broker"]], stop, grace=5.0)
-    return 0
+    command = [sys.executable, "-m", "hub.programs.child", "periodiq", "hub.scheduler:broker"]
+    replace_process(command, count=1, grace=5.0)
 
 
 def _needs_broker(settings: Settings, what: str) -> None:

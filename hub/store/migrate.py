@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from importlib import resources
 
 import psycopg
@@ -27,6 +28,20 @@ def pending(db: Database) -> list[str]:
     return [name for name, _, _ in migrations() if name not in done]
 
 
+def refuse_newer(names: Iterable[str]) -> None:
+    """Raise `ConfigError` when one of these applied migrations is unknown: the tables are of a newer version."""
+    if newer := sorted(set(names) - {name for name, _, _ in migrations()}):
+        raise ConfigError(f"the database has migrations this version does not know ({newer[0]}): update the hub")
+
+
+def check(db: Database) -> list[str]:
+    """Names of the migrations that `migrate` would apply; raises `ConfigError` where it would refuse newer tables."""
+    table = db.one("SELECT to_regclass('hub_migrations') AS t")
+    if table and table["t"]:
+        refuse_newer(row["name"] for row in db.all("SELECT name FROM hub_migrations"))
+    return pending(db)
+
+
 def migrate(db: Database) -> list[str]:
     """Apply what is missing; returns the names applied. Each migration is one transaction.
 
@@ -43,8 +58,7 @@ def migrate(db: Database) -> list[str]:
         )
         done: dict[str, str] = dict(conn.execute("SELECT name, checksum FROM hub_migrations").fetchall())
         known = migrations()
-        if newer := sorted(set(done) - {name for name, _, _ in known}):
-            raise ConfigError(f"the database has migrations this version does not know ({newer[0]}): update the hub")
+        refuse_newer(done)
         for name, checksum, sql in known:
             if name in done:
                 if done[name] != checksum:

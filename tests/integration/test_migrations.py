@@ -10,7 +10,7 @@ import pytest
 
 from hub.errors import ConfigError, UnavailableError
 from hub.store.database import Database
-from hub.store.migrate import migrate, migrations, pending
+from hub.store.migrate import check, migrate, migrations, pending
 
 NAMES = [name for name, _, _ in migrations()]
 
@@ -38,8 +38,12 @@ def test_a_newer_database_is_refused(database_url: str) -> None:
     """An old worker left running after an upgrade must not write into tables it does not know."""
     with psycopg.connect(database_url) as conn:
         conn.execute("INSERT INTO hub_migrations (name, checksum) VALUES ('9999_future.sql', 'x')")
-    with pytest.raises(ConfigError, match=r"9999_future\.sql"):
-        migrate(Database(database_url))
+    db = Database(database_url)
+    db.open()
+    for act in (migrate, check):
+        with pytest.raises(ConfigError, match=r"9999_future\.sql"):
+            act(db)
+    db.close()
 
 
 def test_two_processes_at_once_apply_each_migration_once(empty_database_url: str) -> None:
