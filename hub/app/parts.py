@@ -24,6 +24,7 @@ from hub.inbound.consumer import (
 from hub.inbound.events import through, wanted_by
 from hub.models import Service, ServiceType
 from hub.monitoring.prometheus_hooks import PrometheusHooks
+from hub.pipeline.attempts import AttemptRecorder
 from hub.pipeline.byte_budget import ByteBudget
 from hub.pipeline.dead_letters import DeadLetters
 from hub.pipeline.dispatch import Dispatcher
@@ -129,12 +130,17 @@ class Parts:
         graves = Graves(self.db, max_age=settings.task_max_age)
         self.dead_letters = DeadLetters(self.ledger, graves, self.hooks)
         self.dispatcher = Dispatcher(
-            self.registry, self.ledger, self.gateway, self.hooks, circuit_open=settings.circuit_open,
-            now=self.clock.now, budget=ByteBudget(settings.bodies_in_flight),
-            payload_limit=max(settings.payload_limit, settings.event_limit),
+            self.registry,
+            self.ledger,
+            self.gateway,
+            self.hooks,
+            settings=settings,
+            now=self.clock.now,
+            budget=ByteBudget(settings.bodies_in_flight),
             wait=role not in ("up", "worker"),
-        )  # fmt: skip
-        self.retries = TaskRetries(settings, self.ledger, self.dead_letters, self.hooks)
+        )
+        self.attempts = AttemptRecorder(settings, self.ledger, self.dead_letters, self.hooks)
+        self.retries = TaskRetries(self.attempts)
         self.bulkhead = Bulkhead(settings.threads)
         self.broker.add_middleware(self.retries)
         self.queues = queue_names(settings.queue_prefix)

@@ -68,14 +68,14 @@ def _not_run(hub: Hub, task_id: int) -> dict[str, Any]:
 
 
 def _attempt(hub: Hub, claim: Claim) -> dict[str, Any]:
-    from hub.pipeline.dispatch import AttemptFailed
+    from hub.pipeline.attempts import FailedAttempt
 
     row: dict[str, Any] = {"id": claim.id, "result": None, "error": None, "attempt": claim.attempt}
-    try:
-        row["result"] = hub.dispatcher.attempt(claim)
-    except AttemptFailed as failure:
-        hub.retries.record(failure)
-        row |= {"result": "failed" if hub.admin.exists(claim.id) else "dead", "error": str(failure)}
+    outcome = hub.dispatcher.attempt(claim)
+    if isinstance(outcome, FailedAttempt):
+        row |= {"result": hub.attempts.record(outcome), "error": str(outcome.error)}
+    else:
+        row["result"] = outcome
     last = hub.views.list_deliveries(task=claim.id, limit=1) if row["result"] != "parked" else []
     seen = last[0] if last and last[0]["attempt"] == claim.attempt else {}
     names = ("status", "latency_ms", "method", "endpoint", "request_body", "response_body")

@@ -1,7 +1,6 @@
-"""Stage 5: one attempt of one task: claim, render, send, settle.
+"""One attempt of one task: claim, render, send, and record a success or a release.
 
-`Dispatcher.run()` returns when the task was delivered, given back, or not to be had; it raises
-`AttemptFailed` when the attempt counts. `tasks.retries` then decides: again later, or the dead-letter queue.
+A failed attempt that counts is returned as a `FailedAttempt`; `hub.pipeline.attempts` records it.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 
@@ -24,7 +23,6 @@ from hub.errors import (
     InvalidPayloadError,
     NotSentError,
     PayloadError,
-    RateLimitedError,
     SecretsError,
     UnavailableError,
 )
@@ -37,38 +35,25 @@ from hub.models import (
     Rule,
     Service,
 )
+from hub.pipeline.attempts import AttemptPolicy, FailedAttempt, Outcome, Released, next_step
 from hub.pipeline.byte_budget import ByteBudget
 from hub.pipeline.gateway import Gateway, record
+from hub.settings import Settings
 from hub.store.ledger import Ledger
 from hub.store.registry import Registry
 
 log = structlog.get_logger("hub.pipeline.dispatch")
-_NOT_HELD = 1.0  # seconds until a task whose rule this process does not know yet is tried again
-
-
-class AttemptFailed(HubError):  # noqa: N818 - an outcome, not an error of the hub
-    """An attempt that counts has failed. Carries what the ledger needs to settle it, and what a log line says of it."""
-
-    def __init__(
-        self, claim: Claim, service: Service, error: DeliveryError, delivery: Delivery, context: Mapping[str, object]
-    ) -> None:
-        super().__init__(str(error))
-        self.claim = claim
-        self.service = service
-        self.error = error
-        self.delivery = delivery
-        self.context = context
+_RULE_UNKNOWN = 1.0  # seconds until a task whose rule this process has not read yet is tried again
 
 
 class Dispatcher:
-    """Runs attempts. One instance per process, used by all worker threads.
+    """Runs attempts. One instance per process; thread-safe.
 
     Args:
         now: the deployment's clock; timezone-aware.
         budget: bounds the memory of rendered bodies.
-        payload_limit: most characters of a rendered body.
         wait: whether `run` returns only when a success is in the ledger. Workers do not wait: the next
-            task starts while successes are written together.
+            task starts while successes are committed in groups.
     """
 
     def __init__(
@@ -78,66 +63,55 @@ class Dispatcher:
         gateway: Gateway,
         hooks: Hooks,
         *,
-        circuit_open: Literal["park", "count"],
+        settings: Settings,
         now: Callable[[], datetime],
         budget: ByteBudget,
-        payload_limit: int,
         wait: bool = True,
     ) -> None:
         self._registry = registry
         self._ledger = ledger
         self._gateway = gateway
         self._hooks = hooks
-        self._count_open = circuit_open == "count"
+        self._settings = settings
         self._budget = budget
-        self._payload_limit = payload_limit
+        self._payload_limit = max(settings.payload_limit, settings.event_limit)
         self._wait = wait
         self._now = now
 
-    def run(self, task_id: int) -> Literal["delivered", "parked", "skipped"]:
-        """One attempt.
+    def run(self, task_id: int) -> Outcome:
+        """Claim a task and make one attempt. The caller records a `FailedAttempt`.
 
         Raises:
-            AttemptFailed: the attempt counts and must be settled with its claim.
             UnavailableError: the database is away and the process is stopping.
         """
         claim = self._ledger.claim(task_id)
         return "skipped" if claim is None else self.attempt(claim)
 
-    def attempt(self, claim: Claim) -> Literal["delivered", "parked"]:
-        """The attempt of a task that is claimed already; raises as `run` does."""
+    def attempt(self, claim: Claim) -> Outcome:
+        """Make one attempt of a claimed task; raises as `run` does."""
         context: dict[str, object] = {
-            "task": claim.id, "_event": claim.event_name, "event_id": claim.event_uid, "key": claim.key,
+            "task": claim.id,
+            "_event": claim.event_name,
+            "event_id": claim.event_uid,
+            "key": claim.key,
             "attempt": claim.attempt,
-        }  # fmt: skip
+        }
         service, rule = self._known(claim)
-        if service is None or rule is None:  # deleted a moment ago, or not read: the next claim holds it or finds it
-            self._ledger.give_back(claim, delay=_NOT_HELD)
+        if service is None or rule is None:  # deleted a moment ago, or not read yet: the next claim holds or finds it
+            self._ledger.give_back(claim, delay=_RULE_UNKNOWN)
             return "parked"
         context |= {"rule": rule.name, "service": service.name}
         try:
             self._hooks.queue_wait(service.name, max(0.0, (self._now() - claim.due_at).total_seconds()))
             delivery = self._attempt(claim, service, rule)
-        except (CircuitOpenError, RateLimitedError, SecretsError) as e:
+        except BaseException as e:
+            step = next_step(e, claim.attempt, AttemptPolicy.of(self._settings, service))
             if isinstance(e, CircuitOpenError):
                 self._hooks.parked(service.name)
-                if self._count_open:
-                    raise self._failed(claim, service, e, context) from e
-            if isinstance(e, SecretsError):
-                self._hooks.locked_out(service.name)
-            self._ledger.give_back(claim, delay=e.retry_after or 1.0, why=str(e))
-            log.info("parked", why=str(e), retry_after=e.retry_after, **context)
-            return "parked"
-        except DeliveryError as e:
-            raise self._failed(claim, service, e, context) from e
-        except BaseException as e:
-            why = str(e) if isinstance(e, HubError) else f"the hub's own fault: {type(e).__name__}"
-            delay = e.retry_after if isinstance(e, NotSentError) else _NOT_HELD
-            self._ledger.give_back(claim, delay=delay, why=why)
-            if isinstance(e, NotSentError):
-                log.warning("released: nothing was sent", why=why, retry_after=delay, **context)
-            elif not isinstance(e, UnavailableError):
-                log.exception("the hub's own fault; the attempt does not count", **context)
+            if not isinstance(step, Released):
+                assert isinstance(e, DeliveryError)
+                return _failed(claim, service, e, context)
+            self._release(claim, service, e, step, context)
             return "parked"
         if self._wait:
             self._finished(claim, service, self._ledger.finish(claim, delivery))
@@ -145,6 +119,19 @@ class Dispatcher:
             self._ledger.finish_soon(claim, delivery, partial(self._finished, claim, service))
         log.info("delivered", status=delivery.status, latency_ms=round(delivery.latency_ms or 0, 1), **context)
         return "delivered"
+
+    def _release(
+        self, claim: Claim, service: Service, error: BaseException, step: Released, context: Mapping[str, object]
+    ) -> None:
+        if isinstance(error, SecretsError):
+            self._hooks.locked_out(service.name)
+        self._ledger.give_back(claim, delay=step.delay, why=step.why)
+        if isinstance(error, DeliveryError):
+            log.info("parked", why=step.why, retry_after=step.delay, **context)
+        elif isinstance(error, NotSentError):
+            log.warning("released: nothing was sent", why=step.why, retry_after=step.delay, **context)
+        elif not isinstance(error, UnavailableError):
+            log.error("internal error; the attempt does not count", exc_info=error, **context)
 
     def _finished(self, claim: Claim, service: Service, done: bool) -> None:
         if done:
@@ -161,14 +148,20 @@ class Dispatcher:
 
     def _attempt(self, claim: Claim, service: Service, rule: Rule) -> Delivery:
         request = Request(method=rule.method, endpoint=rule.endpoint, task_id=claim.id, event_name=claim.event_name)
-        self._budget.check(service.id, len(claim.event_data))  # before work that would be done in vain
+        self._budget.check(service.id, len(claim.event_data))  # before rendering
         now = self._now()
 
         def render(data: JSON) -> tuple[str | None, str]:
             return rules.render(
-                rule, event_name=claim.event_name, event_data=data, event_id=claim.event_uid, task_id=claim.id, now=now,
-                limit=self._payload_limit, kind=service.type,
-            )  # fmt: skip
+                rule,
+                event_name=claim.event_name,
+                event_data=data,
+                event_id=claim.event_uid,
+                task_id=claim.id,
+                now=now,
+                limit=self._payload_limit,
+                kind=service.type,
+            )
 
         try:
             data = _data(claim)
@@ -192,7 +185,7 @@ class Dispatcher:
             return self._gateway.execute_request(service, request, claim)
 
     def _masked_paths(self, claim: Claim, service: Service, rule: Rule, data: JSON) -> list[str]:
-        """Paths into the event's data that no log may show: by the service's mask, and by that of a caller."""
+        """Paths into the event's data that no log may show: masked by the service, or by the event's source."""
 
         def mask_of(name: str) -> list[str]:
             return next((s.options.get("mask") or [] for s in self._registry.services() if s.name == name), [])
@@ -200,17 +193,16 @@ class Dispatcher:
         paths = masks.event_paths(service.options.get("mask") or [], rule.payload)
         return paths + masks.source_paths(claim.event_name, data, mask_of)
 
-    def _failed(
-        self, claim: Claim, service: Service, error: DeliveryError, context: Mapping[str, object]
-    ) -> AttemptFailed:
-        delivery = error.delivery
-        if delivery is None:
-            delivery = record(service, Request(task_id=claim.id), claim, tries=0, seconds=0.0, error=error)
-        return AttemptFailed(claim, service, error, delivery, context)
+
+def _failed(claim: Claim, service: Service, error: DeliveryError, context: Mapping[str, object]) -> FailedAttempt:
+    delivery = error.delivery
+    if delivery is None:
+        delivery = record(service, Request(task_id=claim.id), claim, tries=0, seconds=0.0, error=error)
+    return FailedAttempt(claim, service, error, delivery, context)
 
 
 def _loggable(data: JSON, paths: list[str], render: Callable[[JSON], tuple[str | None, str]]) -> dict[str, Any]:
-    """The fields of a `Request` that say what may be logged: it is rendered again from masked data."""
+    """The loggable fields of a `Request`, rendered from masked data."""
     seen: list[JSON] = []
     try:
         body, endpoint = render(mask_value(data, paths, seen))
@@ -221,7 +213,7 @@ def _loggable(data: JSON, paths: list[str], render: Callable[[JSON], tuple[str |
 
 
 def _data(claim: Claim) -> JSON:
-    """The event's data. What cannot be read now never will be: it counts, or the task would live for ever."""
+    """The event's data. Data that cannot be read counts as a failure, else the task would never end."""
     try:
         return loads(claim.event_data)
     except PayloadError as e:

@@ -12,7 +12,8 @@ import structlog
 from periodiq import PeriodiqMiddleware, cron
 
 from hub.errors import HubError, UnavailableError
-from hub.pipeline.dispatch import AttemptFailed, Dispatcher
+from hub.pipeline.attempts import FailedAttempt
+from hub.pipeline.dispatch import Dispatcher
 from hub.tasks.broker import (
     CONSUME,
     DISPATCH,
@@ -20,10 +21,10 @@ from hub.tasks.broker import (
     Broker,
 )
 from hub.tasks.bulkhead import CONSUMERS, Bulkhead
-from hub.tasks.retries import TaskRetries
+from hub.tasks.retries import AttemptFailed, TaskRetries
 
 log = structlog.get_logger("hub.actors")
-_FIRST = -10  # lower goes first: a tick or a consumer run does not wait behind a backlog of deliveries
+_FIRST = -10  # lower runs first: ticks and consumer runs do not wait behind a backlog of deliveries
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,41 +37,37 @@ class Actors:
     tick: Any
 
 
-def _raise(failure: Exception) -> None:
-    raise failure
-
-
 def _drain(
     bulkhead: Bulkhead,
     key: int,
     item: int,
-    act: Callable[[int], object],
-    settle: Callable[[Exception], None] = _raise,
-) -> None:
-    """Do `item`, if there is room for it, and then what waited for this thread, whatever becomes of each.
+    act: Callable[[int], FailedAttempt | None],
+    record: Callable[[FailedAttempt], object] = lambda _: None,
+) -> FailedAttempt | None:
+    """Do `item` if the bulkhead admits it, then the items that wait for this thread.
 
-    The failure of the last one is raised; those before it are settled here, so that none keeps the others
-    from running or the thread from being given up.
+    Returns the failed attempt of the last item, for the middleware to record. Those before it are given to `record`, as
+    each of them ends. An item that raises does not stop the others; what the last one raises is raised.
     """
     if not bulkhead.enter(key, item):
-        return
+        return None
     next_item: int | None = item
     while next_item is not None:
-        done, failure = next_item, None
+        done, failure, error = next_item, None, None
         try:
-            act(done)
+            failure = act(done)
         except Exception as e:
-            failure = e
+            error = e
         next_item = bulkhead.next_or_leave(key)
+        if next_item is None:
+            if error is not None:
+                raise error
+            return failure
+        if error is not None:
+            log.error("internal error; the lease recovers the task", item=done, exc_info=error)
         if failure is not None:
-            if next_item is None:
-                raise failure
-            try:
-                settle(failure)
-            except UnavailableError as e:
-                log.warning("not settled; it is taken up again", item=done, error=str(e))
-            except Exception:
-                log.exception("not settled; it is taken up again", item=done)
+            record(failure)
+    return None
 
 
 def register(
@@ -84,30 +81,28 @@ def register(
     run_housekeeping: Callable[[], object],
     tick: Callable[[], object],
 ) -> Actors:
-    """Register all of them.
+    """Register all actors on a broker.
 
     Args:
         queues: names by what they carry, see `queue_names`.
         consume: one run over the response queue of the service with that id.
         run_housekeeping: one run of housekeeping.
-        tick: starts what the schedule says is due.
+        tick: launches the scheduled tasks that are due.
     """
 
     def dispatch_event_task(task_id: int, service_id: int) -> None:
-        """One attempt of one task, and of those of its service that waited for this thread."""
-        _drain(bulkhead, service_id, task_id, attempt, settle)
+        """One attempt of a task, then of the tasks of its service that wait for this thread."""
+        failure = _drain(bulkhead, service_id, task_id, attempt, retries.after_attempt)
+        if failure is not None:
+            raise AttemptFailed(failure)
 
-    def attempt(task_id: int) -> None:
+    def attempt(task_id: int) -> FailedAttempt | None:
         try:
-            dispatcher.run(task_id)
-        except UnavailableError as e:  # only while the process stops: else the ledger waits for its database
-            log.warning("left to others: the process stops", task=task_id, error=str(e))
-
-    def settle(failure: Exception) -> None:
-        """What the middleware does for the last of them. A task that is not settled is its lease's."""
-        if not isinstance(failure, AttemptFailed):
-            raise failure
-        retries.record(failure)
+            outcome = dispatcher.run(task_id)
+        except UnavailableError as e:  # only while the process stops; until then the ledger waits for its database
+            log.warning("not attempted: the process is stopping", task=task_id, error=str(e))
+            return None
+        return outcome if isinstance(outcome, FailedAttempt) else None
 
     def consume_responses_task(service_id: int) -> None:
         """One run over one service's response queue; all such runs together hold a share of the threads."""
@@ -117,23 +112,23 @@ def register(
         try:
             consume(service_id)
         except HubError as e:
-            log.warning("a response queue was not read; next time", service_id=service_id, error=str(e))
+            log.warning("response queue not read; the next run reads it", service_id=service_id, error=str(e))
 
     def housekeeping_task() -> None:
         """One run of housekeeping."""
         try:
             run_housekeeping()
         except HubError as e:
-            log.warning("housekeeping not finished; next time", error=str(e))
+            log.warning("housekeeping not finished; the next run continues", error=str(e))
 
     def tick_task() -> None:
-        """What periodiq sends once a minute. One that comes late does no harm: it claims the minute that is now."""
+        """Sent by periodiq once a minute. A late message is harmless: the tick claims the current minute."""
         try:
             tick()
         except HubError as e:
-            log.warning("the tick was given back", error=str(e))
+            log.warning("tick rolled back", error=str(e))
 
-    # It would skip ticks that are old by two machines' clocks: all of them when the scheduler's is slow.
+    # No skip_delay: it compares the clocks of two machines, and would skip every tick of a slow one.
     broker.add_middleware(PeriodiqMiddleware(skip_delay=math.inf))
 
     def on(queue: str, **options: Any) -> Callable[[Callable[..., None]], Any]:

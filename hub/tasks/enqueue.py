@@ -1,4 +1,4 @@
-"""Enqueueing on a thread of its own: who accepts an event waits for the ledger's commit, never for the broker."""
+"""Enqueues accepted tasks on a thread of its own: acceptance waits for the ledger's commit, never for the broker."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _SLOW = 1.0  # seconds; a batch that takes longer shows that the broker does not
 
 
 class Enqueuer:
-    """Publishes accepted tasks from a bounded buffer; what does not fit is left to the outbox relay.
+    """Publishes accepted tasks from a bounded buffer; tasks that do not fit are left to the outbox relay.
 
     The ledger has every task before it comes here. So nothing is lost with the buffer: a task that was not
     published is released to `pending`, or found as a lost message if this process is killed.
 
     Args:
-        publisher: publishes; returns tasks to the ledger when the broker is away.
+        publisher: publishes; releases tasks to the ledger when the broker is away.
         limit: most buffered tasks.
     """
 
@@ -34,6 +34,7 @@ class Enqueuer:
         self._limit = limit
         self._changed = threading.Condition()
         self._buffer: deque[tuple[int, int]] = deque()
+        self._publishing: list[tuple[int, int]] = []
         self._busy_since: float | None = None
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -80,9 +81,17 @@ class Enqueuer:
             self._publisher.release(left)
 
     def join(self, timeout: float) -> None:
-        """After `close`: wait for the thread, which returns what it could not publish to the ledger."""
-        if self._thread is not None:
-            self._thread.join(timeout)
+        """After `close`: wait for the thread. Tasks that it is still publishing after `timeout` seconds are released.
+
+        The broker may take their messages after that: a second message for a task is harmless.
+        """
+        if self._thread is None:
+            return
+        self._thread.join(timeout)
+        with self._changed:
+            left = [task_id for _, task_id in self._publishing]
+        if left:
+            self._publisher.release(left)
 
     def _run(self) -> None:
         while batch := self._next():
@@ -94,6 +103,7 @@ class Enqueuer:
             except Exception:
                 log.exception("not enqueued; the relay finds the tasks", count=len(batch))
             with self._changed:
+                self._publishing = []
                 self._busy_since = None
                 self._changed.notify_all()
 
@@ -102,6 +112,7 @@ class Enqueuer:
         with self._changed:
             self._changed.wait_for(lambda: self._buffer or self._closing)
             batch = [self._buffer.popleft() for _ in range(min(_BATCH, len(self._buffer)))]
+            self._publishing = batch
             if batch:
                 self._busy_since = time.monotonic()
             return batch

@@ -192,12 +192,8 @@ def test_a_date_in_retry_after_is_not_taken_for_two_hours(
     elsewhere(
         hours,
         """
-        from hub.pipeline.dispatch import AttemptFailed
         with build(load_settings()) as hub:
-            try:
-                hub.dispatcher.run(int(sys.argv[1]))
-            except AttemptFailed as e:
-                hub.retries.record(e)
+            hub.attempts.record(hub.dispatcher.run(int(sys.argv[1])))
         """,
         task_id,
     )

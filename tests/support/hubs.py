@@ -8,7 +8,7 @@ from typing import Any
 from hub.app.lifecycle import Hub
 from hub.config.definitions import RuleSpec, ServiceSpec, parse_spec
 from hub.models import Event, Rule, Service
-from hub.pipeline.dispatch import AttemptFailed
+from hub.pipeline.attempts import FailedAttempt
 from hub.store.database import Row
 
 USER_LOGGED_IN = {
@@ -51,12 +51,13 @@ def enqueued(hub: Hub, tasks: Sequence[int]) -> list[int]:
 
 
 def attempt(hub: Hub, task_id: int) -> str:
-    """One attempt, settled, as a worker does it: delivered, parked, skipped or failed."""
+    """One attempt, recorded, as a worker does it: delivered, parked, skipped or failed."""
     try:
-        return hub.dispatcher.run(task_id)
-    except AttemptFailed as e:
-        hub.retries.record(e)
-        return "failed"
+        outcome = hub.dispatcher.run(task_id)
+        if isinstance(outcome, FailedAttempt):
+            hub.attempts.record(outcome)
+            return "failed"
+        return outcome
     finally:
         assert hub.ledger.flush(10)
 

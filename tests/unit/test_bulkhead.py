@@ -6,11 +6,13 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hub.pipeline.attempts import FailedAttempt
 from hub.tasks.actors import _drain
 from hub.tasks.bulkhead import CONSUMERS, Bulkhead
 
@@ -81,20 +83,23 @@ def test_no_task_is_lost_run_twice_or_left_waiting(threads: int, tasks: list[int
 
 
 class Job:
-    """What is done with each item: fails for some."""
+    """What is done with each item: some fail, some raise."""
 
-    def __init__(self, bad: dict[int, Exception] | None = None) -> None:
+    def __init__(self, bad: dict[int, FailedAttempt | Exception] | None = None) -> None:
         self.bad = bad or {}
         self.done: list[int] = []
-        self.settled: list[Exception] = []
+        self.recorded: list[FailedAttempt] = []
 
-    def act(self, item: int) -> None:
+    def act(self, item: int) -> FailedAttempt | None:
         self.done.append(item)
-        if item in self.bad:
-            raise self.bad[item]
+        outcome = self.bad.get(item)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
-    def settle(self, failure: Exception) -> None:
-        self.settled.append(failure)
+
+def failed(number: int) -> FailedAttempt:
+    return cast(FailedAttempt, f"the failure of {number}")
 
 
 def waiting(*items: int) -> Bulkhead:
@@ -107,30 +112,25 @@ def waiting(*items: int) -> Bulkhead:
     return bulkhead
 
 
-def test_a_thread_goes_on_with_what_waited_whatever_became_of_the_one_before() -> None:
-    """A failure must take neither a waiting task nor the thread's place with it."""
-    first, third = ValueError("first"), ValueError("third")
-    job, bulkhead = Job({1: first, 3: third}), waiting(2, 3, 4)
-    _drain(bulkhead, 1, 1, job.act, job.settle)
-    assert job.done == [1, 2, 3, 4] and job.settled == [first, third]
+def test_a_thread_continues_with_waiting_items_whatever_the_outcome_of_the_one_before() -> None:
+    """A failure takes neither a waiting task nor the thread's place with it."""
+    job, bulkhead = Job({1: failed(1), 2: ValueError("a bug"), 3: failed(3)}), waiting(2, 3, 4)
+    assert _drain(bulkhead, 1, 1, job.act, job.recorded.append) is None
+    assert job.done == [1, 2, 3, 4] and job.recorded == [failed(1), failed(3)]
     assert bulkhead._total == 0 and not bulkhead._waits
 
 
-def test_the_last_failure_is_raised_for_the_middleware_to_record() -> None:
-    last = ValueError("last")
-    job, bulkhead = Job({2: last}), waiting(2)
+def test_the_last_failure_is_returned_for_the_middleware_to_record() -> None:
+    job, bulkhead = Job({1: failed(1), 2: failed(2)}), waiting(2)
+    assert _drain(bulkhead, 1, 1, job.act, job.recorded.append) == failed(2)
+    assert job.recorded == [failed(1)] and bulkhead._total == 0
+
+
+def test_an_exception_of_the_last_item_is_raised() -> None:
+    job, bulkhead = Job({2: ValueError("last")}), waiting(2)
     with pytest.raises(ValueError, match="last"):
-        _drain(bulkhead, 1, 1, job.act, job.settle)
-    assert job.settled == [] and bulkhead._total == 0
-
-
-def test_a_settlement_that_fails_does_not_stop_the_others() -> None:
-    def settle(_: Exception) -> None:
-        raise RuntimeError("the database is away")
-
-    job, bulkhead = Job({1: ValueError("x")}), waiting(2)
-    _drain(bulkhead, 1, 1, job.act, settle)
-    assert job.done == [1, 2] and bulkhead._total == 0
+        _drain(bulkhead, 1, 1, job.act, job.recorded.append)
+    assert bulkhead._total == 0
 
 
 def test_many_threads_at_once() -> None:
