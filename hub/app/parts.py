@@ -112,6 +112,7 @@ class Parts:
         self.audit = AuditLog(self.db)
         self.activity = Activity(self.db, self.clock)
         self.breakers = Breakers(self.db, self.hooks)
+        self.response_breakers = Breakers(self.db, self.hooks, "responses")
         self.lease = Lease(self.ledger, seconds=settings.worker_lease)
         self.amqp = AmqpTransport(settings)
         self.gateway = Gateway(
@@ -126,6 +127,7 @@ class Parts:
             self.hooks,
             now=self.clock.now,
             lease=self.lease.check,
+            responses=self.response_breakers,
         )
         graves = Graves(self.db, max_age=settings.task_max_age)
         self.dead_letters = DeadLetters(self.ledger, graves, self.hooks)
@@ -161,7 +163,7 @@ class Parts:
         self.consumer = ResponseConsumer(
             Responses(self.db), self.runs, self.schedules, settings, self.hooks,
             emit=through(self.intake), wanted=lambda: wanted_by(self.registry.rules()),
-            stopping=self.stopping.is_set,
+            stopping=self.stopping.is_set, execute=self.gateway.execute_consumption, log=self.log.add,
         )  # fmt: skip
         self.housekeeping = HousekeepingTask(
             Housekeeping(self.db), self.runs, self.schedules,

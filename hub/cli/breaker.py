@@ -25,7 +25,10 @@ def list_(as_json: JsonFlag = False) -> None:
     with open_records() as hub:
         rows = hub.views.breakers()
     show_rows(
-        rows, ("service", "state", "failures", "retry_at", "changed_at"), as_json=as_json, empty="no services yet"
+        rows,
+        ("service", "state", "failures", "retry_at", "changed_at", "responses"),
+        as_json=as_json,
+        empty="no services yet",
     )
 
 
@@ -46,9 +49,11 @@ def reset(
     """Close a circuit now; parked tasks go on."""
     if bool(services) == all_:
         raise usage("give services, or --all")
+    from hub.operations.circuits import reset_circuits
+
     with open_hub() as hub:
         chosen = hub.registry.services() if all_ else [hub.registry.service(name) for name in services or []]
-        closed = [s.name for s in chosen if hub.breakers.reset(s)]
+        closed = [s.name for s in chosen if reset_circuits(hub, s)]
     if as_json:
         print_json({"reset": closed})
     else:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import structlog
 
-from hub.errors import HubError, UnavailableError
+from hub.errors import CircuitOpenError, DeliveryError, HubError, UnavailableError
 from hub.hooks import Hooks
 from hub.inbound.events import Emit, ResponseEvents
 from hub.inbound.messages import mark, parse
-from hub.models import Service, ServiceType
+from hub.models import Delivery, Service, ServiceType
 from hub.settings import Settings
 from hub.store.responses import Responses, Session
 from hub.store.run_log import RunLog
@@ -48,7 +48,7 @@ def fan_out(services: Iterable[Service], send: Callable[[int], None]) -> int:
 
 @dataclass(slots=True)
 class RunResult:
-    """What one run did. `outcome` is ok, error or skipped (another run is reading the queue).
+    """What one run did. `outcome` is ok, error or skipped (another run is reading the queue, or its circuit is open).
 
     Attributes:
         stored: messages stored that are JSON.
@@ -86,6 +86,8 @@ class ResponseConsumer:
         emit: makes events of responses; None: responses are only stored.
         wanted: whether any rule is for such events; building them for nobody would halve the speed.
         stopping: says that the process is to end; a run then ends after the batch it is at.
+        execute: `Gateway.execute_consumption`: circuit and tries around a run.
+        log: writes the delivery row of a run that failed.
     """
 
     def __init__(
@@ -99,6 +101,8 @@ class ResponseConsumer:
         emit: Emit | None = None,
         wanted: Callable[[], bool] = lambda: True,
         stopping: Callable[[], bool] = lambda: False,
+        execute: Callable[[Service, Callable[[], None]], None] = lambda service, read: read(),
+        log: Callable[[list[Delivery]], object] = lambda deliveries: None,
     ) -> None:
         self._responses = responses
         self._runs = runs
@@ -107,6 +111,8 @@ class ResponseConsumer:
         self._hooks = hooks
         self._events = ResponseEvents(emit, wanted, hooks, max_depth=settings.max_depth)
         self._stopping = stopping
+        self._execute = execute
+        self._log = log
 
     def consume(self, service: Service) -> RunResult:
         """One run: everything that waits in the service's response queue, and what comes meanwhile.
@@ -129,7 +135,9 @@ class ResponseConsumer:
         finally:
             result.seconds = time.monotonic() - started
             self._hooks.consumer_run(service.name, result.outcome, result.seconds)
-        summary = "another run was reading the queue" if result.outcome == "skipped" else result.summary()
+        summary = (
+            result.error or "another run was reading the queue" if result.outcome == "skipped" else result.summary()
+        )
         self._runs.finish(run, result.outcome, summary=summary, error=result.error)
         self._schedules.finished(CONSUME, result.outcome)
         return result
@@ -137,12 +145,17 @@ class ResponseConsumer:
     def _guarded(self, session: Session, service: Service, result: RunResult, run: int) -> None:
         context = {"service": service.name, "queue": service.response_queue}
         try:
-            self._run(session, service, result)
+            self._execute(service, lambda: self._run(session, service, result))
+        except CircuitOpenError as e:
+            result.outcome, result.error = "skipped", str(e)
+            log.info("response queue not read", error=result.error, **context)
         except BaseException as e:
             ours = not isinstance(e, HubError) or isinstance(e, UnavailableError)
             result.error = str(e) if isinstance(e, HubError) else f"ended by {type(e).__name__}"
             log.warning("response queue not read", error=result.error, summary=result.summary(), **context)
             try:
+                if isinstance(e, DeliveryError) and e.delivery is not None:
+                    self._log([e.delivery])
                 self._responses.failed(service.id, result.error)
                 if ours:
                     self._runs.finish(run, "error", summary=result.summary(), error=result.error)

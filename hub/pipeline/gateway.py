@@ -51,6 +51,7 @@ class Gateway:
     """The one door to external services.
 
     Args:
+        responses: the circuits of response queues.
         now: the deployment's clock; timezone-aware.
         lease: raises `UnavailableError` when this process may no longer send (its lease is over).
         sleep: waits between tries; injected in tests.
@@ -65,6 +66,7 @@ class Gateway:
         *,
         now: Callable[[], datetime],
         lease: Callable[[], None] = lambda: None,
+        responses: Breakers | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._transports = transports
@@ -73,6 +75,7 @@ class Gateway:
         self._hooks = hooks
         self._now = now
         self._lease = lease
+        self._responses = responses or breakers
         self._sleep = sleep
 
     def execute_request(self, service: Service, request: Request, claim: Claim | None = None) -> Delivery:
@@ -159,6 +162,60 @@ class Gateway:
             tries=service.tries, timeout=service.timeout, backoff=service.retry_backoff, cap=_BACKOFF_CAP
         )
         return self._breakers.admit(service, probe_lease=longest + 5)
+
+    def execute_consumption(self, service: Service, read: Callable[[], None]) -> None:
+        """Read a service's response queue within one run: circuit, tries, delivery record.
+
+        The circuit is one of its own, so a broker whose queue cannot be read parks no dispatches.
+
+        Args:
+            read: reads what is pending; called again when a try fails. What it acknowledged stays acknowledged.
+
+        Raises:
+            CircuitOpenError: nothing was read.
+            DeliveryError: the run failed; `.delivery` is its inbound row.
+            UnavailableError: an internal error; counts against nothing.
+        """
+        check_secrets(service)
+        longest = longest_run(
+            tries=service.tries, timeout=service.timeout, backoff=service.retry_backoff, cap=_BACKOFF_CAP
+        )
+        permit = self._responses.admit(service, probe_lease=longest + 60)
+        started = time.perf_counter()
+
+        def send(number: int) -> Response:
+            read()
+            return Response()
+
+        try:
+            run_tries(
+                send,
+                tries=service.tries,
+                backoff=service.retry_backoff,
+                cap=_BACKOFF_CAP,
+                sleep=self._sleep,
+                on_try=lambda number, error: None,
+            )
+        except DeliveryError as e:
+            step = self._responses.failed if e.counts_against_breaker else self._responses.release
+            self._quietly(lambda: step(service, permit))
+            e.delivery = Delivery(
+                direction=Direction.INBOUND,
+                service_id=service.id,
+                service=service.name,
+                success=False,
+                endpoint=service.response_queue,
+                method="AMQP",
+                tries=e.tries,
+                latency_ms=(time.perf_counter() - started) * 1000,
+                outcome=e.outcome,
+                error=str(e),
+            )
+            raise
+        except BaseException:
+            self._quietly(lambda: self._responses.release(service, permit))
+            raise
+        self._quietly(lambda: self._responses.succeeded(service, permit))
 
     def _own_fault(self, e: Exception, tries: int) -> DeliveryError:
         """An unforeseen error of a transport: the attempt counts, the breaker does not move."""

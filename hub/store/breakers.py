@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 import structlog
 
@@ -22,13 +23,18 @@ from hub.store.database import Connection, Database
 log = structlog.get_logger("hub.domain.breaker")
 
 _READ = """
-SELECT state, failures, epoch, retry_at, probe_until, clock_timestamp() FROM breakers WHERE service_id = %s FOR UPDATE
+SELECT state, failures, epoch, retry_at, probe_until, clock_timestamp() FROM {table} WHERE service_id = %s FOR UPDATE
 """
 _WRITE = """
-UPDATE breakers SET state = %s, failures = %s, epoch = %s, retry_at = %s, probe_until = %s,
+UPDATE {table} SET state = %s, failures = %s, epoch = %s, retry_at = %s, probe_until = %s,
     changed_at = CASE WHEN state = %s THEN changed_at ELSE now() END
 WHERE service_id = %s
 """
+_RELEASE = """
+UPDATE {table} SET probe_until = clock_timestamp() WHERE service_id = %s AND epoch = %s AND state = 'half_open'
+"""
+_INSERT = "INSERT INTO {table} (service_id) VALUES (%s) ON CONFLICT DO NOTHING"
+_TABLES = {"dispatch": "breakers", "responses": "response_breakers"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +52,21 @@ def _switched_off(circuit: Circuit, now: datetime) -> Circuit | None:
 
 
 class Breakers:
-    """Per-service circuits, shared by all processes."""
+    """Per-service circuits, shared by all processes.
 
-    def __init__(self, db: Database, hooks: Hooks) -> None:
+    Args:
+        circuit: `dispatch` for what is sent to a service, `responses` for reading its response queue. Transitions of
+            the first are counted in metrics, those of both are logged.
+    """
+
+    def __init__(self, db: Database, hooks: Hooks, circuit: Literal["dispatch", "responses"] = "dispatch") -> None:
         self._db = db
         self._hooks = hooks
+        self._circuit = circuit
+        table = _TABLES[circuit]
+        self._read_sql, self._write_sql, self._release_sql, self._insert_sql = (
+            sql.format(table=table).encode() for sql in (_READ, _WRITE, _RELEASE, _INSERT)
+        )
 
     def admit(self, service: Service, *, probe_lease: float) -> Permit:
         """Leave to send, or not.
@@ -95,11 +111,8 @@ class Breakers:
     def release(self, service: Service, permit: Permit) -> None:
         """Nothing was learned (the hub failed before the send): a probe gives its slot back."""
         if permit.probe:
-            self._db.run(
-                "UPDATE breakers SET probe_until = clock_timestamp() WHERE service_id = %s AND epoch = %s"
-                " AND state = 'half_open'",
-                [service.id, permit.epoch],
-            )
+            with self._db.autocommit() as conn:
+                conn.execute(self._release_sql, [service.id, permit.epoch])
 
     def reset(self, service: Service) -> bool:
         """A person closes the circuit; says whether it was not closed."""
@@ -108,7 +121,9 @@ class Breakers:
             closed = Circuit(state=BreakerState.CLOSED, epoch=circuit.epoch + 1)
             self._write(conn, service, circuit, closed)
             before, after = {"circuit": circuit.state.value}, {"circuit": closed.state.value}
-            record(conn, "breaker.reset", "service", id=service.id, name=service.name, before=before, after=after)
+            if self._circuit == "dispatch" or circuit.state is not closed.state:
+                action = "breaker.reset" if self._circuit == "dispatch" else "breaker.reset_responses"
+                record(conn, action, "service", id=service.id, name=service.name, before=before, after=after)
         self._tell(service, circuit, closed)
         return circuit.state != closed.state
 
@@ -123,19 +138,26 @@ class Breakers:
         return new is not None and new.state != circuit.state
 
     def _read(self, conn: Connection, service: Service) -> tuple[Circuit, datetime]:
-        row = conn.execute(_READ, [service.id]).fetchone()
+        row = conn.execute(self._read_sql, [service.id]).fetchone()
         if row is None:
-            conn.execute("INSERT INTO breakers (service_id) VALUES (%s) ON CONFLICT DO NOTHING", [service.id])
-            row = conn.execute(_READ, [service.id]).fetchone()
+            conn.execute(self._insert_sql, [service.id])
+            row = conn.execute(self._read_sql, [service.id]).fetchone()
         assert row is not None
         state, failures, epoch, retry_at, probe_until, now = row
         return Circuit(BreakerState(state), failures, epoch, retry_at, probe_until), now
 
     def _write(self, conn: Connection, service: Service, old: Circuit, new: Circuit) -> None:
         values = [new.state.value, new.failures, new.epoch, new.retry_at, new.probe_until, new.state.value, service.id]
-        conn.execute(_WRITE, values)
+        conn.execute(self._write_sql, values)
 
     def _tell(self, service: Service, old: Circuit, new: Circuit) -> None:
         if old.state != new.state:
-            self._hooks.breaker_changed(service.name, old.state.value, new.state.value)
-            log.warning("circuit moved", service=service.name, was=old.state.value, now=new.state.value)
+            if self._circuit == "dispatch":
+                self._hooks.breaker_changed(service.name, old.state.value, new.state.value)
+            log.warning(
+                "circuit moved",
+                service=service.name,
+                circuit=self._circuit,
+                was=old.state.value,
+                now=new.state.value,
+            )

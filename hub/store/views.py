@@ -16,8 +16,11 @@ from hub.store.view_tasks import TaskViews, shown
 
 _BREAKERS = """
 SELECT s.name AS service, coalesce(b.state, 'closed') AS state, coalesce(b.failures, 0) AS failures,
-       CASE WHEN b.state = 'open' THEN b.retry_at END AS retry_at, b.changed_at
-FROM services s LEFT JOIN breakers b ON b.service_id = s.id WHERE s.deleted_at IS NULL ORDER BY s.name
+       CASE WHEN b.state = 'open' THEN b.retry_at END AS retry_at, b.changed_at,
+       CASE WHEN s.response_queue IS NOT NULL THEN coalesce(r.state, 'closed') END AS responses,
+       CASE WHEN r.state = 'open' THEN r.retry_at END AS responses_retry_at
+FROM services s LEFT JOIN breakers b ON b.service_id = s.id LEFT JOIN response_breakers r ON r.service_id = s.id
+WHERE s.deleted_at IS NULL ORDER BY s.name
 """
 _SCHEDULES = """
 SELECT name, cron, enabled, last_run_at, last_result, next_run_at, default_cron, last_duration_ms,
@@ -53,7 +56,7 @@ class Views(TaskViews, DeadLetterViews, DeliveryViews):
     """Reads for people; writes nothing."""
 
     def breakers(self) -> list[Row]:
-        """`service state failures retry_at` of every service."""
+        """`service state failures retry_at` of every service; `responses` is the circuit of its response queue."""
         return self._db.all(_BREAKERS)
 
     def breaker(self, service: str) -> Row:

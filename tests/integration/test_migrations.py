@@ -11,6 +11,7 @@ import pytest
 from hub.errors import ConfigError, UnavailableError
 from hub.store.database import Database
 from hub.store.migrate import check, migrate, migrations, pending
+from hub.store.views import Views
 
 NAMES = [name for name, _, _ in migrations()]
 
@@ -79,3 +80,31 @@ def test_a_database_that_does_not_answer_is_said_to() -> None:
     """The first thing that goes wrong for a newcomer is the URL."""
     with pytest.raises(UnavailableError, match="does not answer"):
         migrate(Database("postgresql://nobody:secret@127.0.0.1:1/none"))
+
+
+def test_data_of_the_release_before_survives(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables of 0.1.0 with a service and a log row, brought up to date."""
+    every = migrations()
+    db = Database(empty_database_url)
+    db.open()
+    with monkeypatch.context() as patched:
+        patched.setattr("hub.store.migrate.migrations", lambda: every[:2])
+        assert migrate(db) == ["0001_ledger.sql", "0002_last_batch.sql"]
+    with psycopg.connect(empty_database_url) as conn:
+        conn.execute(
+            "INSERT INTO services (name, type, base_url, response_queue, secrets)"
+            " VALUES ('bus', 'amqp', 'amqp://h', 'q', '')"
+        )
+        conn.execute("INSERT INTO breakers (service_id, state, failures) SELECT id, 'closed', 2 FROM services")
+        conn.execute(
+            "INSERT INTO deliveries (direction, service, service_id, success, outcome)"
+            " SELECT 'outbound', name, id, true, 'success' FROM services"
+        )
+    assert migrate(db) == NAMES[2:]
+    views = Views(db)
+    [circuit] = views.breakers()
+    assert (circuit["service"], circuit["failures"], circuit["responses"]) == ("bus", 2, "closed")
+    assert [row["service"] for row in views.list_deliveries()] == ["bus"]
+    with psycopg.connect(empty_database_url) as conn:
+        conn.execute("UPDATE services SET type = 'smtp'")
+    db.close()

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from hub.app.lifecycle import Hub
+from hub.operations.circuits import reset_circuits
 from hub.web.api import shapes
 from hub.web.api.routers import routers
 from hub.web.authentication import Gate
@@ -64,7 +65,7 @@ def make_overview(hub: Hub, gate: Gate) -> APIRouter:
 
     @r.manage.post("/breakers/{service}/reset", summary="Close a circuit", response_model=shapes.Breaker)
     def reset_breaker(service: shapes.ServiceName) -> dict[str, Any]:
-        hub.breakers.reset(hub.registry.service(service))
+        reset_circuits(hub, hub.registry.service(service))
         return hub.views.breaker(service)
 
     @r.view.get("/stats", summary="One look at everything", response_model=Stats)

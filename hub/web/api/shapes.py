@@ -158,6 +158,8 @@ class Breaker(Shape):
     failures: int
     retry_at: Utc | None
     changed_at: Utc | None = None
+    responses: Literal["closed", "open", "half_open"] | None = None
+    responses_retry_at: Utc | None = None
 
 
 class Schedule(Shape):

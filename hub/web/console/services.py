@@ -18,6 +18,7 @@ from hub.errors import (
     StaleError,
 )
 from hub.operations import services
+from hub.operations.circuits import reset_circuits
 from hub.operations.service_test import run_service_test
 from hub.store.dead_letters import Chosen
 from hub.web.authorization import Access, needs
@@ -170,7 +171,7 @@ def make_services(pages: Pages) -> APIRouter:
     @router.post("/services/{name}/reset")
     @needs(Access.ROLE_MANAGE)
     def reset(request: Request, name: str) -> Response:
-        closed = hub.breakers.reset(hub.registry.service(name))
+        closed = reset_circuits(hub, hub.registry.service(name))
         text = (
             f"The circuit of {name} is closed; parked tasks go on."
             if closed

@@ -1,0 +1,12 @@
+"""Close circuits by hand."""
+
+from __future__ import annotations
+
+from hub.app.lifecycle import Hub
+from hub.models import Service
+
+
+def reset_circuits(hub: Hub, service: Service) -> bool:
+    """Close the circuit of dispatches and that of responses; whether one of them was not closed."""
+    dispatches, responses = hub.breakers.reset(service), hub.response_breakers.reset(service)
+    return dispatches or responses
