@@ -57,13 +57,15 @@ class Event:
     """An occurrence with a name and data.
 
     `key` is the sender's own id, if it gave one. `source` says who sent it (`token:7`, `webhook:3`; empty: this
-    machine's command line or Python): ids of different sources never collide.
+    machine's command line or Python): ids of different sources never collide. `text` is the JSON text of `data`, set
+    by `hub.pipeline.intake.check_event`, so that data is serialized once.
     """
 
     name: str
     data: JSON
     key: str | None = None
     source: str = ""
+    text: str | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Stage 3: an event comes in. Dedupe, match, write event and tasks in ONE transaction, commit.
+"""Event intake: deduplicate, match rules, write the event and its tasks in one transaction.
 
 Enqueueing follows on a thread of its own. If the process dies before it, the outbox relay finds the tasks.
 """
@@ -53,13 +53,13 @@ _SAMPLE_LIMIT = 65536
 
 
 class Publisher(Protocol):
-    """The way to the broker."""
+    """Enqueues tasks."""
 
     def admits(self, service_id: int) -> bool:
-        """Whether one more task of this service goes to the broker at once, or waits for the releaser."""
+        """Whether one more task of this service is enqueued at once. False: it waits for the outbox relay."""
 
     def publish(self, tasks: Sequence[tuple[int, int]]) -> None:
-        """Enqueue (service id, task id) pairs. Raises nothing: what is not enqueued is the relay's."""
+        """Enqueue (service id, task id) pairs. Raises nothing: the outbox relay finds tasks that are not enqueued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +69,12 @@ class _Prepared:
 
 
 def parse_event(value: JSON, *, limit: int, key: str | None = None, source: str = "") -> Event:
-    """An event from what people send: `{"name", "data", "id"}` or a bare Moodle object.
+    """Parse an event: `{"name", "data", "id"}` or a bare Moodle object.
 
     Args:
         value: parsed JSON.
         limit: most bytes of the event as JSON.
-        key: the sender's own id, where it came beside the body (Idempotency-Key).
+        key: the sender's own id, where it is not in the body (Idempotency-Key).
         source: who sends it, see `Event`.
 
     Raises:
@@ -103,7 +103,7 @@ def parse_event(value: JSON, *, limit: int, key: str | None = None, source: str 
 
 
 def _moodle(data: dict[str, JSON]) -> dict[str, JSON]:
-    """Moodle's event data, with an `other` that PHP serialized as what it holds; one that cannot be read stays."""
+    """Moodle's event data with a PHP-serialized `other` decoded; one that cannot be decoded is kept as it is."""
     other = data.get("other")
     if isinstance(other, str) and php_serialized.looks_serialized(other):
         with suppress(PayloadError):
@@ -112,13 +112,16 @@ def _moodle(data: dict[str, JSON]) -> dict[str, JSON]:
 
 
 def check_event(event: Event, *, limit: int, field: str = "name") -> Event:
-    """The same event, if it is a sound one; raises `PayloadError` that names the field."""
-    _checked(event, limit, field)
-    return event
+    """The same event with its data's JSON text. An event that has a text was checked before.
+
+    Raises:
+        PayloadError: names the field that is wrong.
+    """
+    return event if event.text is not None else replace(event, text=_checked(event, limit, field))
 
 
-def _checked(event: Event, limit: int, field: str = "name") -> str:
-    """The JSON text of a sound event's data."""
+def _checked(event: Event, limit: int, field: str) -> str:
+    """The JSON text of a valid event's data."""
     name, key = event.name, event.key
     if not isinstance(name, str):
         raise PayloadError(f"{field}: must be a text, not {_kind(name)}")
@@ -132,7 +135,7 @@ def _checked(event: Event, limit: int, field: str = "name") -> str:
         raise PayloadError(f"{field}: holds half a surrogate pair") from None
     try:
         text = dumps(event.data)
-        size = len(text.encode())
+        size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError:
         raise PayloadError("data: holds half a surrogate pair (\\ud800-\\udfff)") from None
     if size > limit:
@@ -149,7 +152,7 @@ def _kind(value: object) -> str:
 
 
 class Intake:
-    """Takes events in. Safe to use from many threads and processes at once."""
+    """Accepts events. Thread-safe; many processes may accept at once."""
 
     def __init__(
         self, registry: Registry, store: IntakeStore, publisher: Publisher, hooks: Hooks, *, event_limit: int
@@ -166,19 +169,19 @@ class Intake:
     def handle_event(self, event: Event) -> Accepted:
         """Accept one event; when this returns, its tasks are in the ledger.
 
-        Threads that call it at the same time share one transaction; none waits for others to come.
+        Threads that call it at the same time share one transaction; none waits for others to arrive.
 
         Raises:
             PayloadError: the event is not usable; nothing was written.
             UnavailableError: the database is away; nothing was accepted.
         """
-        result = self._together(event)
+        result = self._together(check_event(event, limit=self._limit))
         if isinstance(result, Exception):
             raise result
         return result
 
     def _each(self, events: list[Event]) -> list[Accepted | Exception]:
-        """Accept those that can be; one that cannot does not spoil the others."""
+        """Accept the valid ones: an event that fails does not fail the others."""
         try:
             return [*self.handle_events(events)]
         except UnavailableError:
@@ -195,7 +198,8 @@ class Intake:
     def write(
         self, events: Sequence[Event], depths: Sequence[int], conn: Connection | None = None
     ) -> tuple[list[Accepted], list[tuple[int, int]]]:
-        """Write events within `conn`'s transaction; give the second result to `enqueue` after its commit."""
+        """Write events within `conn`'s transaction; pass the second result to `enqueue` after its commit."""
+        events = [check_event(event, limit=self._limit) for event in events]
         prepared = self._prepare(events, depths)
         new = [p.new for p in prepared if p.new is not None]
         written = iter(self._store.write(new, conn) if new else [])
@@ -219,7 +223,7 @@ class Intake:
         return accepted, queued
 
     def enqueue(self, queued: Sequence[tuple[int, int]]) -> None:
-        """Enqueue what `write` returned; only after the commit."""
+        """Enqueue the tasks that `write` returned; call it after the commit."""
         if queued:
             self._publisher.publish(queued)
 
@@ -228,7 +232,7 @@ class Intake:
         at: dict[bytes, int] = {}
         prepared: list[_Prepared] = []
         for event, depth in zip(events, depths, strict=True):
-            text = _checked(event, self._limit)
+            assert event.text is not None
             strings = rules.JsonStrings()
             matching = [rule for rule in snapshot.rules if rules.matches(rule, event, strings)]
             uid = event.key or str(uuid.uuid4())
@@ -239,7 +243,7 @@ class Intake:
             at[key] = len(prepared)
             tasks = [(rule.id, rule.service_id, self._state(rule)) for rule in matching]
             old_key = None if event.key is None else _old_key(event.key)
-            prepared.append(_Prepared(NewEvent(key, window, uid, event.name, text, depth, tasks, old_key)))
+            prepared.append(_Prepared(NewEvent(key, window, uid, event.name, event.text, depth, tasks, old_key)))
         return prepared
 
     def _state(self, rule: Rule) -> str:
@@ -247,7 +251,7 @@ class Intake:
         return (TaskState.QUEUED if live and self._publisher.admits(rule.service_id) else TaskState.PENDING).value
 
     def _remember(self, events: Sequence[Event]) -> None:
-        """Keep what names look like; best effort, a name at most once a minute."""
+        """Store a sample of each event name, at most once a minute; errors are ignored."""
         now = time.monotonic()
         samples: dict[str, str] = {}
         with self._lock:
@@ -255,7 +259,7 @@ class Intake:
                 if now - self._seen.get(event.name, -_SEEN_AGAIN) >= _SEEN_AGAIN and len(samples) < 100:
                     self._seen[event.name] = now
                     self._seen.move_to_end(event.name)
-                    text = dumps(event.data)
+                    text = event.text or "{}"
                     samples[event.name] = text if len(text) <= _SAMPLE_LIMIT else "{}"
             while len(self._seen) > 1000:
                 self._seen.popitem(last=False)
@@ -263,15 +267,16 @@ class Intake:
             try:
                 self._store.seen(samples)
             except HubError:
-                pass  # suggestions are not worth failing an accepted event
+                pass  # a suggestion must not fail an accepted event
 
 
 def _key(event: Event, *, matched: bool) -> tuple[bytes, float]:
-    """What an event is deduplicated on, and for how many seconds.
+    """The deduplication key of an event, and its lifetime in seconds.
 
     An id counts within its source and event name. Content counts whatever its source: equal content makes equal
-    tasks, so no sender can suppress another's event by it. Content that no rule wanted has a key of its own: the
-    same event is accepted at once after a rule for it was added.
+    tasks, so no sender can suppress another's event by it. It is serialized with sorted keys, so the order of keys
+    does not matter. Content that matches no rule has a key of its own: the same event is accepted at once after a
+    rule for it was added.
     """
     if event.key is not None:
         own = "\0".join(("source", event.source, event.name, event.key))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hub.app.lifecycle import Hub, build
-from hub.codec import loads
+from hub.codec import dumps, loads
 from hub.errors import PayloadError, UnavailableError
 from hub.models import Accepted, Event
 from hub.pipeline.intake import parse_event
@@ -311,6 +311,28 @@ def test_a_process_that_lost_its_ear_hears_again(hub: Hub) -> None:
                " AND datname = current_database()")  # fmt: skip
     hub.db.run("INSERT INTO rules (name, event, service_id) SELECT 'sql', 'e', id FROM services")
     wait_for(lambda: [r.name for r in hub.registry.rules()] == ["sql"], 10, "the rule is known")
+
+
+@pytest.mark.parametrize("own_id", ["order-7", None])
+def test_event_data_is_serialized_once_on_its_way_in(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, own_id: str | None
+) -> None:
+    """For the size check, the insert and the sample; the content's hash needs sorted keys, and an id no hash of it."""
+    calls: list[object] = []
+
+    def counting(value: object) -> str:
+        calls.append(value)
+        return dumps(value)
+
+    monkeypatch.setattr("hub.pipeline.intake.dumps", counting)
+    add_service(hub, "http://127.0.0.1:9")
+    add_rule(hub)
+    data = {"b": 1, "a": "é"}
+    hub.intake.handle_event(parse_event({"name": "e", "data": data}, limit=LIMIT, key=own_id))
+    hub.intake.handle_event(Event("e", data | {"n": 2}))
+    assert calls == [data, data | {"n": 2}]
+    rows = hub.db.all("SELECT data FROM events ORDER BY id")
+    assert [row["data"] for row in rows] == ['{"b":1,"a":"é"}', '{"b":1,"a":"é","n":2}']
 
 
 def test_without_a_database_nothing_is_accepted(hub: Hub) -> None:
