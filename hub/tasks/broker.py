@@ -1,4 +1,4 @@
-"""The Dramatiq broker: RabbitMQ with confirms and bounded waits, or in-process. Neither delays: the ledger does."""
+"""The Dramatiq brokers: RabbitMQ with confirms and bounded waits, or in-process. Delays are kept in the ledger."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import dramatiq
 import pika
 import pika.exceptions
 import structlog
-from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL, RabbitmqBroker, _RabbitmqConsumer
-from dramatiq.brokers.stub import StubBroker, _StubConsumer
+from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL, RabbitmqBroker
+from dramatiq.brokers.stub import StubBroker
 from dramatiq.common import xq_name
 from dramatiq.errors import ConnectionClosed
 
 from hub.errors import UnavailableError
 from hub.tasks.broker_url import LOST, connection_parameters
 from hub.tasks.connections import OverdueError, PublisherPool
+from hub.tasks.dramatiq_internals import RabbitmqConsumer, StubConsumer, queue_arguments
 from hub.tasks.groups import GroupConsumer
 
 log = structlog.get_logger("hub.broker")
@@ -39,8 +40,8 @@ class HubBroker(RabbitmqBroker):
 
     Args:
         url: `amqp://` or `amqps://`; its query parameters override the hub's time limits.
-        report_rejected: is told the kind of queue and the reason of each message that the hub did not make.
-        limits: time limits of connections in the place of the hub's, as pika names them.
+        report_rejected: called with the kind of queue and the reason for each message that the hub did not publish.
+        limits: connection time limits that override the defaults, as pika names them.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class HubBroker(RabbitmqBroker):
         self._failures: dict[str, int] = {}
 
     @property
-    def consumer_class(self) -> type[_RabbitmqConsumer]:
+    def consumer_class(self) -> type[RabbitmqConsumer]:
         return GroupConsumer
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Any:
@@ -75,7 +76,7 @@ class HubBroker(RabbitmqBroker):
         return consumer
 
     def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:
-        """Declare a queue. It gets no delay queue: the ledger delays."""
+        """Declare a queue, without a delay queue: delays are kept in the ledger."""
         if queue_name not in self.queues:
             self.emit_before("declare_queue", queue_name)
             self.queues.add(queue_name)
@@ -89,7 +90,7 @@ class HubBroker(RabbitmqBroker):
         channel.queue_declare(
             queue=queue_name,
             durable=True,
-            arguments=self._build_queue_arguments(queue_name),  # type: ignore[no-untyped-call]
+            arguments=queue_arguments(self, queue_name),
         )
         channel.queue_declare(queue=xq_name(queue_name), durable=True, arguments={"x-message-ttl": DEAD_MESSAGE_TTL})
         self.queues_pending.discard(queue_name)
@@ -97,17 +98,17 @@ class HubBroker(RabbitmqBroker):
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """What Dramatiq and periodiq call; raises as `publish` does."""
         if delay is not None:
-            raise ValueError("the ledger delays, not the broker")
+            raise ValueError("the broker does not delay messages; the ledger does")
         self.emit_before("enqueue", message, delay)
         self.publish(message)
         self.emit_after("enqueue", message, delay)
         return message
 
     def publish(self, message: dramatiq.Message[Any]) -> None:
-        """Send and wait for the confirm; one second try on a new connection, and no more.
+        """Publish and wait for the confirm; tries once more on a new connection.
 
         Raises:
-            UnavailableError: the broker is away or blocks; the message may have been taken all the same.
+            UnavailableError: the broker is away or blocks; it may have accepted the message nevertheless.
         """
         self.declare_queue(message.queue_name)
         for last in (False, True):
@@ -130,10 +131,10 @@ class HubBroker(RabbitmqBroker):
             except (OverdueError, *LOST) as e:
                 self.pool.drop_idle()
                 if last or isinstance(e, OverdueError | pika.exceptions.ConnectionBlockedTimeout):
-                    raise UnavailableError(f"the broker does not answer: {_reason(e)}") from None
+                    raise UnavailableError(f"the broker does not respond: {_reason(e)}") from None
 
     def ready(self, queue_name: str) -> int | None:
-        """Messages that wait in a queue; None: it does not exist.
+        """The number of messages ready in a queue; None: the queue does not exist.
 
         Raises:
             UnavailableError: the broker is away.
@@ -149,23 +150,23 @@ class HubBroker(RabbitmqBroker):
             except (OverdueError, *LOST) as e:
                 self.pool.drop_idle()
                 if last or isinstance(e, OverdueError):
-                    raise UnavailableError(f"the broker does not answer: {_reason(e)}") from None
+                    raise UnavailableError(f"the broker does not respond: {_reason(e)}") from None
         return None
 
     def close(self) -> None:
-        """Close the connections that publish; consumers close their own."""
+        """Close the publisher connections; consumers close their own."""
         self.pool.close()
         super().close()  # those of Dramatiq's own `flush` and `join`
 
 
 class SchedulerBroker(HubBroker):
-    """The scheduler's broker: a tick that is not taken is tried again for most of its minute, then left to the next.
+    """The scheduler's broker: publishes a tick again for most of its minute, then leaves it to the next tick.
 
-    What periodiq's caller would see as a fault of periodiq is one log line for each try.
+    Each failed try is one log line; no error reaches periodiq.
     """
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
-        """Publish, with growing pauses while the broker is away. Raises nothing then: the next tick makes up for it."""
+        """Publish, with growing pauses while the broker is away. Raises nothing: the next tick makes up for it."""
         deadline = time.monotonic() + _TICK_PATIENCE
         pause = _FIRST_PAUSE
         while True:
@@ -181,18 +182,18 @@ class SchedulerBroker(HubBroker):
 
 
 def _reason(e: Exception) -> str:
-    """A class name or the hub's own words: pika's texts may hold the URL's user."""
+    """A class name or a text of the hub: pika's texts may contain the user of the URL."""
     return str(e) if isinstance(e, OverdueError) else type(e).__name__
 
 
 class InProcessBroker(StubBroker):
-    """Dramatiq's in-process broker; the ledger is what makes it safe."""
+    """Dramatiq's in-process broker; lost messages are recovered from the ledger."""
 
     def __init__(self) -> None:
         super().__init__(middleware=[])
 
     def declare_queue(self, queue_name: str) -> None:
-        """Declare a queue. It gets no delay queue: the ledger delays."""
+        """Declare a queue, without a delay queue: delays are kept in the ledger."""
         if queue_name not in self.queues:
             self.emit_before("declare_queue", queue_name)
             self.queues[queue_name] = Queue()
@@ -207,13 +208,13 @@ class InProcessBroker(StubBroker):
         self.enqueue(message)
 
     def ready(self, queue_name: str) -> int | None:
-        """Messages that wait in a queue; None: it does not exist."""
+        """The number of messages ready in a queue; None: the queue does not exist."""
         queue = self.queues.get(queue_name)
         return None if queue is None else int(queue.qsize())
 
 
-class InProcessConsumer(_StubConsumer):
-    """Keeps no failed message: their tasks are in the ledger."""
+class InProcessConsumer(StubConsumer):
+    """Drops failed messages: their tasks are in the ledger."""
 
     def __init__(self, queue: Any, prefetch: int, timeout: int) -> None:
         super().__init__(queue, deque(maxlen=0), prefetch, timeout)  # type: ignore[no-untyped-call]

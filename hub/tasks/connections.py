@@ -13,23 +13,24 @@ from typing import Any
 import pika
 
 from hub.tasks.broker_url import LOST
+from hub.tasks.dramatiq_internals import release_resources, socket_of
 
 USE_LIMIT = 10.0
 """Seconds that one use of a pooled connection may take: a declare, or a publish with its confirm."""
 _KEEP = 60.0  # seconds that an unused connection is kept open
-_LOOK = 1.0  # seconds between two looks at the pool
+_CHECK_EVERY = 1.0  # seconds
 _CLOSE_LIMIT = 2.0  # seconds that an orderly close may take
 
 
 class OverdueError(Exception):
-    """The broker did not answer within `USE_LIMIT`."""
+    """The broker did not respond within `USE_LIMIT`."""
 
 
 @dataclass(eq=False, slots=True)
 class _Link:
     connection: Any
     channel: Any
-    since: float  # monotonic seconds: when it was lent, or given back
+    since: float  # monotonic seconds: when it was lent or returned
     overdue: bool = False
 
     @property
@@ -40,8 +41,8 @@ class _Link:
 class PublisherPool:
     """Connections that threads borrow to publish, each with one channel in confirm mode.
 
-    One thread looks after all of them. It answers heartbeats of unused connections, closes those that nobody
-    needs, and breaks a connection whose use takes longer than the limit.
+    One thread serves all of them: it answers heartbeats of unused connections, closes those unused for too long,
+    and breaks a connection whose use takes longer than the limit.
 
     Args:
         parameters: pika's parameters of one or more brokers.
@@ -70,7 +71,7 @@ class PublisherPool:
         """A channel in confirm mode. Its connection is closed when anything is raised inside.
 
         Raises:
-            OverdueError: the broker did not answer in time.
+            OverdueError: the broker did not respond in time.
         """
         link = self._take()
         try:
@@ -78,7 +79,7 @@ class PublisherPool:
         except BaseException as e:
             self._drop(link, healthy=isinstance(e, pika.exceptions.AMQPChannelError))
             if link.overdue and isinstance(e, LOST):
-                raise OverdueError(f"no answer within {self._limit:g} s") from None
+                raise OverdueError(f"no response within {self._limit:g} s") from None
             raise
         if not link.channel.is_open:
             self._drop(link)
@@ -131,7 +132,7 @@ class PublisherPool:
         except BaseException as e:
             self._drop(link)
             if link.overdue and isinstance(e, LOST):
-                raise OverdueError(f"no answer within {self._limit:g} s") from None
+                raise OverdueError(f"no response within {self._limit:g} s") from None
             raise
         return link
 
@@ -144,7 +145,7 @@ class PublisherPool:
             _break(link.connection)
 
     def _run(self) -> None:
-        while not self._closed.wait(_LOOK):
+        while not self._closed.wait(_CHECK_EVERY):
             now = time.monotonic()
             with self._lock:
                 overdue = [link for link in self._lent if now - link.since > self._limit]
@@ -199,10 +200,9 @@ def _break(connection: Any, *, close: bool = True) -> None:
     Args:
         close: also release its resources; False where another thread is using it, which then does so.
     """
-    # The only way to interrupt a thread that waits inside pika. Not `sock.shutdown`: of a TLS socket that would
-    # also take its state away under the other thread.
-    transport = connection._impl._transport
-    sock = getattr(transport, "_sock", None)
+    # The only way to interrupt a thread that waits inside pika. Not `sock.shutdown`: on a TLS socket it
+    # also discards the TLS state that the other thread uses.
+    sock = socket_of(connection)
     if sock is not None:
         with contextlib.suppress(OSError):
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
@@ -216,7 +216,7 @@ def _break(connection: Any, *, close: bool = True) -> None:
 def _clean(connection: Any, sock: socket.socket | None = None) -> None:
     """Release sockets that pika leaves open where a close fails."""
     with contextlib.suppress(Exception):
-        connection._cleanup()
+        release_resources(connection)
     if sock is not None:
         with contextlib.suppress(OSError):
             sock.close()

@@ -15,11 +15,11 @@ from typing import Any
 import dramatiq
 import pika.exceptions
 import structlog
-from dramatiq.brokers.rabbitmq import _RabbitmqConsumer, _RabbitmqMessage
 from dramatiq.errors import ConnectionClosed
 
 from hub.tasks.broker_url import LOST
 from hub.tasks.connections import end
+from hub.tasks.dramatiq_internals import RabbitmqConsumer, RabbitmqMessage, delivery_tag
 from hub.tasks.messages import InvalidMessageError, RejectionLog, decode
 
 log = structlog.get_logger("hub.broker")
@@ -46,10 +46,10 @@ class _Group:
         self.left = left
 
 
-class GroupConsumer(_RabbitmqConsumer):
+class GroupConsumer(RabbitmqConsumer):
     """Unpacks groups, and acknowledges in batches: one wake-up of the connection for many messages.
 
-    A message that the hub did not make is counted, logged and rejected; the next one follows.
+    A message that the hub did not publish is counted, logged and rejected.
     """
 
     def __init__(self, broker: Any, queue_name: str, *args: Any) -> None:
@@ -91,7 +91,7 @@ class GroupConsumer(_RabbitmqConsumer):
                 for task_id in ids
             ]
         for single in singles:
-            part: Any = _RabbitmqMessage(method.redelivered, method.delivery_tag, single)
+            part: Any = RabbitmqMessage(method.redelivered, method.delivery_tag, single)
             part._source, part._group = self, group
             self._unpacked.append(part)
         return self._unpacked.popleft()
@@ -105,10 +105,11 @@ class GroupConsumer(_RabbitmqConsumer):
                 message._group.left -= 1
                 if message._group.left:
                     return
-            if message._tag not in self.known_tags:
+            tag = delivery_tag(message)
+            if tag not in self.known_tags:
                 return
-            self.known_tags.discard(message._tag)
-            self._to_ack.append(message._tag)
+            self.known_tags.discard(tag)
+            self._to_ack.append(tag)
             wake = len(self._to_ack) == 1
         if wake:
             try:
@@ -117,14 +118,14 @@ class GroupConsumer(_RabbitmqConsumer):
                 log.debug("not acknowledged: the connection is gone, and RabbitMQ delivers again")
 
     def nack(self, message: Any) -> None:
-        """Set a failed message aside, in the `.XQ` queue. A task of a group is the ledger's: the group goes on."""
+        """Reject a failed message to the `.XQ` queue. A task of a group is acknowledged: the ledger recovers it."""
         if message._group is not None:
             self.ack(message)
         elif message._source is self:
             super().nack(message)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
-        """Send the acknowledgements that other threads asked for, and close the connection. Raises nothing."""
+        """Send pending acknowledgements and close the connection. Raises nothing."""
         done = threading.Event()
         try:
             self.connection.add_callback_threadsafe(done.set)  # callbacks run in their order
