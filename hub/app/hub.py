@@ -1,8 +1,4 @@
-"""The parts of one process, put together. What differs between the modes differs here.
-
-* Embedded (no `HUB_DATABASE_URL`): a private PostgreSQL under `HUB_HOME`; Dramatiq's in-process broker.
-* Distributed: PostgreSQL and RabbitMQ as given; as many processes as wanted.
-"""
+"""One process of the hub, composed of its parts. `hub.app.modes` chooses the parts that depend on the mode."""
 
 from __future__ import annotations
 
@@ -10,9 +6,12 @@ import os
 import socket
 import threading
 import uuid
-from typing import Literal
+from collections.abc import Callable
 
+from hub.app import modes
 from hub.app.keys import vault_keys
+from hub.app.lifetime import Lifetime
+from hub.app.modes import Role
 from hub.embedded import PrivatePostgres
 from hub.hooks import Hooks
 from hub.inbound.consumer import (
@@ -23,7 +22,6 @@ from hub.inbound.consumer import (
 )
 from hub.inbound.events import through, wanted_by
 from hub.models import Service, ServiceType
-from hub.monitoring.prometheus_hooks import PrometheusHooks
 from hub.pipeline.attempts import AttemptRecorder
 from hub.pipeline.byte_budget import ByteBudget
 from hub.pipeline.dead_letters import DeadLetters
@@ -62,40 +60,35 @@ from hub.store.vault import Vault
 from hub.store.views import Views
 from hub.tasks.actors import register
 from hub.tasks.broker import (
-    DISPATCH,
-    Broker,
-    HubBroker,
-    InProcessBroker,
-    SchedulerBroker,
     queue_names,
 )
 from hub.tasks.bulkhead import Bulkhead
 from hub.tasks.enqueue import Enqueuer
 from hub.tasks.lease import Lease
-from hub.tasks.outbox_relay import OutboxRelay
-from hub.tasks.publish import BrokerPublisher, NoPublisher
+from hub.tasks.publish import BrokerPublisher
 from hub.tasks.retries import TaskRetries
 from hub.transports.amqp.transport import AmqpTransport
 from hub.transports.rest import RestTransport
 from hub.transports.smtp.transport import SmtpTransport
 from hub.transports.soap.transport import SoapTransport
 
-Role = Literal["up", "web", "worker", "scheduler", "exporter", "cli"]
 
+class Hub:
+    """One process of the hub: its parts, put together. Close it when done.
 
-class Parts:
-    """Everything a process of the hub is made of. Nothing runs yet."""
+    Nothing runs before `start_worker` or `start_heartbeat` is called.
+    """
 
     def __init__(
         self, settings: Settings, *, role: Role = "cli", hooks: Hooks | None = None, postgres: PrivatePostgres | None
     ) -> None:
         self.settings = settings
         self.role = role
-        self.hooks = hooks or _hooks(settings, role)
+        self.hooks = hooks or modes.make_hooks(settings, role)
         self.instance = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self.vault = Vault(vault_keys(settings))  # what may be wrong in the settings comes before what must be closed
-        self.broker = self._make_broker()
-        self._postgres = postgres
+        self.vault = Vault(vault_keys(settings))  # a wrong setting is found before anything is opened
+        self.broker = modes.make_broker(settings, role, self.hooks)
+        self.postgres = postgres
         url = settings.database_url.get_secret_value() if settings.database_url else postgres and postgres.start()
         assert url
         self.db = Database(url, size=settings.db_pool)
@@ -146,7 +139,9 @@ class Parts:
         self.bulkhead = Bulkhead(settings.threads)
         self.broker.add_middleware(self.retries)
         self.queues = queue_names(settings.queue_prefix)
-        self.publisher: Publisher = self._make_publisher()
+        self.publisher: Publisher = modes.make_publisher(
+            settings, role, self.broker, self.queues, self.ledger, self.releases
+        )
         self.enqueuer = Enqueuer(self.publisher) if isinstance(self.publisher, BrokerPublisher) else None
         self.intake = Intake(
             self.registry,
@@ -155,52 +150,48 @@ class Parts:
             self.hooks,
             event_limit=settings.event_limit,
         )
-        self.relay = self._make_relay()
+        self.relay = modes.make_relay(
+            settings, self.db, self.releases, self.publisher, self.broker, self.queues, self.heartbeats, self.hooks
+        )
         self.stopping = threading.Event()
         self.schedules = Schedules(self.db, claimed_by=self.instance)
         self.schedule = Schedule(self.schedules, settings.timezone, now=self.clock.read)
         self.runs = RunLog(self.db)
         self.consumer = ResponseConsumer(
-            Responses(self.db), self.runs, self.schedules, settings, self.hooks,
-            emit=through(self.intake), wanted=lambda: wanted_by(self.registry.rules()),
-            stopping=self.stopping.is_set, execute=self.gateway.execute_consumption, log=self.log.add,
-        )  # fmt: skip
+            Responses(self.db),
+            self.runs,
+            self.schedules,
+            settings,
+            self.hooks,
+            emit=through(self.intake),
+            wanted=lambda: wanted_by(self.registry.rules()),
+            stopping=self.stopping.is_set,
+            execute=self.gateway.execute_consumption,
+            log=self.log.add,
+        )
         self.housekeeping = HousekeepingTask(
-            Housekeeping(self.db), self.runs, self.schedules,
-            retention=settings.log_retention, audit_retention=settings.audit_retention,
-            now=self.clock.read, stopping=self.stopping.is_set,
-        )  # fmt: skip
+            Housekeeping(self.db),
+            self.runs,
+            self.schedules,
+            retention=settings.log_retention,
+            audit_retention=settings.audit_retention,
+            now=self.clock.read,
+            stopping=self.stopping.is_set,
+        )
+        self._lifetime = Lifetime(self)
         self.actors = register(
-            self.broker, self.queues, dispatcher=self.dispatcher, retries=self.retries, bulkhead=self.bulkhead,
-            consume=self.consume, run_housekeeping=self.housekeeping.run, tick=self.tick,
-        )  # fmt: skip
-
-    def _make_broker(self) -> Broker:
-        url = self.settings.broker_url
-        if url is None:
-            return InProcessBroker()
-        kind = SchedulerBroker if self.role == "scheduler" else HubBroker
-        return kind(url.get_secret_value(), report_rejected=self.hooks.message_rejected)
-
-    def _make_publisher(self) -> Publisher:
-        """A process without RabbitMQ that runs no workers leaves tasks to the process that does."""
-        if isinstance(self.broker, InProcessBroker) and self.role != "up":
-            return NoPublisher()
-        return BrokerPublisher(
-            self.broker, self.queues[DISPATCH], self.ledger, self.releases, window=self.settings.queue_limit
+            self.broker,
+            self.queues,
+            dispatcher=self.dispatcher,
+            retries=self.retries,
+            bulkhead=self.bulkhead,
+            consume=self.consume,
+            run_housekeeping=self.housekeeping.run,
+            tick=self.tick,
         )
 
-    def _make_relay(self) -> OutboxRelay | None:
-        if not isinstance(self.publisher, BrokerPublisher):
-            return None
-        s = self.settings
-        return OutboxRelay(
-            self.db, self.releases, self.publisher, self.broker, self.queues[DISPATCH], self.heartbeats, self.hooks,
-            window=s.queue_limit, lease=s.worker_lease, grace=s.republish_after, park=s.circuit_open == "park",
-        )  # fmt: skip
-
     def consume(self, service_id: int) -> RunResult | None:
-        """One run over a service's response queue; None: it has none, or is disabled or gone."""
+        """One run over a service's response queue; None: it has none, is disabled, or does not exist."""
         service: Service | None = self.registry.service_by_id(service_id)
         return self.consumer.consume(service) if service and response_services([service]) else None
 
@@ -209,7 +200,7 @@ class Parts:
         return next((s.type for s in self.registry.services() if s.name == name), ServiceType.REST)
 
     def tick(self) -> list[Due]:
-        """Start what the schedule says is due in this minute, if nobody else has."""
+        """Launch the scheduled tasks that are due in this minute, unless another process has claimed it."""
         return run_due(
             self.schedule,
             {
@@ -221,9 +212,32 @@ class Parts:
             },
         )
 
+    def heartbeat(self, component: str) -> None:
+        """Record one heartbeat of this process as `component`."""
+        self._lifetime.heartbeat(component)
 
-def _hooks(settings: Settings, role: Role) -> Hooks:
-    """A command counts where a hub counts already; it makes no folder of its own."""
-    if role == "cli" and not settings.metrics_folder.is_dir():
-        return Hooks()
-    return PrometheusHooks(settings.metrics_folder)
+    def start_heartbeat(self, component: str) -> None:
+        """Record heartbeats as `component` (worker, scheduler, web) until the hub is closed."""
+        self._lifetime.start_heartbeat(component)
+
+    def start_worker(self, threads: int) -> None:
+        """Start the lease, the listener for configuration changes, and the relay. The caller runs Dramatiq."""
+        self._lifetime.start_worker(threads)
+
+    def stop_worker(self) -> None:
+        """Stop what `start_worker` started; tasks that wait in memory are released."""
+        self._lifetime.stop_worker()
+
+    def on_close(self, act: Callable[[], None]) -> None:
+        """Run `act` when the hub is closed."""
+        self._lifetime.on_close(act)
+
+    def close(self) -> None:
+        """Stop threads, close connections, and end the private database if no other process uses it."""
+        self._lifetime.close()
+
+    def __enter__(self) -> Hub:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,97 @@
+"""Starts and stops the threads and connections of one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from hub.errors import HubError
+from hub.monitoring.prometheus_hooks import PrometheusHooks
+from hub.tasks.heartbeat import Heartbeat
+
+if TYPE_CHECKING:
+    from hub.app.hub import Hub
+
+log = structlog.get_logger("hub.app.lifetime")
+_ENQUEUE = 2.0  # seconds that accepted tasks have to reach the broker when a process ends
+_FLUSH = 10.0  # seconds that successes have to reach the ledger when a process ends
+
+
+class Lifetime:
+    """The threads of a `Hub`, and the order in which they start and end."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._heartbeats: dict[str, Heartbeat] = {}
+        self._closing: list[Callable[[], None]] = []
+
+    def heartbeat(self, component: str) -> None:
+        """Record a heartbeat and the use of the database pool, and read the deployment's clock."""
+        self._hub.hooks.pool(self._hub.role, *self._hub.db.usage())
+        self._hub.heartbeats.beat(component)
+        self._hub.clock.sync()
+
+    def start_heartbeat(self, component: str) -> None:
+        """Record heartbeats as `component` (worker, scheduler, web) in a thread."""
+        heartbeat = Heartbeat(partial(self.heartbeat, component))
+        heartbeat.start()
+        self._heartbeats[component] = heartbeat
+
+    def start_worker(self, threads: int) -> None:
+        """Start the lease, the listener for configuration changes, and the relay. The caller runs Dramatiq."""
+        self._hub.bulkhead.threads = threads
+        self._hub.registry.listen()
+        self._hub.lease.start()
+        self.start_heartbeat("worker")
+        if self._hub.relay is not None:
+            self._hub.relay.start()
+
+    def stop_worker(self) -> None:
+        """Stop what `start_worker` started; tasks that wait in memory are released."""
+        self._hub.stopping.set()
+        if self._hub.relay is not None:
+            self._hub.relay.stop()
+        self._hub.ledger.drain()
+        waiting = self._hub.bulkhead.close()
+        if waiting:
+            try:
+                self._hub.ledger.unhand(waiting)
+            except HubError as e:
+                log.warning("tasks not released; the relay republishes them", count=len(waiting), error=str(e))
+
+    def on_close(self, act: Callable[[], None]) -> None:
+        """Run `act` when the hub is closed."""
+        self._closing.append(act)
+
+    def close(self) -> None:
+        """Stop threads, close connections, and end the private database if no other process uses it."""
+        for act in reversed(self._closing):
+            act()
+        self._hub.stopping.set()
+        if self._hub.enqueuer is not None:
+            self._hub.enqueuer.close(_ENQUEUE)
+        for component, heartbeat in self._heartbeats.items():
+            heartbeat.stop()
+            try:
+                self._hub.heartbeats.leave(component)
+            except HubError:
+                pass  # its row expires
+        self._hub.ledger.flush(_FLUSH)
+        self._hub.ledger.stop()
+        self._hub.registry.close()
+        self._hub.lease.stop()
+        self._hub.gateway.close()
+        try:
+            self._hub.broker.close()
+        except Exception:
+            log.debug("broker not closed", exc_info=True)
+        if self._hub.enqueuer is not None:
+            self._hub.enqueuer.join(_ENQUEUE)  # a publish that hung has failed with its connection
+        self._hub.db.close()
+        if isinstance(self._hub.hooks, PrometheusHooks):
+            self._hub.hooks.close()
+        if self._hub.postgres is not None:
+            self._hub.postgres.stop()
