@@ -15,10 +15,10 @@ from hub.app.lifecycle import build
 from hub.programs import up as running
 from hub.settings import Settings
 from tests.deploy.files import DEPLOY, documents
-from tests.servers import HttpTarget, Reply
+from tests.support.http_target import HttpTarget, Reply
 from tests.support.hubs import add_rule, add_service, count, counts_are_exact, emit_many
-from tests.support.processes import wait_for
 from tests.support.site import Site
+from tests.support.waiting import eventually
 
 WORDS = ("worker", "--processes", "2", "--threads", "5")
 
@@ -37,10 +37,10 @@ def test_workers_finish_or_hand_back_every_task(settings: Settings, tmp_path: Pa
         add_rule(hub)
         target.default = Reply(204, delay=1.0)
         site.start(*WORDS)
-        wait_for(lambda: len(hub.db.all("SELECT 1 FROM workers")) == 2, 60, "two workers")
+        eventually(lambda: len(hub.db.all("SELECT 1 FROM workers")) == 2, "two workers")
         assert healthy(2) and not healthy(3), "the processes are children of `hub worker`"
         emit_many(hub, 60)
-        wait_for(lambda: len(target.seen) >= 6, what="some attempts")
+        eventually(lambda: len(target.seen) >= 6, what="some attempts")
         assert site.stop("worker", seconds=running._GRACE) == 0, site.output("worker")
         assert not healthy(1)
         begun = len(target.seen)
@@ -50,7 +50,7 @@ def test_workers_finish_or_hand_back_every_task(settings: Settings, tmp_path: Pa
         assert counts_are_exact(hub)
         target.default = 204
         site.start(*WORDS)
-        wait_for(lambda: count(hub, "tasks") == 0, what="the rest")
+        eventually(lambda: count(hub, "tasks") == 0, what="the rest")
         assert site.stop("worker") == 0
         times = Counter(seen.json()["n"] for seen in target.seen)
         assert times == dict.fromkeys(range(60), 1)

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -20,11 +19,12 @@ from hub.programs.up import work
 from hub.settings import Settings
 from hub.web.passwords import hash_password
 from hub.web.server import WebServer
-from tests.servers import HttpTarget, Reply
-from tests.support.api import eventually
+from tests.support import clients
 from tests.support.console import signed_in as session
 from tests.support.databases import Template
+from tests.support.http_target import HttpTarget, Reply
 from tests.support.provision import browser as browser_path
+from tests.support.waiting import eventually
 
 CHROMIUM = browser_path()
 pytestmark = [
@@ -84,7 +84,7 @@ def _fill(hub: Hub, target: HttpTarget) -> dict[str, int]:
         hub.accounts.add_user(user, hash_password(PASSWORD), role)  # type: ignore[arg-type]
     hub.accounts.add_token("moodle", "ingest")
     accepted = hub.intake.handle_event(Event("dead", {"text": HOSTILE}))
-    assert eventually(lambda: hub.views.dead_letter_count() == 1)
+    eventually(lambda: hub.views.dead_letter_count() == 1)
     (letter,) = hub.views.list_dead_letters()
     return {"task": accepted.tasks[0], "letter": letter["id"], "delivery": hub.views.list_deliveries()[0]["id"]}
 
@@ -177,7 +177,7 @@ def test_from_nothing_to_a_replayed_dead_letter(page: Page, site: Site) -> None:
     page.get_by_label("Choose all").check()
     page.get_by_role("button", name="Replay chosen").click()
     expect(page.get_by_role("status")).to_contain_text("1 dead letter replayed")
-    assert eventually(lambda: site.hub.views.list_deliveries(service="crm")[0]["success"])
+    eventually(lambda: site.hub.views.list_deliveries(service="crm")[0]["success"])
     assert site.target.seen[-1].json() == {"id": 42}
     page.goto("/deliveries?service=crm&result=ok")
     expect(page.locator("#log tbody tr")).to_have_count(2)
@@ -215,7 +215,7 @@ def test_who_may_only_view_changes_nothing_and_sees_no_secret(page: Page, site: 
         assert set(own) <= {"/access/password", "/access/sessions/revoke"}, (template, own)
     cookies = {c["name"]: c["value"] for c in page.context.cookies()}
     csrf = page.locator("body").get_attribute("data-csrf") or ""
-    with httpx.Client(base_url=site.url, cookies=cookies) as client:
+    with clients.Client(base_url=site.url, cookies=cookies) as client:
         for path, data in (
             ("/services/kept/disable", {}), ("/services/new", {"name": "x", "base_url": "http://x"}),
             ("/rules/kept/delete", {}), ("/queue/act", {"act": "purge"}), ("/dead-letters/act", {"act": "replay-all"}),
@@ -233,7 +233,7 @@ def test_forms_need_the_token_of_their_page(page: Page, site: Site) -> None:
     cookies = {c["name"]: c["value"] for c in page.context.cookies()}
     (session,) = [c for c in page.context.cookies() if c["name"] == "hub_session"]
     assert session["httpOnly"] and session["sameSite"] == "Lax"
-    with httpx.Client(base_url=site.url, cookies=cookies) as client:
+    with clients.Client(base_url=site.url, cookies=cookies) as client:
         for csrf in ("", "wrong"):
             assert client.post("/services/kept/disable", data={"csrf": csrf}).status_code == 403
         evil = {"Sec-Fetch-Site": "cross-site"}
@@ -249,13 +249,13 @@ def test_a_session_is_new_after_sign_in_and_over_after_sign_out(page: Page, site
     assert first != "planted"
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
-    with httpx.Client(base_url=site.url, cookies={"hub_session": first}) as client:
+    with clients.Client(base_url=site.url, cookies={"hub_session": first}) as client:
         answer = client.get("/services?x=1")
         assert (answer.status_code, answer.headers["location"]) == (303, "/login?next=%2Fservices%3Fx%3D1")
 
 
 def test_after_sign_in_only_own_pages_are_opened(site: Site) -> None:
-    with httpx.Client(base_url=site.url) as client:
+    with clients.Client(base_url=site.url) as client:
         for there, where in (("/queue?state=held", "/queue?state=held"), ("//evil.example", "/"),
                              ("https://evil.example", "/"), ("/\\evil.example", "/")):  # fmt: skip
             answer = client.post("/login", data={"name": "maria", "password": PASSWORD, "next": there})
@@ -263,7 +263,7 @@ def test_after_sign_in_only_own_pages_are_opened(site: Site) -> None:
 
 
 def test_guessing_passwords_is_slowed_down(site: Site) -> None:
-    with WebServer(site.hub) as own, httpx.Client(base_url=own.url) as client:  # the others share an address with us
+    with WebServer(site.hub) as own, clients.Client(base_url=own.url) as client:  # the others share an address with us
         site.hub.accounts.add_user("guessed", hash_password(PASSWORD), "view")
         tries = [
             client.post("/login", data={"name": "guessed", "password": f"wrong {i}"}).status_code for i in range(12)
@@ -287,7 +287,7 @@ def test_the_link_makes_one_administrator(page: Page, site: Site) -> None:
     page.get_by_role("button").click()
     expect(page.get_by_role("status")).to_contain_text("Welcome, ada")
     assert site.hub.accounts.user("ada").role == "manage"
-    assert httpx.get(site.url + link).status_code == 404
+    assert clients.get(site.url + link).status_code == 404
 
 
 def test_what_came_from_outside_is_text_and_never_markup(page: Page, site: Site) -> None:
@@ -300,7 +300,7 @@ def test_what_came_from_outside_is_text_and_never_markup(page: Page, site: Site)
 
 
 def test_nothing_but_own_files_may_run(site: Site) -> None:
-    with httpx.Client(base_url=site.url) as client:
+    with clients.Client(base_url=site.url) as client:
         answer = client.get("/login")
         policy = answer.headers["content-security-policy"]
         assert "unsafe" not in policy and "default-src 'none'" in policy and "script-src 'self'" in policy
@@ -353,7 +353,7 @@ def test_live_parts_leave_the_reader_s_choice_alone(page: Page, site: Site) -> N
 
 
 @pytest.fixture
-def maria(site: Site) -> Iterator[httpx.Client]:
+def maria(site: Site) -> Iterator[clients.Client]:
     """Signed in without a browser."""
     with session(site.hub, site.url, "maria") as client:
         yield client
@@ -377,21 +377,21 @@ def test_an_event_is_sent_by_hand(page: Page, site: Site) -> None:
     assert site.target.seen[-1].json() == {"n": 7}
 
 
-def asked(client: httpx.Client, **query: str) -> str:
+def asked(client: clients.Client, **query: str) -> str:
     """The page that asks before all dead letters that match are replayed or deleted."""
     answer = client.get("/dead-letters/all", params=query)
     assert answer.status_code == 200
     return answer.text
 
 
-def test_all_that_match_are_counted_before_they_are_replayed_or_deleted(maria: httpx.Client, site: Site) -> None:
+def test_all_that_match_are_counted_before_they_are_replayed_or_deleted(maria: clients.Client, site: Site) -> None:
     """What the filters leave out is not touched, and the dry run says what a click would do."""
     before = site.hub.views.dead_letter_count()
     hub, rule = site.hub, {"name": "bulk", "event": "bulk.*", "service": "kept", "endpoint": "/bulk"}
     hub.registry.add_rule(parse_spec(RuleSpec, rule))
     site.target.on("/bulk", 500)
     hub.intake.handle_events([Event("bulk.a", {"n": n}) for n in range(3)] + [Event("bulk.b", {})])
-    assert eventually(lambda: hub.views.dead_letter_count() == before + 4)
+    eventually(lambda: hub.views.dead_letter_count() == before + 4)
     only = {"event": "bulk.a"}
     assert "Replay 3 dead letters?" in asked(maria, act="replay-all", **only)
     assert "Delete 3 dead letters for good?" in asked(maria, act="delete-all", **only)
@@ -409,7 +409,7 @@ def test_all_that_match_are_counted_before_they_are_replayed_or_deleted(maria: h
     assert hub.views.dead_letter_count() == before
 
 
-def test_the_amqp_form_takes_parts_and_keeps_what_it_does_not_show(maria: httpx.Client, site: Site) -> None:
+def test_the_amqp_form_takes_parts_and_keeps_what_it_does_not_show(maria: clients.Client, site: Site) -> None:
     """People type what they mean; the URI's escapes are the hub's business. An empty password means: as it was."""
     form = {
         "name": "mq", "type": "amqp", "amqp_host": "mq.example.org", "amqp_user": "m@x", "amqp_password": "p/w:d",
@@ -434,7 +434,7 @@ def test_the_amqp_form_takes_parts_and_keeps_what_it_does_not_show(maria: httpx.
     site.hub.registry.delete_service("mq")
 
 
-def test_two_who_edit_a_rule_do_not_overwrite_each_other_unasked(maria: httpx.Client, site: Site) -> None:
+def test_two_who_edit_a_rule_do_not_overwrite_each_other_unasked(maria: clients.Client, site: Site) -> None:
     site.hub.registry.add_rule(parse_spec(RuleSpec, {"name": "shared", "event": "never", "service": "kept"}))
     version = str(site.hub.registry.rule("shared").version)
     site.hub.registry.update_rule("shared", {"endpoint": "/theirs"}, None)
@@ -449,7 +449,7 @@ def test_two_who_edit_a_rule_do_not_overwrite_each_other_unasked(maria: httpx.Cl
     site.hub.registry.delete_rule("shared")
 
 
-def test_the_preview_shows_the_latest_real_event_and_where_a_template_is_wrong(maria: httpx.Client) -> None:
+def test_the_preview_shows_the_latest_real_event_and_where_a_template_is_wrong(maria: clients.Client) -> None:
     form = {"event": "dead", "payload": '{"t": {{text}},\n "x": "{{nope}}"}'}
     good = maria.post("/rules/preview", data=form).json()
     assert json.loads(good["body"]) == {"t": HOSTILE, "x": None} and "latest real dead" in good["source"]

@@ -10,9 +10,9 @@ from hub.app.lifecycle import Hub, build
 from hub.models import Event
 from hub.programs.up import work
 from hub.settings import Settings
-from tests.servers import HttpTarget, Reply, Seen
+from tests.support.http_target import HttpTarget, Reply, Seen
 from tests.support.hubs import USER_LOGGED_IN, add_rule, add_service, count, counts_are_exact, emit, emit_many
-from tests.support.processes import wait_for
+from tests.support.waiting import eventually
 from tests.support.workers import environment, workers
 
 
@@ -39,7 +39,7 @@ def everything(hub: Hub, target: HttpTarget) -> None:
     emit_many(hub, 200, "ok")
     emit_many(hub, 5, "third")
     never = emit_many(hub, 3, "never")
-    wait_for(lambda: count(hub, "tasks") == 0, 120, "all tasks end")
+    eventually(lambda: count(hub, "tasks") == 0, "all tasks end")
 
     assert count(hub, "delivered") == 206 and count(hub, "dead_letters") == 3
     (user,) = target.at("/users/5")
@@ -54,7 +54,7 @@ def everything(hub: Hub, target: HttpTarget) -> None:
 
     target.on("/never", 204)
     assert len(hub.dead_letters.replay(service="crm").tasks) == 3
-    wait_for(lambda: count(hub, "tasks") == 0, 90, "the replay ends")
+    eventually(lambda: count(hub, "tasks") == 0, "the replay ends")
     assert count(hub, "dead_letters") == 0 and sorted(s.json()["n"] for s in target.at("/never")[-3:]) == [0, 1, 2]
     assert counts_are_exact(hub)
 
@@ -75,11 +75,11 @@ def test_one_process_on_its_own_postgresql(tmp_path: Path, target: HttpTarget) -
         with work(hub, threads=4):
             everything(hub, target)
             first = emit(hub, "ok", {"n": 1000})
-            wait_for(lambda: count(hub, "tasks") == 0)
+            eventually(lambda: count(hub, "tasks") == 0)
         assert hub.ledger.running() == 0
         held = emit(hub, "ok", {"n": 1001})
     with build(settings, role="up") as hub, work(hub, threads=4):
-        wait_for(lambda: count(hub, "tasks") == 0, what="what the last process left is done by the next")
+        eventually(lambda: count(hub, "tasks") == 0, what="what the last process left is done by the next")
         assert first and held and target.at("/ok")[-1].json() == {"n": 1001}
 
 
@@ -92,8 +92,8 @@ def test_periodiq_ticks_and_a_worker_does_what_is_due(settings: Settings) -> Non
             env=environment(settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
-            wait_for(lambda: hub.runs.list(name="housekeeping_task"), 120, "the run")
-            wait_for(lambda: hub.runs.list(name="housekeeping_task")[0].result, 60, "its end")
+            eventually(lambda: hub.runs.list(name="housekeeping_task"), "the run")
+            eventually(lambda: hub.runs.list(name="housekeeping_task")[0].result, "its end")
         finally:
             scheduler.terminate()
             scheduler.wait(20)

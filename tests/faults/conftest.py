@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import HttpTarget
+from tests.support.http_target import HttpTarget
 
 
 @pytest.fixture

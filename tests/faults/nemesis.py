@@ -12,7 +12,7 @@ from typing import Any
 import pika.exceptions
 
 from tests.faults.rig import Process, Rig
-from tests.support.processes import wait_for
+from tests.support.waiting import eventually
 
 Fault = Callable[["Nemesis"], str]
 
@@ -46,7 +46,7 @@ class Nemesis:
 
     def victim(self) -> Process:
         """One that runs; there is no glory in killing the dead."""
-        wait_for(lambda: any(v.pid for v in self.rig.victims()), 60, "a living worker")
+        eventually(lambda: any(v.pid for v in self.rig.victims()), "a living worker")
         return self.dice.choice([v for v in self.rig.victims() if v.pid] or self.rig.victims())
 
 
@@ -102,7 +102,7 @@ def restart_postgres(nemesis: Nemesis) -> str:
     getattr(nemesis.rig.postgres, how)()
     nemesis.seconds(0, 1.5)
     nemesis.rig.postgres.start()
-    wait_for(lambda: _answers(nemesis.rig), 30, "PostgreSQL's return")
+    eventually(lambda: _answers(nemesis.rig), "PostgreSQL's return")
     return how
 
 

@@ -25,9 +25,10 @@ from hub.programs.log_setup import configure_logging
 from hub.programs.supervisor import die_with_parent, stop_signals
 from hub.settings import load_settings
 from tests.faults.plan import event_name
+from tests.support import clients
 
 
-def over_http(client: httpx.Client, events: list[Event]) -> None:
+def over_http(client: clients.Client, events: list[Event]) -> None:
     """As `handle_events`, over the API; raises `UnavailableError` for what is worth a second try."""
     body = [{"name": event.name, "data": event.data, "id": event.key} for event in events]
     try:
@@ -49,7 +50,7 @@ def main(run: str, seed: int, begin: int, rate: float, path: str, web: str, toke
     headers = {"Authorization": f"Bearer {token}"}
     with (
         stop_signals() as stop, build(settings, role="web") as hub, open(path, "a", buffering=1) as file,
-        httpx.Client(base_url=web, headers=headers, timeout=15, trust_env=False) as client,
+        clients.Client(base_url=web, headers=headers) as client,
     ):  # fmt: skip
         ways: list[Callable[[list[Event]], object]] = [hub.intake.handle_events, lambda e: over_http(client, e)]
 

@@ -31,8 +31,8 @@ from tests.support import clocks
 from tests.support.clocks import WallClock
 from tests.support.databases import PostgresServer
 from tests.support.hubs import add_rule, add_service
-from tests.support.processes import wait_for
 from tests.support.rabbit import RabbitNode
+from tests.support.waiting import eventually
 
 LEASE = 3.0
 OUT_QUEUE = "out"
@@ -219,7 +219,7 @@ class Rig:
         if self.scheduler:
             self.scheduler.start()
         watch.start()
-        wait_for(self.live_workers_registered, 60, "the workers' start")
+        eventually(self.live_workers_registered, "the workers' start")
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()

@@ -12,11 +12,10 @@ from tests.faults.history import History, collect
 from tests.faults.nemesis import FAULTS, GENTLE, Nemesis
 from tests.faults.rig import Rig
 from tests.support import clocks
-from tests.support.processes import wait_for
+from tests.support.waiting import eventually
 
 Say = Callable[[str], None]
 _WARM_UP = 2.0
-_DRAIN = 90.0
 # A pool, a channel or a keep-alive connection may be open at one look and not at the other.
 _MORE_FDS, _MORE_THREADS = 60, 6
 
@@ -54,7 +53,7 @@ def run(folder: Path, seed: int, *, rate: float, gentle: float | None, harsh: fl
     with Rig(folder, seed=seed, rate=rate, witness=soak, scheduler=soak) as rig:
         nemesis = Nemesis(rig, seed)
         rig.producer.start()
-        wait_for(lambda: len(rig.journal_lines()) > 20, 60, "the source's first events")
+        eventually(lambda: len(rig.journal_lines()) > 20, "the source's first events")
         time.sleep(_WARM_UP)
         _pause(rig, say)
         first = rig.footprint()
@@ -72,7 +71,7 @@ def run(folder: Path, seed: int, *, rate: float, gentle: float | None, harsh: fl
         nemesis.put_clocks_right()
         rig.tide.still()
         rig.answers.stop_publishing()
-        wait_for(rig.answers_read, _DRAIN, f"the reading of all answers (seed {seed})")
+        eventually(rig.answers_read, f"the reading of all answers (seed {seed})")
         if soak:
             wrong += _leaks(first, rig.footprint(), "the whole soak")
         wrong += [
@@ -105,8 +104,8 @@ def _pause(rig: Rig, say: Say) -> None:
     """No new events; every task ends."""
     begin = time.monotonic()
     rig.producer.stop()
-    wait_for(rig.drained, _DRAIN, f"the end of all tasks (seed {rig.seed})")
-    wait_for(rig.live_workers_registered, _DRAIN, f"the return of all workers (seed {rig.seed})")
+    eventually(rig.drained, f"the end of all tasks (seed {rig.seed})")
+    eventually(rig.live_workers_registered, f"the return of all workers (seed {rig.seed})")
     say(f"{time.strftime('%H:%M:%S')} all tasks over, {time.monotonic() - begin:.1f} s after the last event")
 
 

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 
 from hub.embedded.programs import binaries
-from tests.support.processes import wait_for
+from tests.support.waiting import eventually
 
 MISSING = "no user namespaces with a tmpfs here (unshare -Urm, mount): nobody filled the disk under PostgreSQL"
 _KEEPER = Path(__file__).parents[1] / "support" / "keeper.py"
@@ -70,7 +70,7 @@ class SmallDisk:
                 stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         try:
-            wait_for(self.answers, 60, "PostgreSQL's start")
+            eventually(self.answers, "PostgreSQL's start")
         except BaseException:
             print(self.log()[-3000:])
             self.close()

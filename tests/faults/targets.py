@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tests.servers import RawServer
+from tests.support.raw_server import RawServer
 
 RESET = -1  # instead of a status: the connection is reset
 NEVER = 0  # no answer, until the caller gives up

@@ -12,18 +12,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 from pydantic import SecretStr
 
 from hub.app.lifecycle import Hub, build
 from hub.settings import Settings
 from hub.web.server import WebServer
-from tests.servers import HttpTarget
+from tests.support import clients
+from tests.support.http_target import HttpTarget
 from tests.support.hubs import add_rule, add_service, count
-from tests.support.processes import below, wait_for
+from tests.support.processes import below
 from tests.support.proxy import Proxy
 from tests.support.rabbit import RabbitNode
+from tests.support.waiting import eventually
 from tests.support.workers import environment, workers
 
 pytestmark = pytest.mark.fault
@@ -40,19 +41,19 @@ def _through(settings: Settings, url: str, port: int) -> Settings:
 
 
 @contextmanager
-def _web(settings: Settings, target: HttpTarget) -> Iterator[tuple[Hub, httpx.Client]]:
+def _web(settings: Settings, target: HttpTarget) -> Iterator[tuple[Hub, clients.Client]]:
     """A web server in this process, with one rule, and a client that may post events."""
     with build(settings, role="web") as hub:
         add_service(hub, target.url)
         add_rule(hub)
         _, token = hub.accounts.add_token("t", "ingest")
-        with WebServer(hub) as server, httpx.Client(
+        with WebServer(hub) as server, clients.Client(
             base_url=server.url, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE
         ) as client:  # fmt: skip
             yield hub, client
 
 
-def _post(client: httpx.Client, first: int, events: int) -> None:
+def _post(client: clients.Client, first: int, events: int) -> None:
     """Events from 8 clients at once; each is answered within its patience."""
 
     def post(n: int) -> int:
@@ -63,7 +64,7 @@ def _post(client: httpx.Client, first: int, events: int) -> None:
 
 
 def _delivered(target: HttpTarget, events: int) -> None:
-    wait_for(lambda: len({seen.json()["n"] for seen in target.seen}) == events, what=f"{events} deliveries")
+    eventually(lambda: len({seen.json()["n"] for seen in target.seen}) == events, what=f"{events} deliveries")
 
 
 def test_swallowed_packets_do_not_hold_acceptance(settings: Settings, broker_url: str, target: HttpTarget) -> None:

@@ -21,10 +21,10 @@ from hub.monitoring.value_files import read
 from hub.programs.up import work
 from hub.scheduling.schedule import CONSUME, HOUSEKEEPING
 from hub.settings import Settings
-from tests.servers import HttpTarget, Reply
 from tests.support import clocks
+from tests.support.http_target import HttpTarget, Reply
 from tests.support.hubs import add_rule, add_service, count, emit, task
-from tests.support.processes import wait_for
+from tests.support.waiting import eventually
 from tests.support.workers import environment
 
 pytestmark = pytest.mark.fault
@@ -142,7 +142,7 @@ def test_a_tick_of_a_scheduler_whose_clock_is_off_is_not_skipped(
                 hub.actors.tick.send_with_options(scheduled_at=str(pendulum.now()))
             """,
         )
-        wait_for(lambda: ticked(hub), 20, "the tick")
+        eventually(lambda: ticked(hub), "the tick")
 
 
 @pytest.mark.parametrize("hours", HOURS)
@@ -215,11 +215,11 @@ def test_a_signed_call_is_judged_by_the_true_time(hub: Hub, elsewhere: Elsewhere
     told = elsewhere(
         hours,
         """
-        import httpx
+        from tests.support import clients
         from hub.web.server import WebServer
         with build(load_settings(), role="web") as hub, WebServer(hub) as web:
             for headers in json.loads(sys.argv[1]):
-                answer = httpx.post(web.url + "/webhook/crm", content="{}", headers=headers, trust_env=False)
+                answer = clients.post(web.url + "/webhook/crm", content="{}", headers=headers, trust_env=False)
                 tell(status=answer.status_code)
         """,
         json.dumps(calls),

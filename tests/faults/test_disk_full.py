@@ -11,9 +11,9 @@ from hub.settings import Settings
 from hub.store.migrate import migrate
 from tests.faults import small_disk
 from tests.faults.source import BATCH, Source
-from tests.servers import HttpTarget, Reply
+from tests.support.http_target import HttpTarget, Reply
 from tests.support.hubs import add_rule, add_service, count, counts_are_exact
-from tests.support.processes import wait_for
+from tests.support.waiting import eventually
 from tests.support.workers import workers
 
 pytestmark = pytest.mark.fault
@@ -33,20 +33,20 @@ def test_a_full_disk_refuses_events_and_loses_none(settings: Settings, target: H
             add_rule(hub)
             with workers(settings) as group:
                 source = Source(hub, _TEXT)
-                wait_for(lambda: len(target.seen) > 30, 60, "deliveries")
+                eventually(lambda: len(target.seen) > 30, "deliveries")
                 alive = group.pids()
                 disk.fill()
-                wait_for(lambda: any("disk is full" in text for text in source.refusals), 60, "the refusal")
-                wait_for(lambda: "PANIC" in disk.log(), 90, "the end of the write-ahead log")
+                eventually(lambda: any("disk is full" in text for text in source.refusals), "the refusal")
+                eventually(lambda: "PANIC" in disk.log(), "the end of the write-ahead log")
                 source.stop()  # the last batch stays refused: it must be there whole, or not at all
                 assert group.pids() == alive
                 disk.free()
-                wait_for(disk.answers, 60, "PostgreSQL's return")
-                wait_for(lambda: count(hub, "events") >= source.accepted and count(hub, "tasks") == 0, 120, "every end")
+                eventually(disk.answers, "PostgreSQL's return")
+                eventually(lambda: count(hub, "events") >= source.accepted and count(hub, "tasks") == 0, "every end")
                 again = Source(hub, _TEXT)
-                wait_for(lambda: again.accepted > source.accepted + 30, 90, "more is accepted")
+                eventually(lambda: again.accepted > source.accepted + 30, "more is accepted")
                 again.stop()
-                wait_for(lambda: count(hub, "tasks") == 0, 120, "every task ends")
+                eventually(lambda: count(hub, "tasks") == 0, "every task ends")
                 assert group.pids() == alive, "the workers lived through it"
                 group.stop()
             events = count(hub, "events")

@@ -15,9 +15,9 @@ import pytest
 from hub.app.lifecycle import Hub, build
 from hub.programs.up import work
 from hub.settings import Settings
-from tests.servers import HttpTarget, Seen
+from tests.support.http_target import HttpTarget, Seen
 from tests.support.hubs import add_rule, add_service, count, counts_are_exact, emit, emit_many, task
-from tests.support.processes import wait_for
+from tests.support.waiting import eventually
 from tests.support.workers import environment, workers
 
 pytestmark = pytest.mark.fault
@@ -66,7 +66,7 @@ def run(settings: Settings, body: str, *args: object) -> None:
 def let_workers_finish(hub: Hub, settings: Settings) -> None:
     """A worker in this process does what is left."""
     with build(settings, role="worker") as worker, work(worker, threads=4):
-        wait_for(lambda: count(hub, "tasks") == 0, 90, "every task ends")
+        eventually(lambda: count(hub, "tasks") == 0, "every task ends")
 
 
 def at_most_five(target: HttpTarget) -> None:
@@ -201,11 +201,11 @@ def test_workers_killed_again_and_again_under_load_lose_nothing(
         for round_ in range(3):
             ids += emit_many(hub, 150, start=round_ * 1000)
             done = round_ * 100 + 50
-            wait_for(lambda done=done: len(target.seen) >= done, 90, "some of it")  # type: ignore[misc]
+            eventually(lambda done=done: len(target.seen) >= done, "some of it")  # type: ignore[misc]
             if round_ < 2:
                 group.kill()
                 group.start()
-        wait_for(lambda: count(hub, "tasks") == 0, 120, "every task ends")
+        eventually(lambda: count(hub, "tasks") == 0, "every task ends")
         group.stop()
     at_most_five(target)
     rows = hub.db.all(

@@ -11,11 +11,11 @@ from hub.app.lifecycle import Hub, build
 from hub.settings import Settings
 from hub.store.migrate import migrate
 from tests.faults.source import Source
-from tests.servers import HttpTarget, Reply
 from tests.support.databases import PostgresServer
+from tests.support.http_target import HttpTarget, Reply
 from tests.support.hubs import add_rule, add_service, count, counts_are_exact
-from tests.support.processes import wait_for
 from tests.support.rabbit import RabbitNode
+from tests.support.waiting import eventually
 from tests.support.workers import workers
 
 pytestmark = pytest.mark.fault
@@ -33,8 +33,8 @@ def check(hub: Hub, target: HttpTarget, source: Source) -> None:
 def more(source: Source, target: HttpTarget) -> None:
     """Events are accepted and delivered again."""
     accepted, seen = source.accepted, len(target.seen)
-    wait_for(lambda: source.accepted > accepted + 30, 90, "more is accepted")
-    wait_for(lambda: len(target.seen) > seen + 30, 90, "more is delivered")
+    eventually(lambda: source.accepted > accepted + 30, "more is accepted")
+    eventually(lambda: len(target.seen) > seen + 30, "more is delivered")
 
 
 def test_rabbitmq_killed_and_started_again_and_its_queue_deleted(
@@ -56,7 +56,7 @@ def test_rabbitmq_killed_and_started_again_and_its_queue_deleted(
         connection.close()
         more(source, target)
         source.stop()
-        wait_for(lambda: count(hub, "tasks") == 0, 120, "every task ends")
+        eventually(lambda: count(hub, "tasks") == 0, "every task ends")
         assert source.refusals == []
         group.stop()
         check(hub, target, source)
@@ -79,11 +79,11 @@ def test_postgresql_restarted_and_killed(settings: Settings, postgres: PostgresS
             postgres.kill()
             more(source, target)
             postgres.stop()
-            wait_for(lambda: len(source.refusals) > 1, 30, "nothing is accepted without a database")
+            eventually(lambda: len(source.refusals) > 1, "nothing is accepted without a database")
             postgres.start()
             more(source, target)
             source.stop()
-            wait_for(lambda: count(hub, "tasks") == 0, 120, "every task ends")
+            eventually(lambda: count(hub, "tasks") == 0, "every task ends")
             group.stop()
         check(hub, target, source)
         rows = hub.db.all("SELECT state, failures FROM breakers")

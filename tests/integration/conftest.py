@@ -9,8 +9,8 @@ import pytest
 
 from hub.app.lifecycle import Hub, build
 from hub.settings import Settings
-from tests.servers import HttpTarget
 from tests.support.api import Api, serving
+from tests.support.http_target import HttpTarget
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -29,6 +29,7 @@ from hub.transports.base import Deadline
 from tests.support.certificates import Authority
 from tests.support.proxy import Proxy, unused_port
 from tests.support.rabbit import RabbitNode
+from tests.support.waiting import eventually
 
 REQUEST = Request(body='{"a":"é"}', idempotency_key="key-1", task_id=7, event_name="\\core\\event\\x")
 
@@ -58,13 +59,6 @@ def queue(channel: Channel, queue_prefix: str) -> Iterator[str]:
 def service(url: str, **changes: object) -> Service:
     fields: dict[str, object] = {"id": 1, "name": "bus", "type": ServiceType.AMQP, "base_url": url, **changes}
     return Service(**fields)  # type: ignore[arg-type]
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 def through(proxy: Proxy, broker_url: str, query: str = "", scheme: str = "amqp") -> str:
@@ -219,7 +213,7 @@ def test_an_idle_connection_is_closed_and_the_next_send_opens_another(broker_url
         for count in (1, 2):
             transport.send(bus, REQUEST, Deadline(5))
             assert proxy.accepted == count
-            wait_until(lambda: proxy.open == 0)
+            eventually(lambda: proxy.open == 0)
     transport.close()
 
 
@@ -441,13 +435,13 @@ def test_amqps_verifies_and_shows_a_client_certificate(
 ) -> None:
     """The broker's side of TLS is played by the proxy; what counts here is what the hub accepts and shows."""
     authority = Authority(tmp_path / "a")
-    cert, key = authority.issue("client")
-    with Proxy(target(broker_url), tls=authority.server_context(ask_client=True)) as proxy:
+    cert, key = authority.issue("client", client=True)
+    with Proxy(target(broker_url), tls=authority.server(client_ca=True)) as proxy:
         url = through(proxy, broker_url, f"?queue_declare={queue}", "amqps")
-        files = {"ca_file": authority.ca_file, "client_cert": cert, "client_key": key}
+        files = {"ca_file": authority.file, "client_cert": cert, "client_key": key}
         transport.send(service(url, options=files), REQUEST, Deadline(5))
         with pytest.raises(ConnectError, match=r"client certificate|TLS .* failed|cannot connect") as caught:
-            transport.send(service(url, version=2, options={"ca_file": authority.ca_file}), REQUEST, Deadline(5))
+            transport.send(service(url, version=2, options={"ca_file": authority.file}), REQUEST, Deadline(5))
         assert "amqps://" not in str(caught.value)
         with pytest.raises(ConnectError, match=r"TLS .*(self-signed|verif|local issuer)"):
             transport.send(service(url, version=3), REQUEST, Deadline(5))
@@ -462,5 +456,5 @@ def test_closing_closes_every_connection(broker_url: str, queue: str) -> None:
     transport.send(bus, REQUEST, Deadline(5))
     transport.close()
     transport.send(bus, REQUEST, Deadline(5))
-    wait_until(lambda: not [t for t in threading.enumerate() if t.name == "amqp-closing"])
+    eventually(lambda: not [t for t in threading.enumerate() if t.name == "amqp-closing"])
     transport.close()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-import httpx
 import pytest
 
 from hub.app.lifecycle import build
 from hub.settings import Settings
+from tests.support import clients
 from tests.support.api import Api, problem, serving
 from tests.support.hubs import add_rule, add_service
 
@@ -152,10 +152,10 @@ def test_the_docs_need_neither_scripts_nor_the_internet(api: Api) -> None:
 def test_a_browser_that_is_signed_in_reads_the_docs_without_a_token(api: Api) -> None:
     user = api.hub.accounts.add_user("ada", "x", "view")
     cookie = {"hub_session": api.hub.accounts.start_session(user.id)}
-    with httpx.Client(base_url=api.url, cookies=cookie, trust_env=False) as browser:
+    with clients.Client(base_url=api.url, cookies=cookie) as browser:
         assert browser.get("/api/docs").status_code == 200
         assert browser.get("/api/v1/stats").status_code == 401, "cookies are for the console only"
-    with httpx.Client(base_url=api.url, cookies={"hub_session": "x"}, trust_env=False) as browser:
+    with clients.Client(base_url=api.url, cookies={"hub_session": "x"}) as browser:
         assert browser.get("/api/docs").status_code == 401
         shown = browser.get("/api/docs", headers={"Accept": "text/html,*/*;q=0.8"})
         assert shown.status_code == 303 and shown.headers["Location"] == "/login?next=/api/docs"

@@ -6,12 +6,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
 import pytest
 
 from hub.app.lifecycle import build
-from tests.servers import HttpTarget
+from tests.support import clients
 from tests.support.api import Api, problem
+from tests.support.http_target import HttpTarget
 from tests.support.hubs import USER_LOGGED_IN, add_rule, add_service, emit
 
 CRM: dict[str, Any] = {
@@ -21,11 +21,11 @@ CRM: dict[str, Any] = {
 
 
 @pytest.fixture
-def client(api: Api) -> httpx.Client:
+def client(api: Api) -> clients.Client:
     return api.client()
 
 
-def test_a_service_from_first_to_last(api: Api, client: httpx.Client) -> None:
+def test_a_service_from_first_to_last(api: Api, client: clients.Client) -> None:
     made = client.post("/api/v1/services", json=CRM)
     assert made.status_code == 201 and made.headers["Location"] == "/api/v1/services/crm"
     document = made.json()
@@ -43,7 +43,7 @@ def test_a_service_from_first_to_last(api: Api, client: httpx.Client) -> None:
     assert client.get("/api/v1/rules").json() == {"items": []}
 
 
-def test_what_was_read_can_be_written_back_without_losing_a_secret(api: Api, client: httpx.Client) -> None:
+def test_what_was_read_can_be_written_back_without_losing_a_secret(api: Api, client: clients.Client) -> None:
     """The way of every editor: GET, change one member, send all of it."""
     document = client.post("/api/v1/services", json=CRM).json()
     again = client.patch("/api/v1/services/crm", json=document | {"timeout": 7})
@@ -66,7 +66,7 @@ def test_what_was_read_can_be_written_back_without_losing_a_secret(api: Api, cli
     problem(client.patch("/api/v1/services/q", json=moved), 422, "base_url")
 
 
-def test_of_two_editors_the_second_hears_of_the_first(api: Api, client: httpx.Client) -> None:
+def test_of_two_editors_the_second_hears_of_the_first(api: Api, client: clients.Client) -> None:
     """Nobody overwrites what they have not seen; by ETag, or by the version in the document."""
     seen = client.post("/api/v1/services", json=CRM)
     assert seen.headers["ETag"] == '"1"'
@@ -81,14 +81,14 @@ def test_of_two_editors_the_second_hears_of_the_first(api: Api, client: httpx.Cl
     assert client.delete("/api/v1/services/crm", headers={"If-Match": '"3"'}).status_code == 200
 
 
-def test_many_editors_at_once_lose_nothing(api: Api, client: httpx.Client) -> None:
+def test_many_editors_at_once_lose_nothing(api: Api, client: clients.Client) -> None:
     """Each reads, adds one header, writes, and reads again when it was too late: in the end all are there."""
     client.post("/api/v1/services", json=CRM)
     gate = threading.Barrier(5)
 
     def edit(n: int) -> None:
         gate.wait(10)
-        with httpx.Client(base_url=api.url, headers=client.headers, timeout=20, trust_env=False) as mine:
+        with clients.Client(base_url=api.url, headers=client.headers) as mine:
             for _ in range(50):
                 seen = mine.get("/api/v1/services/crm")
                 headers = seen.json()["headers"] | {f"X-{n}": "1"}
@@ -105,7 +105,7 @@ def test_many_editors_at_once_lose_nothing(api: Api, client: httpx.Client) -> No
     assert found["version"] == 6 and set(found["headers"]) == {"X-Plain", *(f"X-{n}" for n in range(5))}
 
 
-def test_a_process_that_has_not_heard_of_a_change_does_not_undo_it(api: Api, client: httpx.Client) -> None:
+def test_a_process_that_has_not_heard_of_a_change_does_not_undo_it(api: Api, client: clients.Client) -> None:
     """Another process shows version 2; this one still has version 1 in memory when the edit of version 2 comes."""
     client.post("/api/v1/services", json=CRM)
     with build(api.hub.settings, role="web") as other:
@@ -133,14 +133,14 @@ WRONG: list[tuple[dict[str, Any], str | None]] = [
 ]
 
 
-def test_a_wrong_member_is_named_and_its_value_is_not_repeated(client: httpx.Client) -> None:
+def test_a_wrong_member_is_named_and_its_value_is_not_repeated(client: clients.Client) -> None:
     for change, field in WRONG:
         found = problem(client.post("/api/v1/services", json=CRM | change), 422, field)
         assert "t0p" not in str(found)
     assert client.get("/api/v1/services").json() == {"items": []}
 
 
-def test_a_rule_from_first_to_last(api: Api, client: httpx.Client) -> None:
+def test_a_rule_from_first_to_last(api: Api, client: clients.Client) -> None:
     add_service(api.hub, "http://127.0.0.1:9/")
     rule = {"name": "r", "event": "\\core\\event\\*", "service": "crm", "endpoint": "/u/{{userid}}", "method": "put",
             "payload": {"id": "{{objectid}}"}, "conditions": {"userid": {"gt": 1}}}  # fmt: skip
@@ -167,7 +167,7 @@ def test_a_rule_from_first_to_last(api: Api, client: httpx.Client) -> None:
     problem(client.get("/api/v1/rules/r"), 404)
 
 
-def test_a_preview_shows_the_request_and_sends_nothing(api: Api, client: httpx.Client) -> None:
+def test_a_preview_shows_the_request_and_sends_nothing(api: Api, client: clients.Client) -> None:
     add_service(api.hub, "http://127.0.0.1:9/")
     add_rule(api.hub, "r", event="\\core\\event\\*", endpoint="/u/{{userid}}", payload={"who": "{{other.username}}"})
     problem(client.post("/api/v1/rules/r/preview", json={}), 422, "event")
@@ -185,7 +185,7 @@ def test_a_preview_shows_the_request_and_sends_nothing(api: Api, client: httpx.C
     assert [t["event"] for t in client.get("/api/v1/tasks").json()["items"]] == [USER_LOGGED_IN["eventname"]]
 
 
-def test_a_service_is_reached_on_request(api: Api, client: httpx.Client) -> None:
+def test_a_service_is_reached_on_request(api: Api, client: clients.Client) -> None:
     with HttpTarget() as target:
         add_service(api.hub, target.url)
         assert client.post("/api/v1/services/crm/test").json()["ok"] is True
@@ -194,7 +194,7 @@ def test_a_service_is_reached_on_request(api: Api, client: httpx.Client) -> None
     problem(client.post("/api/v1/services/nobody/test"), 404)
 
 
-def test_schedules_are_read_and_changed(client: httpx.Client) -> None:
+def test_schedules_are_read_and_changed(client: clients.Client) -> None:
     path = "/api/v1/schedules/consume_responses_task"
     names = [s["name"] for s in client.get("/api/v1/schedules").json()["items"]]
     assert names == ["consume_responses_task", "housekeeping_task"]
@@ -233,7 +233,7 @@ LONG = "9" * 5000
     ],
 )
 def test_an_integer_that_is_too_long_is_refused_at_every_door(
-    api: Api, client: httpx.Client, path: str, content: str, kind: str
+    api: Api, client: clients.Client, path: str, content: str, kind: str
 ) -> None:
     response = client.post(path, content=content, headers={"Content-Type": kind})
     assert "an integer has more than 4300 digits" in response.text

@@ -7,28 +7,29 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import pytest
 from pydantic import SecretStr
 
 from hub.app.lifecycle import build
 from hub.settings import Settings
-from tests.support.api import Api, eventually, problem, serving
+from tests.support import clients
+from tests.support.api import Api, problem, serving
 from tests.support.databases import PostgresServer
 from tests.support.hubs import USER_LOGGED_IN, add_rule, add_service, count
+from tests.support.waiting import eventually
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 
 
 @pytest.fixture
-def ingest(api: Api) -> httpx.Client:
+def ingest(api: Api) -> clients.Client:
     """A client that may send events; every event named `e` has one rule."""
     add_service(api.hub, "http://127.0.0.1:9/")
     add_rule(api.hub)
     return api.client("ingest")
 
 
-def test_an_event_is_answered_with_its_id_and_tasks_once_the_ledger_has_it(api: Api, ingest: httpx.Client) -> None:
+def test_an_event_is_answered_with_its_id_and_tasks_once_the_ledger_has_it(api: Api, ingest: clients.Client) -> None:
     """202 is the promise that nothing loses it any more."""
     answer = ingest.post("/api/v1/events", json={"name": "e", "data": {"n": 1}})
     assert answer.status_code == 202
@@ -38,7 +39,7 @@ def test_an_event_is_answered_with_its_id_and_tasks_once_the_ledger_has_it(api: 
     assert again == {"id": answer.json()["id"], "duplicate": True, "tasks": []}
 
 
-def test_an_array_is_answered_by_an_array_and_is_one_transaction(api: Api, ingest: httpx.Client) -> None:
+def test_an_array_is_answered_by_an_array_and_is_one_transaction(api: Api, ingest: clients.Client) -> None:
     answer = ingest.post("/api/v1/events", json=[{"name": "e", "data": n} for n in (1, 2, 1)])
     assert [a["duplicate"] for a in answer.json()] == [False, False, True]
     assert answer.json()[2]["id"] == answer.json()[0]["id"]
@@ -49,7 +50,7 @@ def test_an_array_is_answered_by_an_array_and_is_one_transaction(api: Api, inges
     problem(ingest.post("/api/v1/events", json=[{"name": "e"}] * 1001), 413, "body")
 
 
-def test_an_idempotency_key_is_accepted_once_whatever_the_content(api: Api, ingest: httpx.Client) -> None:
+def test_an_idempotency_key_is_accepted_once_whatever_the_content(api: Api, ingest: clients.Client) -> None:
     first = ingest.post("/api/v1/events", json={"name": "e", "data": 1}, headers={"Idempotency-Key": "k-1"}).json()
     again = ingest.post("/api/v1/events", json={"name": "e", "data": 2}, headers={"Idempotency-Key": "k-1"}).json()
     other = ingest.post("/api/v1/events", json={"name": "e", "data": 1}, headers={"Idempotency-Key": "k-2"}).json()
@@ -65,7 +66,7 @@ def test_an_idempotency_key_is_accepted_once_whatever_the_content(api: Api, inge
                 "Idempotency-Key")  # fmt: skip
 
 
-def test_one_token_cannot_use_up_the_ids_of_another(api: Api, ingest: httpx.Client) -> None:
+def test_one_token_cannot_use_up_the_ids_of_another(api: Api, ingest: clients.Client) -> None:
     """Else whoever may send any event could suppress `order-7-paid` of somebody else."""
     other = api.client("ingest")
     headers = {"Idempotency-Key": "order-7-paid"}
@@ -75,14 +76,14 @@ def test_one_token_cannot_use_up_the_ids_of_another(api: Api, ingest: httpx.Clie
     assert [a["duplicate"] for r in streamed for a in r.json()] == [False, False]
 
 
-def test_of_many_who_send_the_same_key_at_once_one_is_first(api: Api, ingest: httpx.Client) -> None:
+def test_of_many_who_send_the_same_key_at_once_one_is_first(api: Api, ingest: clients.Client) -> None:
     """Two web processes, one event: the database decides."""
     gate = threading.Barrier(8)
 
     def send(_: int) -> dict[str, object]:
         gate.wait(10)
-        answer = httpx.post(
-            f"{api.url}/api/v1/events", json={"name": "e"}, timeout=20, trust_env=False,
+        answer = clients.post(
+            f"{api.url}/api/v1/events", json={"name": "e"},
             headers={"Idempotency-Key": "race", "Authorization": ingest.headers["Authorization"]},
         )  # fmt: skip
         assert answer.status_code == 202
@@ -134,7 +135,7 @@ def test_moodles_own_body_may_say_that_it_is_a_form_and_hold_php_data(api: Api) 
     assert with_header.post("/api/v1/events", content=json.dumps(USER_LOGGED_IN).encode()).status_code == 202
 
 
-def test_a_stream_of_lines_is_taken_in_batches(api: Api, ingest: httpx.Client) -> None:
+def test_a_stream_of_lines_is_taken_in_batches(api: Api, ingest: clients.Client) -> None:
     def lines() -> Iterator[bytes]:
         for n in range(1201):
             yield json.dumps({"name": "e", "data": n}).encode() + (b"\r\n" if n % 2 else b"\n\n")
@@ -146,7 +147,7 @@ def test_a_stream_of_lines_is_taken_in_batches(api: Api, ingest: httpx.Client) -
     assert len(ingest.post("/api/v1/events", content=b'{"name":"e","data":"x"}', headers=NDJSON).json()) == 1
 
 
-def test_a_bad_line_says_which_one_and_how_many_before_it_were_accepted(api: Api, ingest: httpx.Client) -> None:
+def test_a_bad_line_says_which_one_and_how_many_before_it_were_accepted(api: Api, ingest: clients.Client) -> None:
     """So that the sender can go on from there; sending all of it again is safe too."""
     lines = [json.dumps({"name": "e", "data": n, "id": f"i{n}"}) for n in range(600)]
     lines[550] = '{"name": "e", "data": '
@@ -181,7 +182,7 @@ BAD: list[tuple[bytes, int, str | None]] = [
 ]
 
 
-def test_bad_input_is_refused_by_name_and_leaves_nothing(api: Api, ingest: httpx.Client) -> None:
+def test_bad_input_is_refused_by_name_and_leaves_nothing(api: Api, ingest: clients.Client) -> None:
     for body, status, field in BAD:
         answer = ingest.post("/api/v1/events", content=body, headers={"Content-Type": "application/json"})
         problem(answer, status, field)
@@ -189,13 +190,13 @@ def test_bad_input_is_refused_by_name_and_leaves_nothing(api: Api, ingest: httpx
     assert count(api.hub, "events") == count(api.hub, "names") == 0
 
 
-def test_nul_in_the_data_is_data(api: Api, ingest: httpx.Client) -> None:
+def test_nul_in_the_data_is_data(api: Api, ingest: clients.Client) -> None:
     """JSON may say it, so it is kept, and delivered as it came."""
     task = ingest.post("/api/v1/events", json={"name": "e", "data": "a\x00b"}).json()["tasks"][0]
     assert api.client().get(f"/api/v1/tasks/{task}").json()["event_data"] == "a\x00b"
 
 
-def test_what_is_not_said_to_be_json_is_refused(ingest: httpx.Client) -> None:
+def test_what_is_not_said_to_be_json_is_refused(ingest: clients.Client) -> None:
     for kind in (None, "text/plain", "application/x-www-form-urlencoded", "x", "application/xml"):
         headers = {"Content-Type": kind} if kind else {}
         problem(ingest.post("/api/v1/events", content=b'{"name":"e"}', headers=headers), 415, "Content-Type")
@@ -204,7 +205,7 @@ def test_what_is_not_said_to_be_json_is_refused(ingest: httpx.Client) -> None:
         assert answer.status_code == 202
 
 
-def test_a_long_line_of_a_stream_is_refused_without_being_read(api: Api, ingest: httpx.Client) -> None:
+def test_a_long_line_of_a_stream_is_refused_without_being_read(api: Api, ingest: clients.Client) -> None:
     body = b'{"name":"e","data":1}\n{"name":"e","data":"' + b"x" * 1_100_000 + b'"}\n'
     assert problem(ingest.post("/api/v1/events", content=body, headers=NDJSON), 413, "line 2")["accepted"] == 0
 
@@ -225,5 +226,5 @@ def test_with_the_database_away_events_are_refused_with_when_to_come_again(
         assert ready.status_code == 503 and ready.json() == {"ready": False, "database": "away", "broker": "ok"}
         assert client.get("/healthz").status_code == 200
         postgres.start()
-        assert eventually(lambda: client.post("/api/v1/events", json={"name": "e"}).status_code == 202)
+        eventually(lambda: client.post("/api/v1/events", json={"name": "e"}).status_code == 202)
         assert client.get("/readyz").json() == {"ready": True, "database": "ok", "broker": "ok"}

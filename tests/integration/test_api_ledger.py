@@ -6,17 +6,17 @@ import json
 from collections.abc import Iterator
 from datetime import datetime
 
-import httpx
 import pytest
 
 from tests.integration.test_views import DEAD, DELIVERY, SCHEDULE, TASK
-from tests.servers import HttpTarget
+from tests.support import clients
 from tests.support.api import Api, problem
+from tests.support.http_target import HttpTarget
 from tests.support.hubs import add_rule, add_service, attempt, count, due_now, emit, emit_many
 
 
 @pytest.fixture
-def client(api: Api) -> httpx.Client:
+def client(api: Api) -> clients.Client:
     return api.client()
 
 
@@ -42,7 +42,7 @@ def bury(api: Api, target: HttpTarget, data: object) -> int:
     return int(api.hub.views.list_dead_letters()[0]["id"])
 
 
-def test_tasks_are_listed_by_page_and_filter(api: Api, client: httpx.Client, target: HttpTarget) -> None:
+def test_tasks_are_listed_by_page_and_filter(api: Api, client: clients.Client, target: HttpTarget) -> None:
     ids = emit_many(api.hub, 5)
     first = client.get("/api/v1/tasks", params={"limit": 2}).json()
     assert set(first["items"][0]) >= TASK and [t["id"] for t in first["items"]] == ids[:2:-1]
@@ -62,7 +62,7 @@ def test_tasks_are_listed_by_page_and_filter(api: Api, client: httpx.Client, tar
     assert shown["event_data"] == {"n": 0} and shown["rule"] == "r1"
 
 
-def test_a_task_that_is_over_says_how_it_ended(api: Api, client: httpx.Client, target: HttpTarget) -> None:
+def test_a_task_that_is_over_says_how_it_ended(api: Api, client: clients.Client, target: HttpTarget) -> None:
     [delivered] = emit(api.hub, data=1)
     assert attempt(api.hub, delivered) == "delivered"
     dead_letter = bury(api, target, 2)
@@ -79,7 +79,7 @@ def test_a_task_that_is_over_says_how_it_ended(api: Api, client: httpx.Client, t
 
 
 def test_tasks_are_run_retried_and_left_alone_while_they_run(
-    api: Api, client: httpx.Client, target: HttpTarget
+    api: Api, client: clients.Client, target: HttpTarget
 ) -> None:
     target.on("/x", 500)
     [task] = emit(api.hub)
@@ -101,7 +101,7 @@ def test_tasks_are_run_retried_and_left_alone_while_they_run(
     problem(client.post(f"/api/v1/tasks/{task}/retry"), 409)
 
 
-def test_orphans_are_counted_and_purged(api: Api, client: httpx.Client, target: HttpTarget) -> None:
+def test_orphans_are_counted_and_purged(api: Api, client: clients.Client, target: HttpTarget) -> None:
     emit_many(api.hub, 3)
     client.delete("/api/v1/rules/r1")
     assert len(client.get("/api/v1/tasks", params={"orphan": "true"}).json()["items"]) == 3
@@ -110,7 +110,7 @@ def test_orphans_are_counted_and_purged(api: Api, client: httpx.Client, target: 
     assert count(api.hub, "tasks") == 0 and count(api.hub, "cancellations") == 3
 
 
-def test_dead_letters_are_looked_at_replayed_and_deleted(api: Api, client: httpx.Client, target: HttpTarget) -> None:
+def test_dead_letters_are_looked_at_replayed_and_deleted(api: Api, client: clients.Client, target: HttpTarget) -> None:
     ids = [bury(api, target, n) for n in range(3)]
     listed = client.get("/api/v1/dead-letters", params={"service": "crm", "reason": "attempts"}).json()["items"]
     assert set(listed[0]) >= DEAD and [d["id"] for d in listed] == ids[::-1]
@@ -139,7 +139,7 @@ def test_dead_letters_are_looked_at_replayed_and_deleted(api: Api, client: httpx
 
 
 @pytest.mark.parametrize("odd", ['{"a": "\\ud800"}', '{"a": 1e999}', "no JSON", "[" * 300 + "]" * 300])
-def test_an_odd_row_is_shown_as_it_is(api: Api, client: httpx.Client, target: HttpTarget, odd: str) -> None:
+def test_an_odd_row_is_shown_as_it_is(api: Api, client: clients.Client, target: HttpTarget, odd: str) -> None:
     """One row that somebody edited by hand hides neither itself nor the others of an export."""
     bury(api, target, 1)
     dead_letter = bury(api, target, 2)
@@ -152,7 +152,7 @@ def test_an_odd_row_is_shown_as_it_is(api: Api, client: httpx.Client, target: Ht
     assert [json.loads(line)["event_data"] for line in exported] == [odd, 1]
 
 
-def test_a_dead_letter_whose_rule_is_gone_stays(api: Api, client: httpx.Client, target: HttpTarget) -> None:
+def test_a_dead_letter_whose_rule_is_gone_stays(api: Api, client: clients.Client, target: HttpTarget) -> None:
     dead_letter = bury(api, target, 1)
     client.delete("/api/v1/rules/r1")
     problem(client.post(f"/api/v1/dead-letters/{dead_letter}/replay"), 409)
@@ -167,7 +167,7 @@ def test_a_dead_letter_whose_rule_is_gone_stays(api: Api, client: httpx.Client, 
     assert client.get("/api/v1/dead-letters").json()["items"][0]["orphan"] is True
 
 
-def test_the_log_is_filtered_paged_and_followed(api: Api, client: httpx.Client, target: HttpTarget) -> None:
+def test_the_log_is_filtered_paged_and_followed(api: Api, client: clients.Client, target: HttpTarget) -> None:
     [good] = emit(api.hub, data=1)
     attempt(api.hub, good)
     target.on("/x", 404)
@@ -195,7 +195,7 @@ def test_the_log_is_filtered_paged_and_followed(api: Api, client: httpx.Client, 
     problem(client.get("/api/v1/deliveries/999"), 404)
 
 
-def test_a_circuit_is_seen_open_and_closed_by_hand(api: Api, client: httpx.Client, target: HttpTarget) -> None:
+def test_a_circuit_is_seen_open_and_closed_by_hand(api: Api, client: clients.Client, target: HttpTarget) -> None:
     client.patch("/api/v1/services/crm", json={"cb_failure_threshold": 1})
     target.on("/x", 500)
     [task] = emit(api.hub)
@@ -208,7 +208,7 @@ def test_a_circuit_is_seen_open_and_closed_by_hand(api: Api, client: httpx.Clien
     problem(client.get("/api/v1/breakers/nobody"), 404)
 
 
-def test_one_look_tells_how_it_stands(api: Api, client: httpx.Client, target: HttpTarget) -> None:
+def test_one_look_tells_how_it_stands(api: Api, client: clients.Client, target: HttpTarget) -> None:
     emit_many(api.hub, 4)
     stats = client.get("/api/v1/stats").json()
     assert stats["queue_depth"] == 4 == stats["tasks"]["pending"] and stats["services"]["crm"]["pending"] == 4
@@ -217,7 +217,7 @@ def test_one_look_tells_how_it_stands(api: Api, client: httpx.Client, target: Ht
     assert [n["name"] for n in client.get("/api/v1/event-names").json()["items"]] == ["e"]
 
 
-def test_the_bytes_of_a_message_that_is_no_json_can_be_downloaded(api: Api, client: httpx.Client) -> None:
+def test_the_bytes_of_a_message_that_is_no_json_can_be_downloaded(api: Api, client: clients.Client) -> None:
     """They were readable in SQL only."""
     row = api.hub.db.one(
         "INSERT INTO deliveries (direction, service, success, outcome, raw)"

@@ -8,7 +8,6 @@ import pwd
 from datetime import timedelta
 from pathlib import Path
 
-import httpx
 import psycopg
 import pytest
 
@@ -26,6 +25,7 @@ from hub.store.audit import (
 )
 from hub.store.database import Database
 from hub.store.migrate import migrate, migrations
+from tests.support import clients
 from tests.support.api import Api, problem
 from tests.support.console import signed_in
 from tests.support.site import Site
@@ -141,7 +141,7 @@ def test_a_running_web_traces_log_ins_in_log_and_metrics(alone: Settings, tmp_pa
         del site.env["HUB_ACTOR"]
         link = "/login/link/" + site.run("user", "link").strip().rpartition("/")[2]
         site.start("web")
-        with httpx.Client(base_url=f"http://{site.address('web')}", timeout=20, trust_env=False) as client:
+        with clients.Client(base_url=f"http://{site.address('web')}") as client:
             assert shown(client)[("login", "failed")] == 0, "every series is there before anything happened"
             for name, password in (("maria", _PASSWORD), ("maria", "wrong"), ("my secret pass", "wrong")):
                 client.post("/login", data={"name": name, "password": password})
@@ -168,7 +168,7 @@ def test_a_running_web_traces_log_ins_in_log_and_metrics(alone: Settings, tmp_pa
         assert [e["actor_kind"] for e in entries if e["subject_name"] == "ada"] == ["link"]
 
 
-def shown(client: httpx.Client) -> dict[tuple[str, str], float]:
+def shown(client: clients.Client) -> dict[tuple[str, str], float]:
     """The counters of security events that `/metrics` shows, by event and result."""
     from prometheus_client.parser import text_string_to_metric_families
 

@@ -20,6 +20,7 @@ from hub.web.authorization import (
 from hub.web.console.pages import Pages
 from hub.web.passwords import hash_password
 from hub.web.server import make_app
+from tests.support import clients
 from tests.support.api import Api
 from tests.support.hubs import add_rule, add_service
 
@@ -55,12 +56,14 @@ def tokens(api: Api) -> dict[str, str]:
 
 
 @pytest.fixture
-def client(api: Api) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=api.url, timeout=20, trust_env=False) as client:
+def client(api: Api) -> Iterator[clients.Client]:
+    with clients.Client(base_url=api.url) as client:
         yield client
 
 
-def ask(api: Api, client: httpx.Client, caller: str, tokens: dict[str, str], method: str, path: str) -> httpx.Response:
+def ask(
+    api: Api, client: clients.Client, caller: str, tokens: dict[str, str], method: str, path: str
+) -> httpx.Response:
     """One request with no more than the proof of who asks; a console user gets a session of its own."""
     headers: dict[str, str] = {}
     kind, _, name = caller.partition(" ")
@@ -87,7 +90,7 @@ def filled(path: str) -> str:
 
 
 def test_every_route_lets_in_whom_it_declares_and_nobody_else(
-    api: Api, client: httpx.Client, routes: list[tuple[str, Declared]], tokens: dict[str, str]
+    api: Api, client: clients.Client, routes: list[tuple[str, Declared]], tokens: dict[str, str]
 ) -> None:
     wrong = []
     for caller in CALLERS:
@@ -106,7 +109,7 @@ def test_every_route_lets_in_whom_it_declares_and_nobody_else(
     assert wrong == []
 
 
-def test_signing_in_is_for_everybody(api: Api, client: httpx.Client) -> None:
+def test_signing_in_is_for_everybody(api: Api, client: clients.Client) -> None:
     form = {"name": "view", "password": "correct horse battery"}
     api.hub.accounts.add_user("view", hash_password("correct horse battery"), "view")
     answer = client.post("/login", data=form)
@@ -114,7 +117,7 @@ def test_signing_in_is_for_everybody(api: Api, client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("role", ["view", "manage"])
-def test_everybody_may_sign_out(api: Api, client: httpx.Client, role: str) -> None:
+def test_everybody_may_sign_out(api: Api, client: clients.Client, role: str) -> None:
     api.hub.accounts.add_user(role, hash_password("correct horse battery"), role)
     answer = ask(api, client, f"role {role}", {}, "POST", "/logout")
     assert answer.status_code == 303 and answer.headers["location"] == "/login"
@@ -144,7 +147,7 @@ def test_a_route_without_a_declaration_fails_at_the_start(api: Api) -> None:
         console.get("/public", response_model=None)(fine)
 
 
-def test_no_redirect_repeats_a_host_that_the_caller_made_up(client: httpx.Client) -> None:
+def test_no_redirect_repeats_a_host_that_the_caller_made_up(client: clients.Client) -> None:
     for path in ("/services/", "/api/v1/services/", "/login/", "/healthz/", "/static/hub.css/"):
         answer = client.get(path, headers={"Host": "evil.example"})
         assert "evil.example" not in answer.headers.get("location", ""), path

@@ -9,9 +9,9 @@ import pytest
 
 from hub.app.lifecycle import Hub, build
 from hub.settings import Settings
-from tests.servers import HttpTarget, Seen
+from tests.support.http_target import HttpTarget, Seen
 from tests.support.hubs import add_rule, add_service, attempt, emit, task
-from tests.support.processes import wait_for
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_large_body_waits_while_a_service_that_hangs_holds_its_share(small: Hu
     thread = threading.Thread(target=attempt, args=(small, first))
     thread.start()
     try:
-        wait_for(lambda: len(target.at("/bad")) == 1)
+        eventually(lambda: len(target.at("/bad")) == 1)
         assert attempt(small, second) == "parked"
         row = task(small, second)
         assert row["attempts"] == 0 and "HUB_BODIES_IN_FLIGHT" in row["last_error"]

@@ -12,7 +12,7 @@ from hub.app.lifecycle import Hub, build
 from hub.errors import CircuitOpenError, DeliveryError
 from hub.models import Request
 from hub.settings import Settings
-from tests.servers import HttpTarget, Reply, Seen
+from tests.support.http_target import HttpTarget, Reply, Seen
 from tests.support.hubs import add_rule, add_service, attempt, emit, task
 
 

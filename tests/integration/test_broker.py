@@ -17,9 +17,9 @@ from hub.tasks.broker import HubBroker, InProcessBroker
 from hub.tasks.broker_url import connection_parameters
 from hub.tasks.connections import PublisherPool
 from hub.tasks.groups import GROUP, GroupConsumer, in_groups
-from tests.support.processes import wait_for
 from tests.support.proxy import Proxy, unused_port
 from tests.support.rabbit import RabbitNode
+from tests.support.waiting import eventually
 
 QUEUE = "q.dispatch"
 
@@ -102,7 +102,7 @@ def test_a_group_is_unpacked_and_acknowledged_when_its_last_task_is_done(broker:
         reader.consumer.ack(m)
     reader.idle()
     reader.close()
-    wait_for(lambda: broker.ready(QUEUE) == 2)
+    eventually(lambda: broker.ready(QUEUE) == 2)
     reader = Reader(broker)
     again = reader.take(4)
     assert ids_of(again) == [1, 2, 3, 4] and again[0].redelivered
@@ -124,7 +124,7 @@ def test_a_failed_task_of_a_group_does_not_hold_the_others_up(broker: HubBroker)
     reader.consumer.nack(three)
     reader.idle()
     reader.close()
-    wait_for(lambda: broker.ready(f"{QUEUE}.XQ") == 1)
+    eventually(lambda: broker.ready(f"{QUEUE}.XQ") == 1)
     assert broker.ready(QUEUE) == 0
 
 
@@ -143,7 +143,7 @@ def test_an_acknowledgement_from_before_a_reconnection_hits_no_other_message(bro
     new.consumer.ack(again[0])
     new.idle()
     new.close()
-    wait_for(lambda: broker.ready(QUEUE) == 1, what="the message is still there")
+    eventually(lambda: broker.ready(QUEUE) == 1, what="the message is still there")
 
 
 def test_an_acknowledgement_on_a_dead_connection_raises_nothing(broker: HubBroker) -> None:
@@ -153,7 +153,7 @@ def test_an_acknowledgement_on_a_dead_connection_raises_nothing(broker: HubBroke
     (got,) = reader.take(1)
     reader.close()
     reader.consumer.ack(got)
-    wait_for(lambda: broker.ready(QUEUE) == 1)
+    eventually(lambda: broker.ready(QUEUE) == 1)
 
 
 def test_many_threads_acknowledge_at_once(broker: HubBroker) -> None:
@@ -241,7 +241,7 @@ def test_a_broker_short_of_memory_does_not_hang_who_publishes(
     thread.join(30)
     assert not thread.is_alive() and "ConnectionBlockedTimeout" in str(result[0])
     rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1GB")
-    wait_for(lambda: _published(broker), 20)
+    eventually(lambda: _published(broker))
     broker.close()
 
 
@@ -309,7 +309,7 @@ def test_an_idle_connection_that_the_broker_ended_is_replaced_in_silence(
         broker = make_broker(_at(broker_url, proxy.port))
         broker.publish(message(1))
         proxy.cut()
-        wait_for(lambda: broker.pool.open == 0, what="the end of the connection is noticed")
+        eventually(lambda: broker.pool.open == 0, what="the end of the connection is noticed")
         broker.publish(message(2))
         assert broker.ready(QUEUE) == 2 and proxy.accepted == 2
         broker.close()
@@ -320,7 +320,7 @@ def test_a_connection_that_nobody_needs_is_closed(broker_url: str) -> None:
     pool = PublisherPool(connection_parameters(broker_url), keep=0.5)
     with pool.channel():
         assert pool.open == 1
-    wait_for(lambda: pool.open == 0, what="the idle connection is closed")
+    eventually(lambda: pool.open == 0, what="the idle connection is closed")
     pool.close()
 
 

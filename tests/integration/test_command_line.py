@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from hub.cli.app import app
 from hub.errors import HubError
-from tests.servers import HttpTarget, Reply
+from tests.support.http_target import HttpTarget, Reply
 
 EVENT = "\\core\\event\\user_created"
 Hub = Callable[..., Result]

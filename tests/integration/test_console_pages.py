@@ -9,14 +9,15 @@ import httpx
 import pytest
 
 from hub.web.passwords import hash_password
-from tests.servers import HttpTarget, Reply
+from tests.support import clients
 from tests.support.api import Api
 from tests.support.console import signed_in
+from tests.support.http_target import HttpTarget, Reply
 from tests.support.hubs import add_rule, add_service, attempt, emit
 
 
 @pytest.fixture
-def maria(api: Api) -> Iterator[httpx.Client]:
+def maria(api: Api) -> Iterator[clients.Client]:
     api.hub.accounts.add_user("maria", hash_password("correct horse battery"), "manage")
     with signed_in(api.hub, api.url, "maria") as client:
         yield client
@@ -33,7 +34,7 @@ def target(api: Api) -> Iterator[HttpTarget]:
 
 
 @pytest.mark.parametrize("odd", ['{"a": "\\ud800"}', '{"a": 1e999}', "no JSON <b>", "9" * 5000])
-def test_a_row_that_is_no_json_is_shown_as_it_is(api: Api, maria: httpx.Client, target: HttpTarget, odd: str) -> None:
+def test_a_row_that_is_no_json_is_shown_as_it_is(api: Api, maria: clients.Client, target: HttpTarget, odd: str) -> None:
     """What somebody wrote into the database by hand, or a service answered, hides nothing else."""
     target.on("/x", Reply(500, odd.encode()))
     [dead], [waiting] = emit(api.hub, data={"n": 1}), emit(api.hub, data={"n": 2})
@@ -50,7 +51,7 @@ def test_a_row_that_is_no_json_is_shown_as_it_is(api: Api, maria: httpx.Client, 
 
 
 @pytest.mark.parametrize("odd", ["²", "٣", "9" * 30, "-1", "x"])
-def test_a_number_in_an_address_that_is_none_is_no_fault(api: Api, maria: httpx.Client, odd: str) -> None:
+def test_a_number_in_an_address_that_is_none_is_no_fault(api: Api, maria: clients.Client, odd: str) -> None:
     for page in ("/queue", "/dead-letters", "/deliveries"):
         assert maria.get(page, params={"before": odd, "status": odd, "event": odd}).status_code == 200, page
     for form in ("/queue/act", "/dead-letters/act"):
@@ -58,7 +59,7 @@ def test_a_number_in_an_address_that_is_none_is_no_fault(api: Api, maria: httpx.
 
 
 def test_all_dead_letters_are_counted_before_they_are_replayed(
-    api: Api, maria: httpx.Client, target: HttpTarget
+    api: Api, maria: clients.Client, target: HttpTarget
 ) -> None:
     """Without a script, too: a click on "Replay all" asks first, and says how many it would be."""
     add_rule(api.hub, "gone", "other")
@@ -84,7 +85,7 @@ def lines(answer: httpx.Response) -> list[dict[str, object]]:
     return [json.loads(line) for line in answer.text.splitlines()]
 
 
-def test_the_service_form_shows_no_stored_secret_and_keeps_what_is_left_empty(api: Api, maria: httpx.Client) -> None:
+def test_the_service_form_shows_no_stored_secret_and_keeps_what_is_left_empty(api: Api, maria: clients.Client) -> None:
     secret = "whsec_" + "QUJD" * 8
     add_service(
         api.hub, "http://127.0.0.1:9/", "vault", auth={"type": "bearer", "token": "t-1"}, signing_secret=secret,

@@ -18,7 +18,8 @@ import pytest
 from hub.embedded import PrivatePostgres, binaries
 from hub.embedded.home import load_or_create_key
 from hub.errors import ConfigError, UnavailableError
-from tests.support.processes import mentioning, wait_for
+from tests.support.processes import mentioning
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 HOLD = (
@@ -38,7 +39,7 @@ def home() -> Iterator[Path]:
         kill(_holders.pop())
     for pid in mentioning(folder):
         os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not mentioning(folder))
+    eventually(lambda: not mentioning(folder))
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -143,7 +144,7 @@ def test_a_killed_user_leaves_no_server(home: Path) -> None:
     user = holder(home)
     url = answer(user)
     kill(user)
-    wait_for(lambda: not mentioning(home), what="the end of the server")
+    eventually(lambda: not mentioning(home), what="the end of the server")
     with PrivatePostgres(home) as server:
         assert server.url == url
         assert select_one(url)
@@ -169,7 +170,7 @@ def test_a_killed_server_is_started_again(home: Path) -> None:
         pid = server.pid
         assert pid
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: server.pid != pid and select_one(server.url), what="the new server")
+        eventually(lambda: server.pid != pid and select_one(server.url), what="the new server")
         with psycopg.connect(server.url) as conn:
             assert conn.execute("SELECT i FROM kept").fetchone() == (1,)
     assert not mentioning(home)
@@ -203,7 +204,7 @@ def test_everything_killed_at_once_is_recovered(home: Path) -> None:
     for pid in sorted(mentioning(home), key=lambda p: b"/guard.py" not in command_line(p)):
         os.kill(pid, signal.SIGKILL)
     kill(user)
-    wait_for(lambda: not mentioning(home))
+    eventually(lambda: not mentioning(home))
     assert (home / "postgres" / "data" / "postmaster.pid").exists()
     with PrivatePostgres(home) as server, psycopg.connect(server.url) as conn:
         assert conn.execute("SELECT i FROM kept").fetchone() == (1,)
@@ -234,7 +235,7 @@ def test_a_kill_during_initdb_leaves_nothing_half_made(home: Path) -> None:
     postgres = home / "postgres"
     for seen in (0, 3, 6):
         user = holder(home)
-        wait_for(lambda seen=seen: sum(1 for _ in postgres.glob("data.new-*/*")) >= seen and postgres.exists())
+        eventually(lambda seen=seen: sum(1 for _ in postgres.glob("data.new-*/*")) >= seen and postgres.exists())
         kill(user)
         assert not (postgres / "data").exists() or (postgres / "data" / "global" / "pg_control").exists()
     with PrivatePostgres(home) as server:

@@ -20,7 +20,8 @@ from hub.store.rate_limits import Flow
 from hub.transports.amqp.transport import AmqpTransport
 from hub.transports.base import Deadline
 from hub.transports.rest import RestTransport
-from tests.servers import Authority, HttpTarget, Reply
+from tests.support.certificates import Authority
+from tests.support.http_target import HttpTarget, Reply
 from tests.support.hubs import add_rule, add_service, attempt, count, counts_are_exact, due_now, emit, task
 from tests.support.soap_server import WebServer
 

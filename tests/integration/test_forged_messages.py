@@ -20,7 +20,7 @@ from hub.settings import Settings
 from hub.tasks.broker import HubBroker
 from hub.tasks.groups import GroupConsumer
 from hub.tasks.messages import SIZE_LIMIT
-from tests.support.processes import wait_for
+from tests.support.waiting import eventually
 from tests.support.workers import workers
 
 QUEUES = {"f.dispatch": "dispatch_event_task", "f.consume": "consume_responses_task", "f.tick": "tick_task"}
@@ -68,7 +68,7 @@ class Rig:
                 got.append(m)
             return len(got) >= count
 
-        wait_for(read, 20, what=f"{count} messages came")
+        eventually(read, what=f"{count} messages came")
         for m in got:
             self.consumers[queue].ack(m)
         next(self.consumers[queue])
@@ -135,7 +135,7 @@ def test_each_kind_is_counted_by_its_reason_and_set_aside(rig: Rig) -> None:
     rig.put("f.dispatch", json.dumps(good("f.dispatch")).encode())
     assert [m.args for m in rig.take("f.dispatch", 2)] == [(1, 3), (2, 3)]
     assert rig.counted == Counter(("dispatch", reason) for _, reason in forged)
-    wait_for(lambda: rig.broker.ready("f.dispatch.XQ") == len(forged))
+    eventually(lambda: rig.broker.ready("f.dispatch.XQ") == len(forged))
     assert rig.broker.ready("f.dispatch") == 0
 
 
@@ -185,7 +185,7 @@ def test_whatever_is_put_into_a_queue_what_follows_is_read(rig: Rig, queue: str,
             rig.consumers[queue].ack(m)
         return bool(got) and got[-1].message_id.startswith("the last")
 
-    wait_for(read, 20, what="the good message came")
+    eventually(read, what="the good message came")
     for m in got:
         assert m.actor_name == QUEUES[queue] and all(type(id_) is int for id_ in m.args) and not m.kwargs
     assert rig.counted.total() - before + len({m._tag for m in got}) == len(bodies) + 1
@@ -237,9 +237,9 @@ def test_a_worker_delivers_on_after_forged_messages_in_all_queues(settings: Sett
                 channel.basic_publish("", queue, forged.encode())
         with workers(settings):
             emit_many(hub, 10)
-            wait_for(lambda: count(hub, "delivered") == 10, what="10 deliveries")
+            eventually(lambda: count(hub, "delivered") == 10, what="10 deliveries")
             for queue in hub.queues.values():
-                wait_for(lambda queue=queue: hub.broker.ready(queue) == 0)
+                eventually(lambda queue=queue: hub.broker.ready(queue) == 0)
         connection.close()
     target.shutdown()
     target.server_close()

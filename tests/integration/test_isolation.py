@@ -8,9 +8,9 @@ import pytest
 
 from hub.app.lifecycle import Hub
 from hub.programs.up import work
-from tests.servers import HttpTarget, Seen
+from tests.support.http_target import HttpTarget, Seen
 from tests.support.hubs import add_rule, add_service, count, emit_many
-from tests.support.processes import wait_for
+from tests.support.waiting import eventually
 
 
 @pytest.mark.parametrize("before", ["unknown", "quick"])
@@ -29,15 +29,15 @@ def test_a_service_that_hangs_does_not_stop_another(hub: Hub, target: HttpTarget
         with work(hub, threads=4):
             if before == "quick":
                 emit_many(hub, 50, "bad")
-                wait_for(lambda: count(hub, "tasks") == 0)
+                eventually(lambda: count(hub, "tasks") == 0)
             target.on("/bad", hang)
             emit_many(hub, 100, "bad", start=1000)
-            wait_for(lambda: len(target.at("/bad")) >= 3)
+            eventually(lambda: len(target.at("/bad")) >= 3)
             emit_many(hub, 100, "good")
-            wait_for(lambda: len(target.at("/good")) == 100, 30, "the good service is served")
+            eventually(lambda: len(target.at("/good")) == 100, "the good service is served")
             assert count(hub, "running") >= 3, "the bad one still hangs"
             release.set()
-            wait_for(lambda: count(hub, "tasks") == 0)
+            eventually(lambda: count(hub, "tasks") == 0)
     finally:
         release.set()
     assert len({seen.body for seen in target.at("/bad")}) == len(target.at("/bad"))

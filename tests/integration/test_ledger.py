@@ -25,7 +25,7 @@ from hub.store import outbox as releases_sql
 from hub.store.ledger import Ledger
 from hub.tasks.lease import Lease
 from tests.support.hubs import add_rule, add_service, count, counts_are_exact, due_now, emit, emit_many, task
-from tests.support.processes import wait_for
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -386,8 +386,8 @@ def test_a_process_whose_lease_was_not_renewed_sends_no_more_until_it_is(
     for _ in range(len(broken)):
         with monkeypatch.context() as patch:
             patch.setattr(hub.ledger, "renew_lease", renew)
-            wait_for(lambda: not alive(lease), 30, "it knows that it is over")
-        wait_for(lambda: alive(lease), 30, "it is renewed")
+            eventually(lambda: not alive(lease), "it knows that it is over")
+        eventually(lambda: alive(lease), "it is renewed")
         broken.reverse()
     lease.stop()
     assert not alive(lease) and hub.db.all("SELECT 1 FROM workers") == []

@@ -15,9 +15,9 @@ import pytest
 from hub import __version__
 from hub.settings import Settings
 from tests.support.databases import PostgresServer
-from tests.support.processes import wait_for
 from tests.support.proxy import unused_port
 from tests.support.rabbit import RabbitNode
+from tests.support.waiting import eventually
 from tests.support.workers import environment
 
 HUB = str(Path(sys.executable).with_name("hub"))
@@ -72,7 +72,7 @@ def test_all_lines_are_json_while_the_broker_is_away(command: str, env: dict[str
     env |= {"HUB_BROKER_URL": f"amqp://hub:canary-81@127.0.0.1:{unused_port()}/", "HUB_LOG_LEVEL": "INFO"}
     expected = {"scheduler": "tick not sent", "worker": "connection error"}
     with Process(tmp_path, env, command) as process:
-        wait_for(lambda: process.says(expected.get(command, "listen")) or process.says("served"), 60)
+        eventually(lambda: process.says(expected.get(command, "listen")) or process.says("served"))
     lines = process.lines()
     assert "Traceback" not in process.text and "exception" not in {name for line in lines for name in line}
     assert "file an issue" not in process.text and "canary" not in process.text
@@ -88,10 +88,10 @@ def test_the_scheduler_backs_off_and_ticks_once_the_broker_is_back(
         def pauses() -> list[float]:
             return [line["next_try_in"] for line in process.lines() if line["message"] == "tick not sent"]
 
-        wait_for(lambda: len(pauses()) >= 4, 60, what="four tries")
+        eventually(lambda: len(pauses()) >= 4, what="four tries")
         assert pauses()[:4] == sorted(pauses()[:4]) and pauses()[3] > pauses()[0]
         rabbitmq.start()
-        wait_for(lambda: _depth(rabbitmq, env) >= 1, 90, what="a tick")
+        eventually(lambda: _depth(rabbitmq, env) >= 1, what="a tick")
     assert "a process ended" not in process.text and "Traceback" not in process.text
 
 
@@ -125,9 +125,9 @@ def test_a_database_that_goes_away_leaves_only_short_json_lines(
     env |= {"HUB_DATABASE_URL": postgres.url}
     assert subprocess.run([HUB, "migrate"], env=env, check=False).returncode == 0
     with Process(tmp_path, env, "worker") as worker, Process(tmp_path, env, "scheduler") as scheduler:
-        wait_for(lambda: worker.says("releaser leads") or worker.says("relay leads"), 60)
+        eventually(lambda: worker.says("releaser leads") or worker.says("relay leads"))
         postgres.stop()
-        wait_for(lambda: worker.says("the database does not answer"), 60)
+        eventually(lambda: worker.says("the database does not answer"))
         postgres.start()
     for process in (worker, scheduler):
         process.lines()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import httpx
 import pytest
 
 from hub.web.passwords import hash_password
 from hub.web.webhooks import WEBHOOK_RECEIVED
-from tests.servers import HttpTarget, Reply, Seen
+from tests.support import clients
 from tests.support.api import Api
 from tests.support.console import signed_in
+from tests.support.http_target import HttpTarget, Reply, Seen
 from tests.support.hubs import add_rule, add_service, attempt, emit
 
 CANARY = "canary-mail@example.org"
@@ -111,7 +111,7 @@ def test_what_a_caller_sent_is_masked_as_the_caller_says_wherever_it_goes(api: A
             payload={"n": "{{payload.card.number}}"},
             endpoint="/{{payload.card.number}}",
         )
-        call = httpx.post(f"{api.url}/webhook/caller", json={"card": {"number": CANARY}}, trust_env=False,
+        call = clients.post(f"{api.url}/webhook/caller", json={"card": {"number": CANARY}},
                           headers={"X-API-Key": "t0ken"})  # fmt: skip
         [task] = call.json()["tasks"]
         assert CANARY not in str(api.hub.views.task(task)) and CANARY not in str(api.hub.views.sample(WEBHOOK_RECEIVED))

@@ -13,7 +13,7 @@ import pytest
 from hub.app.lifecycle import Hub
 from hub.errors import CircuitOpenError, DeliveryError
 from hub.models import Event, Request
-from tests.servers import HttpTarget, Reply
+from tests.support.http_target import HttpTarget, Reply
 from tests.support.hubs import USER_LOGGED_IN, add_rule, add_service, attempt, count, due_now, emit, task
 
 ELSEWHERE = [  # file and test

@@ -14,9 +14,9 @@ from hub.errors import PayloadError, UnavailableError
 from hub.models import Accepted, Event
 from hub.pipeline.intake import parse_event
 from hub.settings import Settings
-from tests.servers import HttpTarget
+from tests.support.http_target import HttpTarget
 from tests.support.hubs import USER_LOGGED_IN, add_rule, add_service, attempt, count, counts_are_exact, emit, task
-from tests.support.processes import wait_for
+from tests.support.waiting import eventually
 
 LIMIT = 1_048_576
 
@@ -293,24 +293,24 @@ def test_a_new_rule_is_known_to_every_process_at_once(alone: Settings, hub: Hub)
     with build(alone, role="web") as other:
         other.registry.listen()
         add_service(hub, "http://127.0.0.1:9")
-        wait_for(lambda: other.registry.snapshot().services and other.registry._snapshot)
+        eventually(lambda: other.registry.snapshot().services and other.registry._snapshot)
         add_rule(hub)
-        wait_for(lambda: emit(other, key=None, data={"n": 1}), 5, "the rule is known")
+        eventually(lambda: emit(other, key=None, data={"n": 1}), "the rule is known")
         hub.registry.update_rule("r1", {"event": "f"})
-        wait_for(lambda: other.registry.rule("r1").event == "f", 5, "the change is known")
+        eventually(lambda: other.registry.rule("r1").event == "f", "the change is known")
         hub.registry.delete_rule("r1")
-        wait_for(lambda: not other.registry.rules(), 5, "the deletion is known")
+        eventually(lambda: not other.registry.rules(), "the deletion is known")
 
 
 def test_a_process_that_lost_its_ear_hears_again(hub: Hub) -> None:
     """The listening connection may be cut; what changed meanwhile is read when it is back."""
     hub.registry.listen()
     add_service(hub, "http://127.0.0.1:9")
-    wait_for(lambda: hub.registry._listening is not None and hub.registry.services())
+    eventually(lambda: hub.registry._listening is not None and hub.registry.services())
     hub.db.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%%'"
                " AND datname = current_database()")  # fmt: skip
     hub.db.run("INSERT INTO rules (name, event, service_id) SELECT 'sql', 'e', id FROM services")
-    wait_for(lambda: [r.name for r in hub.registry.rules()] == ["sql"], 10, "the rule is known")
+    eventually(lambda: [r.name for r in hub.registry.rules()] == ["sql"], "the rule is known")
 
 
 @pytest.mark.parametrize("own_id", ["order-7", None])

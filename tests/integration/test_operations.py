@@ -10,7 +10,7 @@ from hub.models import Event
 from hub.operations import dead_letters, preview, replay, tasks
 from hub.operations.service_test import run_service_test
 from hub.store.audit import Actor, acting
-from tests.servers import HttpTarget
+from tests.support.http_target import HttpTarget
 from tests.support.hubs import add_rule, add_service, attempt, count, emit, emit_many
 
 ANN = Actor("ann", "user", "192.0.2.7")

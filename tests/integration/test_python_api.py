@@ -14,7 +14,7 @@ from hub.app.lifecycle import build
 from hub.config.definitions import ServiceSpec, parse_spec
 from hub.errors import NotFoundError, PayloadError, RejectedError
 from hub.settings import Settings
-from tests.servers import HttpTarget, Reply
+from tests.support.http_target import HttpTarget, Reply
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hub.programs.up import work
 from hub.settings import Settings
 from hub.store.ledger import Ledger
 from hub.tasks.outbox_relay import OutboxRelay
-from tests.servers import HttpTarget
+from tests.support.http_target import HttpTarget
 from tests.support.hubs import (
     add_rule,
     add_service,
@@ -27,7 +27,7 @@ from tests.support.hubs import (
     emit_many,
     task,
 )
-from tests.support.processes import wait_for
+from tests.support.waiting import eventually
 
 
 def releaser(hub: Hub) -> OutboxRelay:
@@ -176,7 +176,7 @@ def test_one_process_leads_and_another_takes_over(alone: Settings, hub: Hub, tar
         assert releaser(other)._lead() and not releaser(hub)._lead()
         hub.db.run("SELECT pg_terminate_backend(l.pid) FROM pg_locks l WHERE l.locktype = 'advisory'"
                    " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())")  # fmt: skip
-        wait_for(lambda: releaser(hub)._lead(), 5, "the lead is taken over")
+        eventually(lambda: releaser(hub)._lead(), "the lead is taken over")
         releaser(hub)._resign()
         releaser(other)._resign()
 
@@ -213,14 +213,14 @@ def test_what_the_queue_lost_is_handed_over_again(apart: Hub, target: HttpTarget
     add_service(apart, target.url)
     add_rule(apart)
     emit_many(apart, 40)
-    wait_for(lambda: waiting(apart) == 2)  # 32 and 8
+    eventually(lambda: waiting(apart) == 2)  # 32 and 8
     apart.broker.flush(apart.queues["dispatch"])
     age(apart, 0)
     releaser(apart).tick()
     assert waiting(apart) == 0, "too young: they may be on their way"
     age(apart, 60)
     releaser(apart).tick()
-    wait_for(lambda: waiting(apart) == 2)
+    eventually(lambda: waiting(apart) == 2)
     age(apart, 60)
     releaser(apart).tick()
     assert waiting(apart) == 2, "the queue holds them"
@@ -235,7 +235,7 @@ def test_a_deleted_queue_is_made_again(apart: Hub, target: HttpTarget) -> None:
     assert apart.broker.ready(apart.queues["dispatch"]) is None
     age(apart, 60)
     releaser(apart).tick()
-    wait_for(lambda: waiting(apart) == 2)
+    eventually(lambda: waiting(apart) == 2)
 
 
 def test_a_backlog_is_not_published_again_and_again(apart: Hub, target: HttpTarget) -> None:
@@ -243,7 +243,7 @@ def test_a_backlog_is_not_published_again_and_again(apart: Hub, target: HttpTarg
     add_service(apart, target.url)
     add_rule(apart)
     emit_many(apart, 200)
-    wait_for(lambda: waiting(apart) == 7)
+    eventually(lambda: waiting(apart) == 7)
     for _ in range(5):
         age(apart, 60)
         releaser(apart).tick()
@@ -271,7 +271,7 @@ def test_a_running_worker_does_all_of_it(where: str, request: pytest.FixtureRequ
     add_rule(hub)
     with work(hub, threads=4):
         emit_many(hub, 300)
-        wait_for(lambda: count(hub, "tasks") == 0)
+        eventually(lambda: count(hub, "tasks") == 0)
     assert len(target.seen) == 300 == len({seen.body for seen in target.seen}) and hub.ledger.running() == 0
     assert count(hub, "delivered") == 300 and counts_are_exact(hub)
 
@@ -283,7 +283,7 @@ def test_due_retries_run_by_themselves(hub: Hub, target: HttpTarget) -> None:
     add_rule(hub)
     with work(hub, threads=2):
         emit(hub)
-        wait_for(lambda: count(hub, "dead_letters") == 1)
+        eventually(lambda: count(hub, "dead_letters") == 1)
     assert len(target.seen) == 5 and count(hub, "tasks") == 0
     gaps = [b.at - a.at for a, b in zip(target.seen, target.seen[1:], strict=False)]
     assert all(gap >= low for gap, low in zip(gaps, (0.18, 0.27, 0.36, 0.45), strict=True))
@@ -304,8 +304,8 @@ def test_a_stop_gives_back_what_waited_in_memory(hub: Hub, target: HttpTarget) -
     hub.start_worker(4)
     worker.start()
     emit_many(hub, 12)
-    wait_for(lambda: len(target.seen) == 3 and waiting(hub) == 0)
-    wait_for(lambda: len(hub.bulkhead._waits) == 9)
+    eventually(lambda: len(target.seen) == 3 and waiting(hub) == 0)
+    eventually(lambda: len(hub.bulkhead._waits) == 9)
     hub.stop_worker()
     assert states(hub) == {"running": 3, "pending": 9}
     hold.set()

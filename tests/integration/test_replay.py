@@ -7,8 +7,8 @@ import pytest
 from hub.app.lifecycle import Hub
 from hub.errors import NotFoundError
 from hub.operations.replay import Chosen, replay, replay_ids
-from tests.servers import HttpTarget
 from tests.support.api import serving
+from tests.support.http_target import HttpTarget
 from tests.support.hubs import add_rule, add_service, attempt, count, emit_many
 
 

@@ -41,8 +41,10 @@ from hub.transports.http import pool as http_pool
 from hub.transports.http import wire as http_wire
 from hub.transports.http.adapter import HubAdapter
 from hub.transports.rest import RestTransport
-from tests.servers import Authority, HttpTarget, RawServer, Reply, Seen
-from tests.support.processes import wait_for
+from tests.support.certificates import Authority
+from tests.support.http_target import HttpTarget, Reply, Seen
+from tests.support.raw_server import RawServer
+from tests.support.waiting import eventually
 
 SECRET = "tok-canary-51f0a7"  # must appear in no error
 PATIENCE = 10.0  # seconds; for exchanges that are expected to end by themselves
@@ -699,7 +701,7 @@ class TestConnections:
                 send(transport, target.url, Request("/cut"))
             transport.close()
             target.drop()
-            wait_for(lambda: len(os.listdir("/proc/self/fd")) <= before, what="closing")
+            eventually(lambda: len(os.listdir("/proc/self/fd")) <= before, what="closing")
 
     def test_no_more_descriptors_is_the_hubs_own_fault(self, transport: RestTransport, target: HttpTarget) -> None:
         """It must cost the service no attempt and move no breaker."""

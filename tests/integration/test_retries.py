@@ -15,7 +15,7 @@ from hub.models import BreakerState
 from hub.pipeline.attempts import AttemptRecorder, FailedAttempt
 from hub.settings import Settings
 from hub.tasks.retries import AttemptFailed, TaskRetries
-from tests.servers import HttpTarget, Reply
+from tests.support.http_target import HttpTarget, Reply
 from tests.support.hubs import add_rule, add_service, attempt, count, counts_are_exact, due_now, emit, task
 
 DEFAULTS = Settings.model_fields["retry_delays"].default

@@ -15,8 +15,9 @@ import pytest
 
 from hub.settings import Settings
 from tests.support.databases import PostgresServer
-from tests.support.processes import mentioning, wait_for
+from tests.support.processes import mentioning
 from tests.support.rabbit import RabbitNode
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,7 +65,7 @@ def test_a_restarted_postgresql_keeps_its_data_and_url(postgres: PostgresServer)
         except psycopg.OperationalError:
             return False
 
-    wait_for(answers)
+    eventually(answers)
 
 
 @pytest.mark.fault
@@ -84,6 +85,6 @@ def test_a_killed_test_run_leaves_no_server(tmp_path: Path) -> None:
     assert mentioning(folders[0]) and mentioning(folders[1])
     os.kill(run.pid, signal.SIGKILL)
     run.communicate()
-    wait_for(lambda: not any(map(mentioning, folders)))
+    eventually(lambda: not any(map(mentioning, folders)))
     assert not folders[0].exists()
     shutil.rmtree(folders[1])  # the next run would have done it

@@ -89,8 +89,8 @@ def test_starttls_is_required_unless_told_otherwise(server: MailServer, tmp_path
     with pytest.raises(ConnectError, match="STARTTLS"):
         send(server, '{"text": "t"}', query="")
     authority = Authority(tmp_path)
-    mine = {"ca_file": authority.ca_file}
-    with MailServer(user="hub", password="right", starttls=authority.server_context()) as secure:
+    mine = {"ca_file": authority.file}
+    with MailServer(user="hub", password="right", starttls=authority.server()) as secure:
         transport = SmtpTransport(Settings(tls_dir=tmp_path))
         request = Request(body='{"text": "t"}', idempotency_key="k")
         url = f"smtp://hub@localhost:{secure.port}?from=a@example.org&to=b@example.org"

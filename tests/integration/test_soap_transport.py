@@ -33,7 +33,8 @@ from hub.models import Request, Service, ServiceType
 from hub.settings import Settings
 from hub.transports.base import Deadline
 from hub.transports.soap.transport import SoapTransport
-from tests.servers import Authority, HttpTarget, Reply
+from tests.support.certificates import Authority
+from tests.support.http_target import HttpTarget, Reply
 from tests.support.proxy import unused_port
 from tests.support.soap_server import WebServer
 

@@ -15,7 +15,8 @@ from hub.settings import Settings
 from hub.transports.base import Deadline
 from hub.transports.rest import RestTransport
 from hub.transports.tls import FILE_LIMIT, context
-from tests.servers import Authority, HttpTarget, Reply
+from tests.support.certificates import Authority
+from tests.support.http_target import HttpTarget, Reply
 from tests.support.hubs import add_rule, add_service, attempt, due_now, emit, task
 
 PATIENCE = 20.0

@@ -160,15 +160,15 @@ def test_wrong_credentials_are_a_no(peer: Peer, transport: Transport) -> None:
 def test_tls_is_verified(peer: Peer, transport: Transport, tmp_path: Path) -> None:
     """Against the service's own CA, for the right host; a client certificate is shown where one is configured."""
     authority, stranger = Authority(tmp_path / "a"), Authority(tmp_path / "b")
-    client, key = authority.issue("client")
-    mine = {"ca_file": authority.ca_file}
-    with Proxy(peer.target, tls=authority.server_context()) as tls:
+    client, key = authority.issue("client", client=True)
+    mine = {"ca_file": authority.file}
+    with Proxy(peer.target, tls=authority.server()) as tls:
         transport.send(peer.service(port=tls.port, tls=True, options=mine), peer.request, Deadline(LONG))
-        for version, options in ((2, {}), (3, {"ca_file": stranger.ca_file})):
+        for version, options in ((2, {}), (3, {"ca_file": stranger.file})):
             service = peer.service(port=tls.port, tls=True, version=version, options=options)
             error = failure(lambda s=service: transport.send(s, peer.request, Deadline(LONG)))  # type: ignore[misc]
             assert type(error) is ConnectError and "certificate" in str(error)
-    with Proxy(peer.target, tls=authority.server_context(ask_client=True)) as tls:
+    with Proxy(peer.target, tls=authority.server(client_ca=True)) as tls:
         shown = {**mine, "client_cert": client, "client_key": key}
         transport.send(peer.service(port=tls.port, tls=True, version=4, options=shown), peer.request, Deadline(LONG))
         service = peer.service(port=tls.port, tls=True, version=5, options=mine)
@@ -177,8 +177,8 @@ def test_tls_is_verified(peer: Peer, transport: Transport, tmp_path: Path) -> No
 
 def test_a_certificate_for_another_host_is_refused(peer: Peer, transport: Transport, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
-    with Proxy(peer.target, tls=authority.server_context(names=("elsewhere.example",))) as tls:
-        service = peer.service(port=tls.port, tls=True, options={"ca_file": authority.ca_file})
+    with Proxy(peer.target, tls=authority.server("elsewhere.example")) as tls:
+        service = peer.service(port=tls.port, tls=True, options={"ca_file": authority.file})
         error = failure(lambda: transport.send(service, peer.request, Deadline(LONG)))
     assert type(error) is ConnectError and "certificate" in str(error)
 
@@ -222,7 +222,7 @@ def test_no_error_and_no_log_line_holds_a_secret(
     for context, seconds in contexts:
         with context as port:
             attempt(seconds, port)
-    with Proxy(peer.target, tls=Authority(tmp_path).server_context()) as tls:
+    with Proxy(peer.target, tls=Authority(tmp_path).server()) as tls:
         attempt(port=tls.port, tls=True)
     with peer.rejecting():
         errors.append(failure(lambda: transport.send(peer.service(version=99), peer.request, Deadline(LONG))))

@@ -20,9 +20,9 @@ from hub.operations.export import export
 from hub.settings import Settings
 from hub.store.vault import Vault
 from hub.web.passwords import hash_password
-from tests.servers import HttpTarget
 from tests.support.api import Api, problem, serving
 from tests.support.console import signed_in
+from tests.support.http_target import HttpTarget
 from tests.support.hubs import add_rule, add_service, attempt, due_now, emit, task
 
 TOKEN, OTHER = "tok-77e1c0ffee", "tok-0ddba11"

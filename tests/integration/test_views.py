@@ -12,7 +12,7 @@ from hub.errors import NotFoundError
 from hub.settings import Settings
 from hub.store.database import Database
 from hub.store.views import Views
-from tests.support.processes import wait_for
+from tests.support.waiting import eventually
 
 TASK = {"id", "event", "rule", "service", "state", "attempts", "next_run_at", "last_error", "created_at"}
 DEAD = {"id", "task_id", "event", "rule", "service", "attempts", "reason", "error", "payload", "created_at"}
@@ -141,5 +141,5 @@ def test_a_worker_that_stopped_in_order_is_not_alive_any_more(alone: Settings, h
 
     with build(alone, role="worker") as other:
         other.start_heartbeat("worker")
-        wait_for(lambda: alive() == 1)
+        eventually(lambda: alive() == 1)
     assert alive() == 0

@@ -21,8 +21,10 @@ from hub.app.lifecycle import build
 from hub.models import Event
 from hub.settings import Settings
 from hub.web import bodies
-from tests.support.api import Api, eventually, serving
+from tests.support import clients
+from tests.support.api import Api, serving
 from tests.support.hubs import add_service
+from tests.support.waiting import eventually
 
 Serve = Callable[..., Api]
 SIGNING = "whsec_" + base64.b64encode(bytes(32)).decode()
@@ -93,14 +95,14 @@ def test_connections_beyond_the_limit_replace_silent_ones(serve: Serve) -> None:
     api = serve(connections=20)
     with many(api, 60) as silent:
         for _ in range(3):
-            assert httpx.get(f"{api.url}/healthz", timeout=30, trust_env=False).status_code == 200
-        assert eventually(lambda: sum(map(closed, silent)) >= 40)
+            assert clients.get(f"{api.url}/healthz").status_code == 200
+        eventually(lambda: sum(map(closed, silent)) >= 40)
 
 
 def test_a_head_that_does_not_come_closes_the_connection(serve: Serve) -> None:
     api = serve(header_timeout=0.5)
     with many(api, 2) as silent, many(api, 2, b"GET /healthz HTTP/1.1\r\nHos") as slow:
-        assert eventually(lambda: all(map(closed, silent + slow)))
+        eventually(lambda: all(map(closed, silent + slow)))
 
 
 def test_a_connection_that_dribbles_its_head_is_closed(serve: Serve) -> None:
@@ -116,7 +118,7 @@ def test_a_connection_that_dribbles_its_head_is_closed(serve: Serve) -> None:
 
     with connect(api) as slow:
         slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: ")
-        assert eventually(dribble)
+        eventually(dribble)
 
 
 def test_a_client_that_reads_nothing_makes_way_for_others(serve: Serve) -> None:
@@ -132,17 +134,17 @@ def test_a_client_that_reads_nothing_makes_way_for_others(serve: Serve) -> None:
                     greedy.send(request)
             except OSError:
                 pass
-        assert httpx.get(f"{api.url}/healthz", timeout=30, trust_env=False).status_code == 200
+        assert clients.get(f"{api.url}/healthz").status_code == 200
 
 
 def test_an_address_has_a_limit_of_its_own_unless_it_is_a_trusted_proxy(serve: Serve) -> None:
     api = serve(connections=40, connections_per_address=5, trusted_proxies=())
     with many(api, 20) as silent:
-        assert eventually(lambda: sum(map(closed, silent)) >= 15)
-        assert httpx.get(f"{api.url}/healthz", timeout=30, trust_env=False).status_code == 200
+        eventually(lambda: sum(map(closed, silent)) >= 15)
+        assert clients.get(f"{api.url}/healthz").status_code == 200
     api = serve(connections=40, connections_per_address=5)
     with many(api, 20) as silent:
-        assert httpx.get(f"{api.url}/healthz", timeout=30, trust_env=False).status_code == 200
+        assert clients.get(f"{api.url}/healthz").status_code == 200
         assert not any(map(closed, silent))
 
 
@@ -161,7 +163,7 @@ def test_a_body_slower_than_the_least_rate_is_refused(serve: Serve) -> None:
             except BlockingIOError:
                 return False
 
-        assert eventually(dribble)
+        eventually(dribble)
         assert b" 408 " in said(other[0])
 
 
@@ -189,7 +191,7 @@ def test_a_body_given_up_for_others_is_told_to_come_again(serve: Serve) -> None:
 
 def _readable(connections: list[socket.socket], wanted: int) -> list[socket.socket]:
     """Those connections on which the server says something, once there are as many as wanted."""
-    assert eventually(lambda: len(select.select(connections, [], [], 0)[0]) >= wanted)
+    eventually(lambda: len(select.select(connections, [], [], 0)[0]) >= wanted)
     return select.select(connections, [], [], 0)[0]
 
 
@@ -286,7 +288,7 @@ def test_metrics_and_health_wait_for_no_thread_that_strangers_take(
 
     monkeypatch.setattr(api.hub.accounts, "use_token", look_up)
     headers = {"Authorization": "Bearer hub_x"}
-    client = httpx.Client(base_url=api.url, timeout=60, trust_env=False, limits=httpx.Limits(max_connections=None))
+    client = clients.Client(base_url=api.url, limits=httpx.Limits(max_connections=None))
     with ThreadPoolExecutor(60) as pool, client:
         waiting = [pool.submit(client.get, "/api/v1/stats", headers=headers) for _ in range(60)]
         for _ in range(40):

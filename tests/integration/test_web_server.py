@@ -7,15 +7,16 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
 from hub.app.lifecycle import Hub, build
 from hub.errors import ConfigError
 from hub.settings import Settings
 from hub.web.server import WebServer
-from tests.support.api import Api, eventually, serving
+from tests.support import clients
+from tests.support.api import Api, serving
 from tests.support.hubs import add_rule, add_service, count
+from tests.support.waiting import eventually
 
 
 def connect(api: Api) -> socket.socket:
@@ -56,7 +57,7 @@ class _Listening:
 def test_ipv6_and_every_address_are_shown_as_one_can_reach_them(alone: Settings) -> None:
     with build(alone.model_copy(update={"listen": "[::1]:0"}), role="up") as hub, WebServer(hub) as server:
         assert server.url.startswith("http://[::1]:")
-        assert httpx.get(f"{server.url}/healthz", trust_env=False).json() == {"status": "ok"}
+        assert clients.get(f"{server.url}/healthz").json() == {"status": "ok"}
     with build(alone.model_copy(update={"listen": "0.0.0.0:0"}), role="up") as hub, WebServer(hub) as server:
         assert server.url.startswith("http://127.0.0.1:")
 
@@ -124,7 +125,7 @@ def test_what_is_under_way_ends_before_the_server_does(alone: Settings) -> None:
             sent = pool.submit(client.post, "/api/v1/events", json={"name": "e"})
             assert begun.wait(20)
             stopped = pool.submit(server.stop)
-            assert eventually(lambda: not _accepts(api))
+            eventually(lambda: not _accepts(api))
             go_on.set()
             assert sent.result(20).status_code == 202
             stopped.result(20)
@@ -149,7 +150,7 @@ def test_many_at_once_are_served_and_one_too_many_is_told_to_come_again(
         _one_too_many(narrow, client, monkeypatch)
 
 
-def _one_too_many(api: Api, client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def _one_too_many(api: Api, client: clients.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     place = f"{api.url}/api/v1/events"
     begun, go_on = threading.Event(), threading.Event()
     real = api.hub.intake.handle_event

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
 import pytest
 from standardwebhooks import Webhook
 
 from hub.web.webhooks import WEBHOOK_RECEIVED
-from tests.servers import HttpTarget
+from tests.support import clients
 from tests.support.api import Api, problem
+from tests.support.http_target import HttpTarget
 from tests.support.hubs import add_rule, add_service, attempt, count, emit
 
 SECRET = "whsec_" + base64.b64encode(b"inbound-signing-canary-0123456789").decode()
@@ -24,7 +24,7 @@ CANARIES = (TOKEN, SECRET, OUTBOUND, "outbound-token-canary")
 
 
 @pytest.fixture
-def caller(api: Api) -> httpx.Client:
+def caller(api: Api) -> clients.Client:
     """The service `crm` with both kinds of inbound secrets, and a client that proves nothing yet."""
     add_service(
         api.hub, "http://127.0.0.1:9/", inbound={"token": TOKEN, "signing_secret": SECRET},
@@ -50,7 +50,7 @@ def inbound(api: Api) -> list[dict[str, Any]]:
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
-def test_a_call_is_stored_and_becomes_an_event_in_one_go(api: Api, caller: httpx.Client) -> None:
+def test_a_call_is_stored_and_becomes_an_event_in_one_go(api: Api, caller: clients.Client) -> None:
     add_rule(api.hub, event=WEBHOOK_RECEIVED)
     answer = caller.post("/webhook/crm", json={"paid": True, "n": 7}, headers=BEARER | {"X-Trace": "abc"})
     assert answer.status_code == 202 and not answer.json()["duplicate"]
@@ -66,12 +66,12 @@ def test_a_call_is_stored_and_becomes_an_event_in_one_go(api: Api, caller: httpx
     assert not any(canary in str((data, row, properties)) for canary in CANARIES)
 
 
-def test_without_a_rule_it_is_stored_all_the_same(api: Api, caller: httpx.Client) -> None:
+def test_without_a_rule_it_is_stored_all_the_same(api: Api, caller: clients.Client) -> None:
     answer = caller.post("/webhook/crm", json=[1], headers={"X-API-Key": TOKEN})
     assert answer.status_code == 202 and answer.json()["tasks"] == [] and len(inbound(api)) == 1
 
 
-def test_two_equal_calls_are_two_calls_and_one_that_is_sent_again_is_one(api: Api, caller: httpx.Client) -> None:
+def test_two_equal_calls_are_two_calls_and_one_that_is_sent_again_is_one(api: Api, caller: clients.Client) -> None:
     add_rule(api.hub, event="hub.*")
     for _ in range(2):
         caller.post("/webhook/crm", json={"n": 1}, headers=BEARER)
@@ -87,13 +87,13 @@ def test_two_equal_calls_are_two_calls_and_one_that_is_sent_again_is_one(api: Ap
     assert len(inbound(api)) == 4 == count(api.hub, "tasks")
 
 
-def test_of_many_copies_that_come_at_once_one_is_kept(api: Api, caller: httpx.Client) -> None:
+def test_of_many_copies_that_come_at_once_one_is_kept(api: Api, caller: clients.Client) -> None:
     body, gate = b'{"n": 3}', threading.Barrier(6)
     headers = signed(body, "msg-race")
 
     def call(_: int) -> bool:
         gate.wait(10)
-        answer = httpx.post(f"{api.url}/webhook/crm", content=body, headers=headers, timeout=20, trust_env=False)
+        answer = clients.post(f"{api.url}/webhook/crm", content=body, headers=headers)
         assert answer.status_code == 202
         return bool(answer.json()["duplicate"])
 
@@ -102,7 +102,7 @@ def test_of_many_copies_that_come_at_once_one_is_kept(api: Api, caller: httpx.Cl
     assert len(inbound(api)) == 1
 
 
-def test_only_the_inbound_secret_is_a_proof(api: Api, caller: httpx.Client) -> None:
+def test_only_the_inbound_secret_is_a_proof(api: Api, caller: clients.Client) -> None:
     add_service(api.hub, "http://127.0.0.1:9/", "bare", auth={"type": "bearer", "token": "outbound-token-canary"})
     body = b"{}"
     json_type = {"Content-Type": "application/json"}
@@ -134,7 +134,7 @@ def test_only_the_inbound_secret_is_a_proof(api: Api, caller: httpx.Client) -> N
     assert caller.post("/webhook/crm", content=body, headers=two).status_code == 202, "one good signature is enough"
 
 
-def test_guessing_is_slowed_down_and_only_for_who_guesses(api: Api, caller: httpx.Client) -> None:
+def test_guessing_is_slowed_down_and_only_for_who_guesses(api: Api, caller: clients.Client) -> None:
     answers = [caller.post("/webhook/crm", json={}, headers={"X-API-Key": "x"}) for _ in range(30)]
     assert {a.status_code for a in answers} == {401, 429} and answers[-1].status_code == 429
     assert int(answers[-1].headers["Retry-After"]) >= 1
@@ -144,7 +144,7 @@ def test_guessing_is_slowed_down_and_only_for_who_guesses(api: Api, caller: http
 
 @pytest.mark.parametrize("proof", ["none", "token", "signature", "huge"])
 def test_a_service_that_does_not_exist_is_indistinguishable_from_one_whose_proof_is_wrong(
-    api: Api, caller: httpx.Client, proof: str
+    api: Api, caller: clients.Client, proof: str
 ) -> None:
     add_service(api.hub, "http://127.0.0.1:9/", "bare")
     add_service(
@@ -164,14 +164,14 @@ def test_a_service_that_does_not_exist_is_indistinguishable_from_one_whose_proof
     assert len(seen) == 1 and seen.pop()[0] == (413 if proof == "huge" else 401)
 
 
-def test_guessing_names_is_slowed_down_and_a_good_proof_is_let_in_all_the_same(api: Api, caller: httpx.Client) -> None:
+def test_guessing_names_is_slowed_down_and_a_good_proof_is_accepted(api: Api, caller: clients.Client) -> None:
     answers = [caller.post(f"/webhook/guess-{n}", json={}) for n in range(160)]
     assert answers[0].status_code == 401 and answers[-1].status_code == 429
     assert int(answers[-1].headers["Retry-After"]) >= 1
     assert caller.post("/webhook/crm", json={}, headers=BEARER).status_code == 202
 
 
-def test_an_inbound_token_that_the_body_repeats_does_not_stay(api: Api, caller: httpx.Client) -> None:
+def test_an_inbound_token_that_the_body_repeats_does_not_stay(api: Api, caller: clients.Client) -> None:
     add_rule(api.hub, event=WEBHOOK_RECEIVED)
     body = {"token": TOKEN, "list": [f"Bearer {TOKEN}", {TOKEN: 1}], "n": 7}
     [task] = caller.post("/webhook/crm", json=body, headers=BEARER).json()["tasks"]
@@ -182,7 +182,7 @@ def test_an_inbound_token_that_the_body_repeats_does_not_stay(api: Api, caller: 
     assert data["payload"] == {"token": "***", "list": ["Bearer ***", {"***": 1}], "n": 7}
 
 
-def test_what_cannot_be_taken_is_refused_in_so_many_words(api: Api, caller: httpx.Client) -> None:
+def test_what_cannot_be_taken_is_refused_in_so_many_words(api: Api, caller: clients.Client) -> None:
     refused = caller.get("/webhook/crm", headers=BEARER)
     problem(refused, 405)
     assert refused.headers["Allow"] == "POST"
@@ -199,7 +199,7 @@ def test_what_cannot_be_taken_is_refused_in_so_many_words(api: Api, caller: http
     assert not inbound(api) and not count(api.hub, "event_keys")
 
 
-def test_a_chain_that_goes_round_in_circles_ends(api: Api, caller: httpx.Client) -> None:
+def test_a_chain_that_goes_round_in_circles_ends(api: Api, caller: clients.Client) -> None:
     """A rule that answers every call by a request, and a service that answers every request by a call."""
     add_rule(api.hub, event=WEBHOOK_RECEIVED)
     headers = dict(BEARER)
@@ -214,7 +214,7 @@ def test_a_chain_that_goes_round_in_circles_ends(api: Api, caller: httpx.Client)
     assert str(row["task_id"]) == headers["X-Hub-Task"]
 
 
-def test_a_task_of_another_service_is_no_ones_to_name(api: Api, caller: httpx.Client) -> None:
+def test_a_task_of_another_service_is_no_ones_to_name(api: Api, caller: clients.Client) -> None:
     add_service(api.hub, "http://127.0.0.1:9/", "other")
     add_rule(api.hub, service="other")
     [task] = emit(api.hub)
@@ -231,7 +231,7 @@ def test_masked_paths_and_secrets_in_the_body_are_not_kept_in_the_log(api: Api) 
     assert "4111" not in text and TOKEN not in text and "***" in text
 
 
-def test_when_the_event_cannot_be_kept_the_call_is_not_either(api: Api, caller: httpx.Client) -> None:
+def test_when_the_event_cannot_be_kept_the_call_is_not_either(api: Api, caller: clients.Client) -> None:
     """One transaction: nothing half-written, and the id is free for the next try."""
     add_rule(api.hub, event=WEBHOOK_RECEIVED)
     api.hub.db.run("ALTER TABLE deliveries ADD CONSTRAINT no_inbound CHECK (direction <> 'inbound') NOT VALID")
@@ -242,7 +242,7 @@ def test_when_the_event_cannot_be_kept_the_call_is_not_either(api: Api, caller: 
     assert caller.post("/webhook/crm", content=body, headers=signed(body, "msg-4")).json()["duplicate"] is False
 
 
-def test_an_answer_by_webhook_knows_the_task_also_when_it_is_delivered(api: Api, caller: httpx.Client) -> None:
+def test_an_answer_by_webhook_knows_the_task_also_when_it_is_delivered(api: Api, caller: clients.Client) -> None:
     with HttpTarget() as target:
         api.hub.lease.start()
         api.hub.registry.update_service("crm", {"base_url": target.url})

@@ -14,11 +14,11 @@ import pika
 from hub.app.lifecycle import Hub, build
 from hub.settings import Settings
 from tests.monitoring.conftest import Samples, of, parse
-from tests.servers import HttpTarget
+from tests.support.http_target import HttpTarget
 from tests.support.hubs import add_rule, add_service, count, emit, emit_many
-from tests.support.processes import wait_for
 from tests.support.rabbit import free_ports
 from tests.support.site import Site
+from tests.support.waiting import eventually
 
 TICK = "from hub.scheduler import broker; broker.actors['tick_task'].send()"
 
@@ -81,14 +81,14 @@ class Deployment:
         self.answer(json.dumps({"a": 1}), json.dumps({"b": 2}), "no JSON")
         emit_many(hub, 2, "course")
         self.tick()
-        wait_for(lambda: count(hub, "dead_letters") == 3, 90, what="three dead letters")
+        eventually(lambda: count(hub, "dead_letters") == 3, what="three dead letters")
         self.target.on("/refused", 200)
         dead = hub.views.list_dead_letters(limit=1)[0]["id"]
         self.site.run("dlq", "replay", "--id", str(dead), "--yes")
         (task,) = hub.views.list_tasks(service="erp", limit=1)
         self.site.run("tasks", "delete", str(task["id"]), "--yes")
-        wait_for(lambda: count(hub, "tasks") == 29, 90, what="all that can be delivered")
-        wait_for(lambda: of(self.shown(), "hub_consumer_runs_total", service="lms", outcome="ok"), 90, what="a run")
+        eventually(lambda: count(hub, "tasks") == 29, what="all that can be delivered")
+        eventually(lambda: of(self.shown(), "hub_consumer_runs_total", service="lms", outcome="ok"), what="a run")
         self.away = len(hub.views.list_deliveries(service="erp"))
 
 

@@ -21,12 +21,12 @@ from hub.settings import Settings
 from tests.monitoring.conftest import KEY, Samples, of, parse
 from tests.monitoring.test_alerts import DEPLOY, ROUTES, RULES
 from tests.monitoring.test_exporter import sources
-from tests.servers import HttpTarget
 from tests.support.api import serving
+from tests.support.http_target import HttpTarget
 from tests.support.hubs import add_rule, add_service, count, emit, emit_many
-from tests.support.processes import wait_for
 from tests.support.prometheus import Alertmanager, Prometheus, program
 from tests.support.rabbit import free_ports
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.monitoring
 
@@ -116,21 +116,21 @@ def test_a_dead_target_rings_a_bell(
         prometheus = Prometheus(config, rules)
         try:
             emit(hub)
-            wait_for(lambda: prometheus.query('hub_breaker_state{service="crm", state="closed"} == 1'), 60, "a scrape")
-            wait_for(lambda: count(hub, "tasks") == 0, what="a delivery")
+            eventually(lambda: prometheus.query('hub_breaker_state{service="crm", state="closed"} == 1'), "a scrape")
+            eventually(lambda: count(hub, "tasks") == 0, what="a delivery")
             target.close()
             emit_many(hub, 20, start=10)
-            wait_for(lambda: receiver.alerts("/chat", "HubBreakerOpen", "firing"), 90, "the alert")
+            eventually(lambda: receiver.alerts("/chat", "HubBreakerOpen", "firing"), "the alert")
             alert = receiver.alerts("/chat", "HubBreakerOpen", "firing")[0]
             assert alert["labels"] == {"alertname": "HubBreakerOpen", "service": "crm", "severity": "warning"}
             assert alert["annotations"]["summary"] == "crm is down, by its circuit"
             assert alert["annotations"]["runbook_url"] == "deploy/runbooks/HubBreakerOpen.md"
             assert alert["annotations"]["dashboard_url"].endswith("/d/hub-service?var-service=crm")
-            wait_for(lambda: receiver.alerts("/watchdog", "HubWatchdog", "firing"), what="the proof of life")
+            eventually(lambda: receiver.alerts("/watchdog", "HubWatchdog", "firing"), what="the proof of life")
             assert not receiver.alerts("/pager", "HubBreakerOpen", "firing"), "nobody is woken for another's outage"
             target = HttpTarget(port=port)
-            wait_for(lambda: count(hub, "tasks") == 0, 60, "every delivery")
-            wait_for(lambda: receiver.alerts("/chat", "HubBreakerOpen", "resolved"), 90, "the all-clear")
+            eventually(lambda: count(hub, "tasks") == 0, "every delivery")
+            eventually(lambda: receiver.alerts("/chat", "HubBreakerOpen", "resolved"), "the all-clear")
             moved = prometheus.query('hub_breaker_transitions_total{service="crm"} > 0')
             ways = {(s["metric"]["from_state"], s["metric"]["to_state"]) for s in moved}
             assert ways >= {("closed", "open"), ("open", "half_open"), ("half_open", "closed")}
@@ -187,7 +187,7 @@ def test_a_cause_silences_what_follows_from_it_in_its_own_environment(alertmanag
     expected = {
         ("HubCollectorFailing", "production"), ("HubNoWorkers", "staging"), ("HubDeadLettersArriving", "staging"),
     }  # fmt: skip
-    wait_for(lambda: active() == expected, what="the inhibition")
+    eventually(lambda: active() == expected, what="the inhibition")
 
 
 def test_alerts_of_many_services_are_one_message(alertmanager: Alertmanager, receiver: Receiver) -> None:
@@ -217,11 +217,11 @@ def test_consequences_are_silent(alertmanager: Alertmanager, receiver: Receiver)
         ("HubDeliveryErrorBudgetBurnSlow", "billing"): "suppressed",
         ("HubWatchdog", ""): "active",
     }
-    wait_for(lambda: states(alertmanager) == expected, what="the inhibition")
+    eventually(lambda: states(alertmanager) == expected, what="the inhibition")
     tell(alertmanager, {"alertname": "HubExporterDown", "severity": "critical"})
     blind = dict.fromkeys(expected, "suppressed") | {
         ("HubExporterDown", ""): "active",
         ("HubWatchdog", ""): "active",
     }
-    wait_for(lambda: states(alertmanager) == blind, what="the silence")
-    wait_for(lambda: receiver.alerts("/pager", "HubExporterDown", "firing"), what="the page")
+    eventually(lambda: states(alertmanager) == blind, what="the silence")
+    eventually(lambda: receiver.alerts("/pager", "HubExporterDown", "firing"), what="the page")

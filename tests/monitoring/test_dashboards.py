@@ -18,8 +18,8 @@ from grafana.build import FOLDER, documents
 from tests.monitoring.story import Deployment
 from tests.monitoring.test_alerts import RULES, shown_names
 from tests.support.hubs import emit_many
-from tests.support.processes import wait_for
 from tests.support.prometheus import Prometheus, program
+from tests.support.waiting import eventually
 
 BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
 LIVE = {uid: board for uid, board in BOARDS.items() if uid != "hub-runbooks"}
@@ -183,7 +183,7 @@ def prometheus(lived: tuple[Deployment, str]) -> Iterator[Prometheus]:
                 'rate(hub_consumer_run_duration_seconds_count{service="lms"}[20s]) > 0',
                 'rate(hub_task_end_to_end_seconds_count{service="crm"}[20s]) > 0',
             ):
-                wait_for(partial(server.query, expr), 90, expr)
+                eventually(partial(server.query, expr), expr)
             yield server
         finally:
             server.close()
@@ -204,7 +204,7 @@ def test_each_query_shows_something(uid: str, panel: dict[str, Any], prometheus:
             assert not ask(), "it is not quiet any more: take it off the list"
             continue
         # What moves only now and then may have its next move a few scrapes ahead.
-        wait_for(lambda ask=ask: any(sample["value"][1] != "NaN" for sample in ask()), 60, expr)  # type: ignore[misc]
+        eventually(lambda ask=ask: any(sample["value"][1] != "NaN" for sample in ask()), expr)  # type: ignore[misc]
         found = ask()
         for sample in found:
             asked = set(re.findall(r"\{\{(\w+)\}\}", target.get("legendFormat", "")))

@@ -21,12 +21,12 @@ from hub.settings import Settings
 from tests.monitoring.conftest import KEY, Samples, names, of, parse
 from tests.monitoring.story import Deployment, deployment
 from tests.monitoring.test_exporter import sources
-from tests.servers import HttpTarget, Seen
 from tests.support.databases import PostgresServer
+from tests.support.http_target import HttpTarget, Seen
 from tests.support.hubs import add_rule, add_service, count, emit_many
-from tests.support.processes import wait_for
 from tests.support.prometheus import run
 from tests.support.rabbit import RabbitNode
+from tests.support.waiting import eventually
 from tests.support.workers import workers
 
 
@@ -177,12 +177,12 @@ def test_workers_broker_and_database_die_in_turn(
         add_rule(it.hub)
         emit_many(it.hub, 10)
         known: dict[str, float | None] = {"attempts": 10, "pending": 0, "consumers": 1, "pool": 4}
-        wait_for(lambda: state_of(it.shown()) == known, 90, what="ten deliveries")
+        eventually(lambda: state_of(it.shown()) == known, what="ten deliveries")
 
         it.site.kill("worker")
         emit_many(it.hub, 7, start=10)
         known |= {"pending": 7, "consumers": 0, "pool": None}
-        wait_for(lambda: state_of(it.shown()) == known, what="RabbitMQ's notice that they are gone")
+        eventually(lambda: state_of(it.shown()) == known, what="RabbitMQ's notice that they are gone")
         assert sources(it.shown()) == all_up
         assert (of(it.shown(), "hub_oldest_due_task_age_seconds", service="crm") or 0) > 0
 
@@ -200,11 +200,11 @@ def test_workers_broker_and_database_die_in_turn(
 
         rabbitmq.start()
         known |= {"consumers": 0}
-        wait_for(lambda: state_of(it.shown()) == known, 90, "the broker's return, whatever the ledger does")
+        eventually(lambda: state_of(it.shown()) == known, "the broker's return, whatever the ledger does")
         postgres.start()
         it.site.start("worker", "--processes", "1", "--threads", "4")
         known = {"attempts": 17, "pending": 0, "consumers": 1, "pool": 4}
-        wait_for(lambda: state_of(it.shown()) == known, 90, what="the seven that waited")
+        eventually(lambda: state_of(it.shown()) == known, what="the seven that waited")
         assert sources(it.shown()) == all_up
         assert len(it.target.seen) == 17, "no attempt was under way when they were killed"
 
@@ -230,11 +230,11 @@ def test_counters_agree_with_ledger_and_service_after_kills(settings: Settings, 
         for least in (100, 400):
             emit_many(hub, 300, start=3 * least)
             with workers(settings, threads=8) as group:
-                wait_for(lambda least=least: len(target.seen) > least, 90, "the middle of it")  # type: ignore[misc]
+                eventually(lambda least=least: len(target.seen) > least, "the middle of it")  # type: ignore[misc]
                 group.kill()
             under_way += count(hub, "running")  # begun by the dead, and settled by nobody
         with workers(settings, threads=8):
-            wait_for(lambda: count(hub, "tasks") == 0, 90, "the end of every task")
+            eventually(lambda: count(hub, "tasks") == 0, "the end of every task")
         assert count(hub, "delivered") == 600 and count(hub, "dead_letters") == 0
         scraper = make_scraper(settings, hub.db, hub.queues.values())
         shown = parse(scraper.render())

@@ -23,7 +23,7 @@ from hub.settings import Settings
 from hub.store.database import Database
 from hub.store.state import State
 from tests.monitoring.conftest import Samples, names, of, parse
-from tests.support.processes import wait_for
+from tests.support.waiting import eventually
 
 TASKS = """
 INSERT INTO tasks (event_id, rule_id, service_id, state, next_run_at, expires_at)
@@ -173,7 +173,7 @@ def test_a_source_that_hangs_costs_its_own_series_only() -> None:
         assert sources(parse(scraper.render())) == {"stuck": 0.0, "fine": 1.0}
     assert stuck.calls == 1
     stuck.go.set()
-    wait_for(lambda: sources(parse(scraper.render()))["stuck"] == 1.0)
+    eventually(lambda: sources(parse(scraper.render()))["stuck"] == 1.0)
 
 
 @pytest.fixture

@@ -21,10 +21,12 @@ import httpx
 from hub.app.lifecycle import Hub, build
 from hub.programs.supervisor import die_with_parent
 from hub.settings import Settings
-from tests.servers import HttpTarget
+from tests.support import clients
+from tests.support.http_target import HttpTarget
 from tests.support.hubs import add_rule, add_service
-from tests.support.processes import below, wait_for
+from tests.support.processes import below
 from tests.support.rabbit import free_ports
+from tests.support.waiting import eventually
 from tests.support.workers import environment
 
 MEMORY = 512 * 1024 * 1024
@@ -64,12 +66,12 @@ class UnderAttack:
 
     def get(self, path: str) -> int:
         """The status of a GET by somebody else."""
-        return httpx.get(self.url + path, timeout=PATIENCE, trust_env=False).status_code
+        return clients.get(self.url + path).status_code
 
     def post(self, path: str, value: Any, **headers: str) -> int:
         """The status of a POST by somebody else, from another address than the attack."""
         headers["X-Forwarded-For"] = "198.51.100.7"
-        return httpx.post(self.url + path, json=value, headers=headers, timeout=PATIENCE, trust_env=False).status_code
+        return clients.post(self.url + path, json=value, headers=headers).status_code
 
     def goes_on(self) -> None:
         """Health is reported, webhooks and events are taken, deliveries arrive, memory stays below the limit."""
@@ -82,7 +84,7 @@ class UnderAttack:
         assert self.post("/api/v1/events", event, Authorization=f"Bearer {self._token}") == 202
         moodle = {"eventname": "e", "token": self._token, "other": self._sent}
         assert self.post("/api/v1/events", moodle) == 202
-        wait_for(self._arrived, PATIENCE, "the delivery")
+        eventually(self._arrived, "the delivery")
         self.stays_small()
 
     def _arrived(self) -> bool:
@@ -129,7 +131,7 @@ def under_attack(settings: Settings, folder: Path) -> Iterator[UnderAttack]:
         watcher.start()
         try:
             running = UnderAttack(hub, f"http://127.0.0.1:{port}", target, processes)
-            wait_for(lambda: _answers(running), PATIENCE, "the start")
+            eventually(lambda: _answers(running), "the start")
             yield running
         finally:
             stop.set()

@@ -12,11 +12,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
 from hub.settings import Settings
 from tests.security.hub_under_attack import PATIENCE, UnderAttack, under_attack
+from tests.support import clients
 
 pytestmark = pytest.mark.fault
 
@@ -71,7 +71,7 @@ def test_heavy_json_of_strangers_costs_no_memory(attacked: UnderAttack) -> None:
     def send(_: int) -> int:
         headers = {"Content-Type": "application/json"}
         url = f"{attacked.url}/api/v1/events"
-        return httpx.post(url, content=body, headers=headers, timeout=PATIENCE, trust_env=False).status_code
+        return clients.post(url, content=body, headers=headers).status_code
 
     with ThreadPoolExecutor(16) as pool:
         sent = [pool.submit(send, n) for n in range(100)]
@@ -86,7 +86,7 @@ def test_log_ins_of_strangers_cost_no_memory(attacked: UnderAttack) -> None:
     def send(n: int) -> int:
         path, form = ("/login", {"name": "x" * 500_000, "password": f"p{n}"}) if n % 2 else (
             f"/login/link/{n}", {"name": f"n{n}", "password": f"password {n}"})  # fmt: skip
-        return httpx.post(attacked.url + path, data=form, timeout=PATIENCE, trust_env=False).status_code
+        return clients.post(attacked.url + path, data=form).status_code
 
     with ThreadPoolExecutor(32) as pool:
         sent = [pool.submit(send, n) for n in range(100)]

@@ -22,7 +22,7 @@ from hub.programs.log_setup import configure_logging
 from hub.settings import Settings
 from hub.transports.base import Deadline
 from hub.transports.rest import RestTransport
-from tests.servers import HttpTarget, Reply
+from tests.support.http_target import HttpTarget, Reply
 
 ROOT = Path(__file__).parents[2]
 FORGED = "x\r\n2026-11-24T00:00:00Z [error    ] forged\x1b[2J\x9b2J\u202e"

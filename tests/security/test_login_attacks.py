@@ -20,8 +20,9 @@ import pytest
 
 from hub.programs.supervisor import die_with_parent
 from hub.settings import Settings
-from tests.support.processes import wait_for
+from tests.support import clients
 from tests.support.site import HUB, Site
+from tests.support.waiting import eventually
 
 _PASSWORD = "correct horse battery"
 _MEMORY = 300.0  # MB that an attack may add: two hashes of 64 MB at a time, requests, threads
@@ -49,7 +50,7 @@ def watched(site: Site) -> Iterator[dict[str, float]]:
     over = threading.Event()
 
     def look() -> None:
-        with httpx.Client(base_url=url(site), timeout=60, trust_env=False) as client:
+        with clients.Client(base_url=url(site)) as client:
             while not over.is_set():
                 begun = time.monotonic()
                 for path in ("/healthz", "/metrics"):
@@ -76,12 +77,12 @@ def url(site: Site) -> str:
     return f"http://{site.address('web')}"
 
 
-def at_once(site: Site, count: int, send: Callable[[httpx.Client, int], httpx.Response]) -> list[httpx.Response]:
+def at_once(site: Site, count: int, send: Callable[[clients.Client, int], httpx.Response]) -> list[httpx.Response]:
     """What `count` clients get that send at the same moment."""
     gate = threading.Barrier(count)
 
     def one(n: int) -> httpx.Response:
-        with httpx.Client(base_url=url(site), timeout=60, trust_env=False) as client:
+        with clients.Client(base_url=url(site)) as client:
             gate.wait()
             return send(client, n)
 
@@ -89,7 +90,7 @@ def at_once(site: Site, count: int, send: Callable[[httpx.Client, int], httpx.Re
         return list(pool.map(one, range(count)))
 
 
-def login(client: httpx.Client, name: str, password: str) -> httpx.Response:
+def login(client: clients.Client, name: str, password: str) -> httpx.Response:
     return client.post("/login", data={"name": name, "password": password})
 
 
@@ -118,13 +119,13 @@ def test_a_hundred_wrong_passwords_at_once_stay_within_bounds(site: Site) -> Non
     assert all(int(r.headers["retry-after"]) > 0 for r in responses if r.status_code in (429, 503))
     assert seen["most"] - seen["before"] < _MEMORY, seen
     assert seen["probes"] > 0
-    with httpx.Client(base_url=url(site), trust_env=False, timeout=20) as client:
+    with clients.Client(base_url=url(site)) as client:
         assert client.get("/healthz").status_code == 200
 
 
 def test_long_names_are_not_kept(site: Site) -> None:
     """25 requests of 2 MB, of an address that may still try and of one that is blocked."""
-    with httpx.Client(base_url=url(site), trust_env=False, timeout=60) as client:
+    with clients.Client(base_url=url(site)) as client:
         assert login(client, "nobody", "wrong").status_code == 401
         for blocked in (False, True):
             while blocked and login(client, "x" * 101, "wrong").status_code != 429:
@@ -140,7 +141,7 @@ def test_long_names_are_not_kept(site: Site) -> None:
 
 def test_a_failed_form_does_not_burn_the_link(site: Site) -> None:
     link = "/login/link/" + site.run("user", "link").strip().rpartition("/")[2]
-    with httpx.Client(base_url=url(site), trust_env=False, timeout=20) as client:
+    with clients.Client(base_url=url(site)) as client:
         for name, password in (("", _PASSWORD), ("x" * 101, _PASSWORD), ("maria", _PASSWORD), ("ada", "aaaaaaaaaa")):
             form = {"name": name, "password": password, "again": password}
             assert client.post(link, data=form).status_code == 422, (name, password)
@@ -153,10 +154,10 @@ def test_the_start_prints_a_link_to_a_terminal_only(alone: Settings, tmp_path: P
     with Site(alone, tmp_path) as site:
         site.env["ADAS"] = _PASSWORD
         site.start("web")
-        wait_for(lambda: "first administrator" in site.output("web"), 30, "the hint")
+        eventually(lambda: "first administrator" in site.output("web"), "the hint")
         assert "/login/link/" not in site.output("web")
         first, second = (_on_a_terminal(site) for _ in range(2))
-        with httpx.Client(base_url=url(site), trust_env=False, timeout=20) as client:
+        with clients.Client(base_url=url(site)) as client:
             assert client.get(first).status_code == 404, "a newer link ends it"
             assert client.get(second).status_code == 200
             site.run("user", "add", "ada", "--role", "manage", "--password", "env:ADAS")

@@ -23,8 +23,9 @@ from hub.errors import HubError
 from hub.programs.log_setup import configure_logging
 from hub.settings import Settings
 from hub.web.passwords import hash_password
-from tests.servers import HttpTarget, Reply, Seen
+from tests.support import clients
 from tests.support.api import serving
+from tests.support.http_target import HttpTarget, Reply, Seen
 from tests.support.hubs import add_rule, add_service, attempt, due_now, emit
 
 KEY = base64.urlsafe_b64encode(b"canary-of-the-secret-keys-32byte").decode()
@@ -134,14 +135,14 @@ def _pages(hub: Hub, url: str, user: int) -> Iterator[tuple[str, str]]:
         paths += [f"/services/{name}", f"/services/{name}/edit", f"/rules/to-{name}", f"/rules/to-{name}/edit"]
     paths += [f"/{part}/{id_}" for part, found in ids.items() for id_ in found]
     cookies = {"hub_session": hub.accounts.start_session(user)}
-    with httpx.Client(base_url=url, cookies=cookies, timeout=30, trust_env=False) as browser:
+    with clients.Client(base_url=url, cookies=cookies) as browser:
         for path in paths:
             answer = browser.get(path)
             assert answer.status_code in (200, 303), (path, answer.status_code)
             yield path, answer.text
         yield "/metrics", browser.get("/metrics", headers={"Authorization": f"Bearer {CANARIES['metrics']}"}).text
     manage = hub.accounts.add_token("looker", "manage")[1]
-    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {manage}"}, timeout=30, trust_env=False) as api:
+    with clients.Client(base_url=url, headers={"Authorization": f"Bearer {manage}"}) as api:
         for path in ("services", "rules", "dead-letters", "deliveries", "tasks", "stats"):
             answer = api.get(f"/api/v1/{path}")
             assert answer.status_code == 200, (path, answer.text)

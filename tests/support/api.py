@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +11,7 @@ import httpx
 from hub.app.lifecycle import Hub
 from hub.store.tokens import Scope
 from hub.web.server import WebServer
+from tests.support import clients
 
 
 class Api:
@@ -20,15 +20,15 @@ class Api:
     def __init__(self, hub: Hub, url: str) -> None:
         self.hub = hub
         self.url = url
-        self._clients: list[httpx.Client] = []
+        self._clients: list[clients.Client] = []
         self._count = 0
 
-    def client(self, scope: Scope | None = "manage", **headers: str) -> httpx.Client:
+    def client(self, scope: Scope | None = "manage", **headers: str) -> clients.Client:
         """A client with a new token of that scope; None: without a token."""
         if scope is not None:
             self._count += 1
             headers["Authorization"] = f"Bearer {self.hub.accounts.add_token(f'{scope} {self._count}', scope)[1]}"
-        client = httpx.Client(base_url=self.url, headers=headers, timeout=20, trust_env=False)
+        client = clients.Client(base_url=self.url, headers=headers)
         self._clients.append(client)
         return client
 
@@ -46,16 +46,6 @@ def serving(hub: Hub) -> Iterator[Api]:
             yield api
         finally:
             api.close()
-
-
-def eventually(check: Callable[[], bool], seconds: float = 20.0) -> bool:
-    """Whether a condition comes true in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if check():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def problem(response: httpx.Response, status: int, field: str | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Throw-away certificates: an authority, a server's for 127.0.0.1 and localhost, a client's."""
+"""A certificate authority for tests; it issues server and client certificates."""
 
 from __future__ import annotations
 
@@ -10,76 +10,65 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
-_DAY = dt.timedelta(days=1)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 
 class Authority:
-    """A certificate authority whose files live in `folder`."""
+    """A certificate authority for one test; writes PEM files into `folder`."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _name("test authority")
-        certificate = self._sign(self._name, self._key.public_key())
-        self.ca_file = str(folder / "ca.pem")
-        Path(self.ca_file).write_bytes(certificate)
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test authority")])
+        builder = self._builder(self._name, self._key).add_extension(x509.BasicConstraints(True, None), critical=True)
+        self._certificate = builder.sign(self._key, hashes.SHA256())
+        self.file = self._write("ca.pem", self._certificate)
 
-    def issue(self, name: str, names: tuple[str, ...] = ("localhost",)) -> tuple[str, str]:
-        """Certificate and key file for `name`, good for servers and clients."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate, secret = self._folder / f"{name}.pem", self._folder / f"{name}.key"
-        certificate.write_bytes(self._sign(_name(name), key.public_key(), names=names))
-        secret.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return str(certificate), str(secret)
-
-    def server_context(
-        self, *, ask_client: bool = False, names: tuple[str, ...] = ("localhost", "127.0.0.1")
-    ) -> ssl.SSLContext:
-        """What a TLS server needs; `ask_client`: clients must show a certificate of this authority."""
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(*self.issue("server", names))
-        if ask_client:
+    def server(self, *names: str, client_ca: bool = False) -> ssl.SSLContext:
+        """A server context for these names and addresses; `client_ca`: clients must bring a certificate of this CA."""
+        cert, key = self.issue("server", *(names or ("localhost", "127.0.0.1")))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(cert, key)
+        if client_ca:
+            context.load_verify_locations(self.file)
             context.verify_mode = ssl.CERT_REQUIRED
-            context.load_verify_locations(self.ca_file)
         return context
 
-    def _sign(self, name: x509.Name, key: ec.EllipticCurvePublicKey, *, names: tuple[str, ...] = ()) -> bytes:
-        ca = not names
-        now = dt.datetime.now(dt.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(self._name)
-            .public_key(key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _DAY)
-            .not_valid_after(now + _DAY)
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-        )
-        if ca:
-            usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
-            builder = builder.add_extension(usage, critical=True)
-        else:
-            alternatives = [_alternative(one) for one in names]
+    def issue(self, label: str, *names: str, client: bool = False) -> tuple[str, str]:
+        """Files of a certificate and its key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        alternatives: list[x509.GeneralName] = []
+        for name in names:
+            try:
+                alternatives.append(x509.IPAddress(ipaddress.ip_address(name)))
+            except ValueError:
+                alternatives.append(x509.DNSName(name))
+        usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
+        builder = self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, label)]), key)
+        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        if alternatives:
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        (self._folder / f"{label}.key").write_bytes(pem)
+        certificate = self._write(f"{label}.pem", builder.sign(self._key, hashes.SHA256()))
+        return certificate, str(self._folder / f"{label}.key")
 
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        now = dt.datetime.now(dt.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(days=1))
+        )
 
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-
-def _alternative(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
+    def _write(self, name: str, certificate: x509.Certificate) -> str:
+        path = self._folder / name
+        path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        return str(path)

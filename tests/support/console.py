@@ -6,16 +6,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
-
 from hub.app.lifecycle import Hub
+from tests.support import clients
 
 
 @contextmanager
-def signed_in(hub: Hub, url: str, user: str) -> Iterator[httpx.Client]:
+def signed_in(hub: Hub, url: str, user: str) -> Iterator[clients.Client]:
     """A client with a session of that user's; posts carry the token of the forms."""
     secret = hub.accounts.start_session(hub.accounts.user(user).id)
-    with httpx.Client(base_url=url, timeout=20, cookies={"hub_session": secret}, trust_env=False) as client:
+    with clients.Client(base_url=url, cookies={"hub_session": secret}) as client:
         found = re.search(r'data-csrf="([^"]+)"', client.get("/access").text)
         assert found
         client.headers["X-CSRF-Token"] = found[1]

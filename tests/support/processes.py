@@ -1,18 +1,8 @@
-"""Looking at processes, and waiting for what they do."""
+"""Processes of this machine, read from /proc."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60, what: str = "it") -> None:
-    """Poll until `condition()` is true; fails the test after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen in {seconds} s"
-        time.sleep(0.02)
 
 
 def mentioning(text: object) -> list[int]:

@@ -14,7 +14,8 @@ from typing import Self
 
 from hub.programs.supervisor import die_with_parent
 from hub.settings import Settings
-from tests.support.processes import below, wait_for
+from tests.support.processes import below
+from tests.support.waiting import eventually
 from tests.support.workers import environment
 
 HUB = Path(sys.executable).with_name("hub")
@@ -45,7 +46,7 @@ class Site:
                 [HUB, *words], env=self.env, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True, preexec_fn=die_with_parent,
             )  # fmt: skip
-        wait_for(lambda: self.address(role) is not None or self.running[role].poll() is not None, 60, f"hub {role}")
+        eventually(lambda: self.address(role) is not None or self.running[role].poll() is not None, f"hub {role}")
         assert self.running[role].poll() is None, self.output(role)
 
     def address(self, role: str) -> str | None:

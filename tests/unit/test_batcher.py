@@ -9,7 +9,7 @@ import pytest
 
 from hub.errors import UnavailableError
 from hub.store.group_commit import Batcher
-from tests.support.processes import wait_for
+from tests.support.waiting import eventually
 
 
 class Slow:
@@ -40,7 +40,7 @@ def test_who_comes_while_a_batch_runs_forms_the_next_one() -> None:
         first = pool.submit(batcher, 0)
         assert slow.entered.wait(20)
         others = [pool.submit(batcher, n) for n in range(1, 20)]
-        wait_for(lambda: len(batcher._waiting) == 19, 20, "all of them waiting")
+        eventually(lambda: len(batcher._waiting) == 19, "all of them waiting")
         slow.gate.set()
         assert first.result(20) == 0 and [f.result(20) for f in others] == [n * 2 for n in range(1, 20)]
     assert [len(batch) for batch in slow.batches] == [1, 19]
@@ -52,7 +52,7 @@ def test_no_batch_is_larger_than_the_limit() -> None:
     with ThreadPoolExecutor(21) as pool:
         futures = [pool.submit(batcher, n) for n in range(21)]
         assert slow.entered.wait(20)
-        wait_for(lambda: len(batcher._waiting) == 20, 20, "all of them waiting")
+        eventually(lambda: len(batcher._waiting) == 20, "all of them waiting")
         slow.gate.set()
         assert sorted(f.result(20) for f in futures) == [n * 2 for n in range(21)]
     assert [len(batch) for batch in slow.batches] == [1, 7, 7, 6]
@@ -80,7 +80,7 @@ def test_one_that_spoils_a_batch_fails_alone() -> None:
         first = pool.submit(batcher, 0)
         assert slow.entered.wait(20)
         good, bad = [pool.submit(batcher, n) for n in (1, 2)], pool.submit(batcher, -1)
-        wait_for(lambda: len(batcher._waiting) == 3, 20, "all of them waiting")
+        eventually(lambda: len(batcher._waiting) == 3, "all of them waiting")
         slow.gate.set()
         with pytest.raises(ValueError, match="negative"):
             bad.result(20)
@@ -100,7 +100,7 @@ def test_a_database_that_is_away_is_not_asked_for_each_of_a_batch() -> None:
         first = pool.submit(batcher, 0)
         assert slow.entered.wait(20)
         others = [pool.submit(batcher, n) for n in (1, 2, 3)]
-        wait_for(lambda: len(batcher._waiting) == 3, 20, "all of them waiting")
+        eventually(lambda: len(batcher._waiting) == 3, "all of them waiting")
         slow.gate.set()
         assert first.result(20) == 0
         for other in others:

@@ -1,4 +1,4 @@
-"""What a scrape costs: `python -m tests.monitoring.bench_scrape [TASKS] [SERVICES] [PROCESSES]`.
+"""What a scrape costs: `python -m tests.bench.scrape [TASKS] [SERVICES] [PROCESSES]`.
 
 By default a million tasks (the oldest 50,000 queued, as the releaser would have it), 100 rules of 50 services,
 10,000 dead letters, and the files of four processes that have used every label. Prints medians; asserts nothing,
