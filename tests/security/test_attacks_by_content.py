@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import pika
 import pytest
 
 from hub.settings import Settings
-from tests.security.hub_under_attack import PATIENCE, UnderAttack, under_attack
+from tests.security.hub_under_attack import UnderAttack, under_attack
+from tests.support.clients import Client
 from tests.support.fake_broker import FakeBroker
 from tests.support.hubs import add_rule, add_service
-from tests.support.processes import wait_for
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.fault
 
@@ -32,10 +32,10 @@ def attacked(settings: Settings, tmp_path: Path) -> Iterator[UnderAttack]:
         yield running
 
 
-def client(attacked: UnderAttack, scope: str) -> httpx.Client:
+def client(attacked: UnderAttack, scope: str) -> Client:
     token = attacked.hub.accounts.add_token(scope, scope)[1]
     headers = {"Authorization": f"Bearer {token}"}
-    return httpx.Client(base_url=attacked.url, headers=headers, timeout=PATIENCE, trust_env=False)
+    return Client(base_url=attacked.url, headers=headers)
 
 
 def test_a_viewers_previews_cost_no_memory_and_change_nothing(attacked: UnderAttack) -> None:
@@ -71,7 +71,7 @@ def test_events_with_long_endpoints_and_nested_json_stop_nothing(attacked: Under
         attacked.goes_on()
         assert {future.result().status_code for future in sent} <= {202, 503}
     refused = "SELECT count(*) AS n FROM deliveries WHERE outcome = 'invalid_payload'"
-    wait_for(lambda: (attacked.hub.db.one(refused) or {"n": 0})["n"] > 0, PATIENCE, "an attempt that is refused")
+    eventually(lambda: (attacked.hub.db.one(refused) or {"n": 0})["n"] > 0, "an attempt that is refused")
     attacked.goes_on()
 
 
@@ -108,6 +108,6 @@ def test_services_that_attack_the_hub_stop_no_others(attacked: UnderAttack, tmp_
                 sent = source.post("/api/v1/events", json={"name": "fifo", "data": {"n": n}})
                 assert sent.status_code == 202
         runs = "SELECT count(*) AS n FROM task_runs WHERE service = 'bus' AND ended_at IS NOT NULL"
-        wait_for(lambda: (attacked.hub.db.one(runs) or {"n": 0})["n"] > 0, PATIENCE, "a run over the queue")
+        eventually(lambda: (attacked.hub.db.one(runs) or {"n": 0})["n"] > 0, "a run over the queue")
         attacked.goes_on()
     attacked.stays_small()
