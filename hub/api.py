@@ -1,4 +1,4 @@
-"""The hub from any Python program: `hub.emit()` and `hub.request()`. One hub per process, made at the first call."""
+"""The Python API: `hub.emit()` and `hub.request()`. The first call opens one hub per process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _forked: list[Hub | None] = []
 
 
 def _after_fork() -> None:
-    """A child has its parent's sockets, and must neither use nor close them."""
+    """A child process shares its parent's sockets: it must neither use nor close them."""
     global _hub, _lock
     _forked.append(_hub)  # kept: collected, it would be closed
     _hub, _lock = None, threading.Lock()
@@ -61,15 +61,15 @@ def close() -> None:
 
 
 def emit(name: str, data: JSON = None, *, id: str | None = None) -> Accepted:
-    """Hand one event to the hub; when this returns, it is safe.
+    """Accept one event; when this returns, it is stored.
 
     Args:
         name: the event's name.
         data: any JSON value; None stands for an empty object.
-        id: your own id: accepted once in 24 hours.
+        id: the sender's id; accepted once in 24 hours.
 
     Raises:
-        PayloadError: the event is not usable; says which field.
+        PayloadError: the event is not valid; names the field.
         UnavailableError: the database is away; nothing was accepted.
     """
     return _get().intake.handle_event(Event(name, {} if data is None else data, id))
@@ -84,7 +84,7 @@ def request(
     headers: Mapping[str, str] | None = None,
     idempotency_key: str | None = None,
 ) -> Delivery:
-    """Send one request to a service now: breaker, retry policy, transport and log, as a task's attempt has them.
+    """Send one request to a service now: with the breaker, retry policy, transport and log of a task's attempt.
 
     Returns:
         The logged delivery: `status`, `response_body` (text, bounded), `latency_ms`, `tries`.

@@ -1,4 +1,4 @@
-"""What `periodiq hub.scheduler:broker` imports: one tick a minute, sent to the workers."""
+"""Entry point of `periodiq hub.scheduler:broker`: publishes one tick a minute to the workers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ log = structlog.get_logger("hub.scheduler")
 
 
 class SchedulerHeartbeat(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
-    """The scheduler's heartbeat is a tick that the broker has taken: nothing less shows that it works."""
+    """Records a heartbeat of the scheduler whenever the broker has confirmed a tick."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
 
     def after_enqueue(self, broker: dramatiq.Broker, message: Any, delay: Any) -> None:
-        """A tick was sent."""
+        """Record the heartbeat."""
         try:
             self._hub.heartbeat("scheduler")
         except HubError as e:
@@ -31,7 +31,7 @@ class SchedulerHeartbeat(dramatiq.Middleware):  # type: ignore[misc, unused-igno
 
 
 def make_broker() -> dramatiq.Broker:
-    """The broker of this process; of the actors on it only the tick is periodic."""
+    """The broker of this process; only the tick actor is periodic."""
     settings = load_settings()
     configure_logging(settings)
     if settings.broker_url is None:

@@ -1,4 +1,4 @@
-"""What `dramatiq hub.worker:broker` imports: one hub per worker process, alive from boot to shutdown."""
+"""Entry point of `dramatiq hub.worker:broker`: one hub per worker process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class WorkerLifecycle(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
         self._hub = hub
 
     def before_worker_boot(self, broker: dramatiq.Broker, worker: Any) -> None:
-        """The lease comes before the first task. Without it the process ends, for its supervisor to try again."""
+        """Take the lease before the first task. Without it the process exits, and its supervisor starts it again."""
         try:
             self._hub.start_worker(worker.worker_threads)
         except HubError as e:
@@ -32,11 +32,11 @@ class WorkerLifecycle(dramatiq.Middleware):  # type: ignore[misc, unused-ignore]
             raise SystemExit(1) from None
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
-        """No new hand-overs, nothing waits in memory."""
+        """Stop the relay and release the tasks that wait in memory."""
         self._hub.stop_worker()
 
     def after_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
-        """Every task is settled, or its time is up: give the lease up."""
+        """Release the lease: every attempt is recorded, or the time to shut down is over."""
         self._hub.close()
 
 

@@ -1,4 +1,4 @@
-"""Bounds the memory that rendered request bodies take in one process. Thread-safe."""
+"""Bounds the memory of rendered request bodies in one process. Thread-safe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage 10: after the last failure: `move_to_dlq()`, and the way back, `replay()`."""
+"""The dead-letter queue: `move_to_dlq()` after the last failure, and `replay()`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ log = structlog.get_logger("hub.pipeline.dead_letters")
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What a replay did: new task ids, and how many dead letters had to stay (their rule is gone)."""
+    """The result of a replay: new task ids, and the number of dead letters whose rule or service is deleted."""
 
     tasks: tuple[int, ...]
     orphans: int = 0
 
 
 class DeadLetters:
-    """The dead-letter queue: a table, kept until a person decides."""
+    """The dead-letter queue: a table whose rows stay until a person replays or deletes them."""
 
     def __init__(self, ledger: Ledger, graves: Graves, hooks: Hooks) -> None:
         self._ledger = ledger
@@ -38,12 +38,18 @@ class DeadLetters:
         self._hooks = hooks
 
     def move_to_dlq(self, claim: Claim, service: Service, delivery: Delivery, reason: DeadReason) -> None:
-        """The task is over: dead letter, log row and the task's end in one transaction."""
+        """End a task as a dead letter: dead letter, delivery log row and deletion of the task in one transaction."""
         if self._ledger.move_to_dlq(claim, delivery, reason):
             self._hooks.dead_letter(service.name, reason.value)
             self._hooks.task_finished(service.name, "dead")
-            log.error("dead letter", task=claim.id, _event=claim.event_name, service=service.name,
-                      attempts=claim.attempt, error=delivery.error)  # fmt: skip
+            log.error(
+                "dead letter",
+                task=claim.id,
+                _event=claim.event_name,
+                service=service.name,
+                attempts=claim.attempt,
+                error=delivery.error,
+            )
 
     def count(self, chosen: Chosen) -> int:
         """How many dead letters match, orphans too."""
@@ -89,7 +95,7 @@ class DeadLetters:
         return Replayed(tuple(task_id for task_id, _ in made), orphans)
 
     def delete(self, ids: Sequence[int], *, who: str = "cli") -> int:
-        """Cancel dead letters for good; each leaves a row that says who did it."""
+        """Delete dead letters; each leaves a row that names who deleted it."""
         return self._graves.delete(ids, who=who)
 
     def all_there(self, ids: Sequence[int]) -> None:

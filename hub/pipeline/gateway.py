@@ -1,4 +1,4 @@
-"""Stage 6: `execute_request()`: breaker -> retry policy -> transport -> delivery record.
+"""Sends requests to external services: `execute_request()`: breaker -> retry policy -> transport -> delivery record.
 
 Both of the hub's tasks, and `hub.request()`, go through here. Whatever happens leaves a `Delivery`: returned
 on success, attached to the error (`error.delivery`) on failure. The caller writes it, in the
@@ -48,7 +48,7 @@ _BACKOFF_CAP = 60.0
 
 
 class Gateway:
-    """The one door to external services.
+    """Sends requests to external services.
 
     Args:
         responses: the circuits of response queues.
@@ -228,7 +228,7 @@ class Gateway:
         if error.counts_against_breaker:
             self._quietly(lambda: self._breakers.failed(service, permit))
         elif isinstance(error, TransportError) and not isinstance(error, EgressRefusedError):
-            self._quietly(lambda: self._breakers.succeeded(service, permit))  # it said no: it is alive
+            self._quietly(lambda: self._breakers.succeeded(service, permit))  # it responded: the service is alive
         else:
             self._quietly(lambda: self._breakers.release(service, permit))
 

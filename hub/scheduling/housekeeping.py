@@ -1,4 +1,4 @@
-"""Stage 13: housekeeping_task, a scheduled task like any other: what is old or has expired goes, in small bites."""
+"""The scheduled task `housekeeping_task`: deletes expired rows in batches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hub.store.run_log import RunLog
 from hub.store.schedules import HOUSEKEEPING, Schedules
 
 log = structlog.get_logger("hub.scheduling.housekeeping")
-_RUN_TIME = 300.0  # seconds; what is left is the next run's
+_RUN_TIME = 300.0  # seconds; the next run deletes the rest
 
 
 class HousekeepingTask:
@@ -24,7 +24,7 @@ class HousekeepingTask:
         retention: seconds that deliveries, events and run logs are kept.
         audit_retention: seconds that the audit trail is kept.
         now: reads the deployment's clock; timezone-aware.
-        stopping: says that the process is to end; a run then ends after the batch it is at.
+        stopping: whether the process is stopping; a run then ends after its current batch.
     """
 
     def __init__(
@@ -47,16 +47,16 @@ class HousekeepingTask:
         self._stopping = stopping
 
     def run(self, seconds: float = _RUN_TIME) -> dict[str, int] | None:
-        """One run of at most about `seconds`: how many rows went, by table; None when another one is at it.
+        """One run of at most about `seconds`: the number of deleted rows by table; None: another run is in progress.
 
         Raises:
-            HubError: the database is away; what was deleted until then is deleted.
+            HubError: the database is away; batches deleted before stay deleted.
         """
         end = time.monotonic() + seconds
         with self._store.alone() as alone:
             run = self._runs.start(HOUSEKEEPING, alone=alone)
             if not alone:
-                self._runs.finish(run, "skipped", summary="another run is at it")
+                self._runs.finish(run, "skipped", summary="another run is in progress")
                 self._schedules.finished(HOUSEKEEPING, "skipped")
                 return None
             try:

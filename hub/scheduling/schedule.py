@@ -1,8 +1,8 @@
-"""Stage 12: cron expressions and the tick. Schedules are data: one row per scheduled task, read at every tick.
+"""Cron expressions and the tick. Each scheduled task is a row that every tick reads.
 
-A tick is one minute, claimed in the database together with the launch of what is due: whoever claims it
-launches; if launching fails, the claim is rolled back and the tasks are due again at the next tick. What
-was missed (no scheduler, a backlog) is launched once on return.
+A tick claims one minute in the database and launches the tasks that are due, in one transaction. If a launch fails, the
+claim is rolled back and the tasks are due again at the next tick. Missed runs (no scheduler, a backlog) are
+made up for by one run.
 """
 
 from __future__ import annotations
@@ -26,8 +26,17 @@ from hub.store.schedules import (
     Schedules,
 )
 
-__all__ = ["CONSUME", "HOUSEKEEPING", "Due", "Schedule", "ScheduledTask", "next_runs", "parse_cron", "run_due",
-           "runs_after"]  # fmt: skip
+__all__ = [
+    "CONSUME",
+    "HOUSEKEEPING",
+    "Due",
+    "Schedule",
+    "ScheduledTask",
+    "next_runs",
+    "parse_cron",
+    "run_due",
+    "runs_after",
+]
 log = structlog.get_logger("hub.scheduling.schedule")
 
 # name, what cronsim calls it, what may stand there, lowest value and count for Moodle's R (None: no R there)
@@ -44,7 +53,7 @@ _COUNT_MISSED = 10_000  # most missed runs that are counted
 
 
 def parse_cron(expression: str, *, seed: str = "") -> str:
-    """A five-field cron expression, checked and tidied.
+    """Check and normalize a five-field cron expression.
 
     Moodle's `R` (minute, hour or day of week) becomes a fixed value that depends on `seed` only, so that
     many hubs do not all run at once, and one hub always gives the same.

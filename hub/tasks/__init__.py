@@ -1,1 +1,1 @@
-"""Dramatiq: the broker, the actors, the five-attempt rule, and the releaser that keeps queues filled."""
+"""Dramatiq: brokers, actors, middleware, enqueueing and the outbox relay."""

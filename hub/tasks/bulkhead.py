@@ -1,14 +1,13 @@
-"""One slow service must not hold every thread: a share of the threads per service, fair to who is short.
+"""A bulkhead: limits the threads that one service may hold, so that a slow service does not hold them all.
 
-The share is a dynamic threshold (Choudhury and Hahne, 1998): a service may take one more thread while it
-holds fewer than so many times the threads that are free. Alone it gets most of them; the more services are
-slow at once, the less each gets; some are always free. A service that has shown that it answers gets a
-larger share than one that is unknown, slow, or hangs at this moment: a thread gives it more.
+The limit is a dynamic threshold (Choudhury and Hahne, 1998): a service may take one more thread while it holds
+fewer than a multiple of the free threads. Alone it gets most of them; the more services are slow at once, the
+fewer each gets; some are always free. The multiple is larger for a service that responds fast than for one that
+is unknown, slow, or hanging.
 
-A task that finds no room waits in this process's memory, and the thread that next finishes a task of the
-same service takes it up, unless the service holds more than its share by then: so a slow one gives way as its
-attempts end. The releaser finds what waits too long as strays and hands it over again: then the service
-takes up threads that have become free. It does the same if the process dies.
+A task that is not admitted waits in this process's memory. The thread that next finishes a task of the same service
+takes it, unless the service holds more than its limit by then. The outbox relay republishes tasks that wait too
+long, so the service can take threads that have become free, and tasks of a process that died.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-CONSUMERS = -1  # stands for runs over response queues, which share threads as one service does
+CONSUMERS = -1  # the key of all runs over response queues, which together are limited as one service
 _ANSWERING, _SLOW = 7, 2  # times the free threads
-LONG = 0.5  # seconds; who takes longer on average, or now, is slow
+LONG = 0.5  # seconds; a service that takes longer, on average or now, is slow
 _SMOOTHING = 0.2
 
 
@@ -40,7 +39,7 @@ class Bulkhead:
         self._closed = False
 
     def enter(self, service_id: int, task_id: int) -> bool:
-        """Take a thread for `task_id`; False: it waits now, or waited already."""
+        """Take a thread for `task_id`. False: not admitted; the task waits."""
         with self._lock:
             held = self._held.get(service_id, 0)
             if held and not self._closed and not self._fits(service_id, held, self.threads - self._total):
@@ -54,7 +53,7 @@ class Bulkhead:
             return True
 
     def next_or_leave(self, service_id: int) -> int | None:
-        """After a task: the next waiting one for this thread, or give the thread up."""
+        """After a task: the next waiting one for this thread; None: the thread is released."""
         with self._lock:
             now, thread = self._clock(), threading.get_ident()
             seconds = now - self._since[service_id].pop(thread, now)
@@ -85,7 +84,7 @@ class Bulkhead:
         return oldest is None or self._clock() - oldest <= LONG
 
     def close(self) -> list[int]:
-        """Shut down: nothing waits any more; returns what waited, for the ledger."""
+        """Stop queueing tasks; returns the ids of tasks that waited, to be released in the ledger."""
         with self._lock:
             self._closed = True
             left = [t for service_id, waiting in self._waiting.items() if service_id != CONSUMERS for t in waiting]

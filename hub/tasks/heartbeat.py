@@ -1,4 +1,4 @@
-"""A process's signs of life: its heartbeat, and how busy its database pool is."""
+"""Records a heartbeat of this process at regular intervals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EVERY = 5.0  # seconds
 
 
 class Heartbeat:
-    """Calls `beat` every few seconds until stopped; a database that is away is waited for."""
+    """Calls `beat` every few seconds in a thread until stopped. Errors are logged, not raised."""
 
     def __init__(self, beat: Callable[[], None]) -> None:
         self._beat = beat
@@ -22,7 +22,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="hub-heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Beat now and then in a thread."""
+        """Start the thread; the first heartbeat is recorded at once."""
         self._thread.start()
 
     def _run(self) -> None:
@@ -32,12 +32,12 @@ class Heartbeat:
             except HubError as e:
                 log.debug("no heartbeat", error=str(e))
             except Exception:
-                log.exception("no heartbeat; tried again")
+                log.exception("no heartbeat; the next one follows")
             if self._stop.wait(_EVERY):
                 return
 
     def stop(self) -> None:
-        """Beat no more."""
+        """Stop the thread."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)

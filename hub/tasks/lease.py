@@ -1,7 +1,7 @@
-"""This process's lease: a row that says it lives, renewed by a thread.
+"""The lease of this worker process: a row in the ledger that a thread renews.
 
-Whoever lost touch with the database for most of the lease stops sending: by the time others take its
-tasks up, nothing of it is under way any more.
+A process that could not renew for most of the lease stops sending. So none of its sends is in progress when other
+workers recover its tasks.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Lease:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Take the lease, then keep it in a thread."""
+        """Take the lease and renew it in a thread."""
         self._taken = True
         self._renew()
         self._thread = threading.Thread(target=self._run, name="hub-lease", daemon=True)
@@ -48,7 +48,7 @@ class Lease:
             except UnavailableError as e:
                 log.warning("lease not renewed", error=str(e))
             except Exception:
-                log.exception("lease not renewed; tried again")  # without this thread the process could only park
+                log.exception("lease not renewed; tried again")  # without this thread the process could not send
 
     def _renew(self) -> None:
         before = time.monotonic()
@@ -56,19 +56,19 @@ class Lease:
         self._renewed = before
 
     def check(self) -> None:
-        """Raises `UnavailableError` when this process may send no more. One that never took a lease has no tasks."""
+        """Raises `UnavailableError` when the lease is over. A process that never took one may send: it has no tasks."""
         if self._taken and time.monotonic() - self._renewed > self._seconds * 0.8:
-            raise UnavailableError("this worker's lease is over: the database did not answer")
+            raise UnavailableError("this worker's lease is over: the database did not respond")
 
     def stop(self) -> None:
-        """Stop renewing and give the lease up."""
+        """Stop renewing and release the lease."""
         self._stop.set()
-        self._renewed = float("-inf")  # whatever still runs sends nothing more
+        self._renewed = float("-inf")  # attempts in progress send nothing more
         if self._thread is None:
-            return  # never taken, or given up already
+            return  # never taken, or released already
         self._thread.join(timeout=5)
         self._thread = None
         try:
             self._ledger.leave()
         except HubError:
-            pass  # it runs out by itself
+            pass  # it expires

@@ -1,4 +1,4 @@
-"""What a message in the hub's own queues may look like. Anything else was not made by the hub."""
+"""Decodes messages of the hub's queues, and rejects those that the hub did not publish."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOG_EVERY = 1.0  # seconds between two log lines about rejected messages of one
 
 
 class InvalidMessageError(Exception):
-    """A message that the hub did not make. `reason` is one of `hub.monitoring.metrics.REJECTIONS`."""
+    """A message that the hub did not publish. `reason` is one of `hub.monitoring.metrics.REJECTIONS`."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -34,14 +34,14 @@ class InvalidMessageError(Exception):
 
 
 def decode(body: bytes, *, queue: str, actors: Mapping[str, Any]) -> dramatiq.Message[Any]:
-    """The Dramatiq message in `body`, if it is one that the hub publishes.
+    """Decode a Dramatiq message that the hub published.
 
     Args:
         queue: the queue that it came from; the message must name the same one.
         actors: the broker's actors by name.
 
     Raises:
-        InvalidMessageError: it is not; the text quotes nothing of the message.
+        InvalidMessageError: it is not one; the text quotes nothing of the message.
     """
     if len(body) > SIZE_LIMIT:
         raise InvalidMessageError("too_large", f"{len(body)} bytes, more than {SIZE_LIMIT}")
@@ -86,10 +86,14 @@ def _check_arguments(actor: Any, args: object, kwargs: object) -> None:
     if kwargs:
         ids = kwargs.get("task_ids")
         sound = (
-            actor.actor_name == DISPATCH_ACTOR and not args and set(kwargs) == {"task_ids", "service_id"}
-            and _is_id(kwargs["service_id"]) and isinstance(ids, list) and 1 <= len(ids) <= GROUP_LIMIT
+            actor.actor_name == DISPATCH_ACTOR
+            and not args
+            and set(kwargs) == {"task_ids", "service_id"}
+            and _is_id(kwargs["service_id"])
+            and isinstance(ids, list)
+            and 1 <= len(ids) <= GROUP_LIMIT
             and all(_is_id(id_) for id_ in ids)
-        )  # fmt: skip
+        )
     else:
         sound = len(args) == actor.fn.__code__.co_argcount and all(_is_id(id_) for id_ in args)
     if not sound:
@@ -120,6 +124,12 @@ class RejectionLog:
         if now < self._next:
             self._unsaid += 1
             return
-        log.error("rejected a message that the hub did not make", queue=self._queue, reason=error.reason,
-                  error=str(error), bytes=size, unlogged=self._unsaid)  # fmt: skip
+        log.error(
+            "rejected a message that the hub did not publish",
+            queue=self._queue,
+            reason=error.reason,
+            error=str(error),
+            bytes=size,
+            unlogged=self._unsaid,
+        )
         self._next, self._unsaid = now + _LOG_EVERY, 0

@@ -1,8 +1,8 @@
-"""The releaser: a thread in every worker process; one of them at a time, chosen by an advisory lock, works.
+"""The outbox relay: publishes due tasks from the ledger to the broker.
 
-Once a second (more often while there is a backlog) it makes due tasks pending, recovers those of lost
-workers, buries those that are too old, finds strays, and hands over what the broker has room for: to each
-service no more than its window, so no service can fill the queue.
+Every worker process has one thread for it; an advisory lock elects the one that works. Once a second (more often
+while there is a backlog) it makes due tasks pending, recovers tasks of lost workers, moves expired tasks to the
+dead-letter queue, republishes lost messages, and publishes pending tasks up to the queue limit of each service.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from hub.tasks.publish import BrokerPublisher
 
 log = structlog.get_logger("hub.tasks.outbox_relay")
 _LOCK = 0x48554222
-_IDLE, _BUSY = 1.0, 0.05  # seconds between two looks
-_STRAY_CHECK = 2.0
-_FORCED = 60  # a queued task this many graces old is handed over again whatever the queue holds
+_IDLE, _BUSY = 1.0, 0.05  # seconds between two rounds
+_LOST_CHECK = 2.0  # seconds between two searches for lost messages
+_FORCED = 60  # a queued task this many graces old is republished whatever the queue holds
 
 
 class OutboxRelay:
-    """Hands due tasks to the broker.
+    """Publishes due tasks.
 
     Args:
-        lease: seconds a worker lives without a sign; a new leader waits as long before it judges.
-        grace: seconds after which a queued task may be a stray.
-        park: whether tasks wait for an open circuit to cool down; False: they go on, and it costs attempts.
+        lease: seconds a worker's lease lasts; a new leader waits as long before it recovers tasks.
+        grace: seconds after which the message of a queued task may be lost.
+        park: whether tasks wait until an open circuit has cooled down; False: they are published and count attempts.
     """
 
     def __init__(
@@ -96,13 +96,13 @@ class OutboxRelay:
         self._resign()
 
     def _lead(self) -> bool:
-        """Whether this process is the one that works."""
+        """Whether this process holds the lead."""
         if not self._leadership.hold():
             return False
         if self._leading_since is None:
             self._leading_since = time.monotonic()
             if isinstance(self._broker, InProcessBroker):
-                self._releases.unhand_all()  # what was handed over was in the memory of a process that is gone
+                self._releases.unhand_all()  # published tasks were in the memory of a process that has ended
             log.info("relay leads")
         return True
 
@@ -111,7 +111,7 @@ class OutboxRelay:
         self._leading_since = None
 
     def tick(self) -> bool:
-        """One look at the ledger; whether there is more to do at once."""
+        """One round. True: there is more to do at once."""
         if time.monotonic() - self._beat_at >= _IDLE:
             self._beats.beat("releaser")
             self._beat_at = time.monotonic()
@@ -121,7 +121,7 @@ class OutboxRelay:
         for service in self._releases.expire():
             self._hooks.dead_letter(service, "expired")
             self._hooks.task_finished(service, "dead")
-        if time.monotonic() - self._strays_at >= _STRAY_CHECK and not self._publisher.down:
+        if time.monotonic() - self._strays_at >= _LOST_CHECK and not self._publisher.down:
             self._strays_at = time.monotonic()
             self._republish_lost()
         more = self._fill_queue()
@@ -130,16 +130,16 @@ class OutboxRelay:
 
     def _recover(self) -> None:
         for service, dead in self._releases.recover():
-            log.warning("a worker was lost in mid-attempt", service=service, dead=dead)
+            log.warning("a worker was lost during an attempt", service=service, dead=dead)
             if dead:
                 self._hooks.dead_letter(service, "worker_lost")
                 self._hooks.task_finished(service, "dead")
 
     def _republish_lost(self) -> None:
-        """Queued tasks that the broker does not hold: it was wiped, or the publisher died.
+        """Republish queued tasks whose message is lost: the broker was wiped, or the publisher was killed.
 
         A queue message holds up to `GROUP` tasks, so `ready * GROUP` of the newest may be in the queue;
-        the rest are in some worker's memory or lost. A second message for a task is harmless.
+        the rest are in a worker's memory or lost. A second message for a task is harmless.
         """
         queued = self._releases.queued()
         if not queued:
@@ -149,11 +149,11 @@ class OutboxRelay:
         found = self._releases.strays(missing, grace=self._grace) if missing > 0 else []
         found += self._releases.strays(GROUP, grace=self._grace * _FORCED)
         if found:
-            log.warning("handing over again what the queue does not hold", count=len(found))
+            log.warning("republishing tasks whose messages are lost", count=len(found))
             self._publisher.publish(found)
 
     def _fill_queue(self) -> bool:
-        """Fill each service's window; whether some service has more pending than fitted."""
+        """Publish up to each service's queue limit. True: a service has more pending tasks."""
         if self._publisher.down:
             return False
         limits: dict[int, int] = {}

@@ -1,6 +1,6 @@
-"""The way from the ledger to the broker: whole groups, confirmed, and never more than a window.
+"""Publishes task ids to the broker: in groups, confirmed, up to the queue limit of a service.
 
-What does not fit, or does not get through, stays pending in the ledger, where the releaser finds it.
+Tasks over the limit, or whose publish fails, stay pending in the ledger, where the outbox relay finds them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hub.tasks.broker import Broker, HubBroker
 from hub.tasks.groups import in_groups
 
 log = structlog.get_logger("hub.tasks.publish")
-_REFRESH = 0.25  # seconds for which the counts of waiting tasks are believed
+_REFRESH = 0.25  # seconds for which the counts of queued tasks are cached
 _BACK_OFF = 2.0  # seconds without new attempts after the broker failed
 
 
@@ -27,7 +27,7 @@ class BrokerPublisher:
     """Publishes task ids.
 
     Args:
-        window: most tasks of one service that wait in the broker.
+        window: the queue limit: most tasks of one service in the broker.
     """
 
     def __init__(self, broker: Broker, queue: str, ledger: Ledger, releases: Releases, *, window: int) -> None:
@@ -42,7 +42,7 @@ class BrokerPublisher:
         self._down_until = float("-inf")
 
     def admits(self, service_id: int) -> bool:
-        """Whether one more task may go straight to the broker: room in the window, circuit closed."""
+        """Whether one more task may be published at once: below the queue limit, circuit closed."""
         now = time.monotonic()
         if now < self._down_until:
             return False
@@ -60,7 +60,7 @@ class BrokerPublisher:
             return True
 
     def publish(self, tasks: Sequence[tuple[int, int]]) -> None:
-        """Hand over (service id, task id) pairs that the ledger has as queued."""
+        """Publish (service id, task id) pairs that the ledger has as queued."""
         if isinstance(self._broker, HubBroker):
             messages = [self._message(service_id, ids) for service_id, ids in in_groups(tasks)]
         else:
@@ -70,7 +70,7 @@ class BrokerPublisher:
                 self._broker.publish(message)
             except Exception as e:
                 self._down_until = time.monotonic() + _BACK_OFF
-                log.warning("tasks stay with the releaser", error=str(e))
+                log.warning("tasks not published; the relay publishes them later", error=str(e))
                 self.release([task_id for _, ids in messages[i:] for task_id in ids])
                 return
 
@@ -87,11 +87,11 @@ class BrokerPublisher:
         return message, ids
 
     def release(self, ids: list[int]) -> None:
-        """Return queued tasks to the ledger, where the relay finds them. Raises nothing."""
+        """Set queued tasks back to pending, where the relay finds them. Raises nothing."""
         try:
             self._ledger.unhand(ids)
         except HubError:
-            log.warning("tasks will be found as strays", count=len(ids))
+            log.warning("tasks not released; the relay republishes them", count=len(ids))
 
     @property
     def down(self) -> bool:
@@ -100,10 +100,10 @@ class BrokerPublisher:
 
 
 class NoPublisher:
-    """For processes beside an embedded hub: the tasks wait in the ledger for its releaser."""
+    """For processes beside an embedded hub: tasks wait in the ledger for its outbox relay."""
 
     def admits(self, service_id: int) -> bool:
         return False
 
     def publish(self, tasks: Sequence[tuple[int, int]]) -> None:
-        """Nothing is ever queued, so nothing is handed over."""
+        """Does nothing: no task is ever queued."""

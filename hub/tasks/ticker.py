@@ -1,4 +1,4 @@
-"""A hub in one process ticks by itself: what periodiq does for a hub of many."""
+"""Triggers the schedule in embedded mode, in the place of periodiq."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = structlog.get_logger("hub.ticker")
 
 
 class Ticker:
-    """Calls `tick` now and then at every full minute, in a thread. A tick that fails is made up for by the next."""
+    """Calls `tick` at once and then at every full minute, in a thread. The next tick makes up for one that failed."""
 
     def __init__(self, tick: Callable[[], object], *, now: Callable[[], datetime]) -> None:
         self._tick = tick
@@ -23,7 +23,7 @@ class Ticker:
         self._thread = threading.Thread(target=self._run, name="hub-ticker", daemon=True)
 
     def start(self) -> None:
-        """Start ticking."""
+        """Start the thread."""
         self._thread.start()
 
     def _run(self) -> None:
@@ -37,7 +37,7 @@ class Ticker:
             self._stop.wait(60 - self._now().timestamp() % 60 + 0.05)
 
     def stop(self) -> None:
-        """Stop, after the tick that runs."""
+        """Stop after the current tick."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=10)
