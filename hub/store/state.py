@@ -14,8 +14,9 @@ from hub.store.database import Connection, Database
 _LIMIT: LiteralString = "SET LOCAL statement_timeout = 3000"
 _SERVICES = """
 SELECT s.name, coalesce(b.state, 'closed'), s.enabled AND s.type = 'amqp' AND s.response_queue IS NOT NULL,
-       extract(epoch FROM c.last_success_at)::float8
-FROM services s LEFT JOIN breakers b ON b.service_id = s.id LEFT JOIN consumer_state c ON c.service_id = s.id
+       extract(epoch FROM c.last_success_at)::float8, coalesce(r.state, 'closed')
+FROM services s LEFT JOIN breakers b ON b.service_id = s.id LEFT JOIN response_breakers r ON r.service_id = s.id
+LEFT JOIN consumer_state c ON c.service_id = s.id
 WHERE s.deleted_at IS NULL ORDER BY s.name
 """
 # From the exact counts. A task of a disabled or deleted rule or service is held, unless it runs just now.
@@ -62,6 +63,7 @@ class HubState:
     oldest_dead: dict[str, float] = field(default_factory=dict)
     consumers: dict[str, float | None] = field(default_factory=dict)
     heartbeats: dict[str, float] = field(default_factory=dict)
+    response_breakers: dict[str, str] = field(default_factory=dict)
 
     @property
     def services(self) -> list[str]:
@@ -99,8 +101,9 @@ def _read(conn: Connection) -> HubState:
     services = conn.execute(_SERVICES).fetchall()
     dead = conn.execute(_DEAD).fetchall()
     return HubState(
-        breakers={name: state for name, state, _, _ in services},
-        consumers={name: at for name, _, consumes, at in services if consumes},
+        breakers={name: state for name, state, _, _, _ in services},
+        response_breakers={name: state for name, _, consumes, _, state in services if consumes},
+        consumers={name: at for name, _, consumes, at, _ in services if consumes},
         tasks={(name, state): n for name, state, n in conn.execute(_TASKS)},
         oldest_due=dict(conn.execute(_OLDEST_DUE).fetchall()),
         dead_letters={name: n for name, n, _ in dead},

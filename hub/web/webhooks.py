@@ -51,6 +51,7 @@ log = structlog.get_logger("hub.web")
 WEBHOOK_RECEIVED = "hub.webhook_received"
 _FAILURES, _FAILURE_RATE = 20, 0.5  # wrong proofs from one address at once, and per second
 _GUESSES, _GUESS_RATE = 100, 1.0  # the same, whatever services they name
+_SIGNED_BURST, _SIGNED_RATE = 50, 5.0  # signed calls that are checked for a blocked address at once, and per second
 _GUESSED = "too many calls with a wrong proof from this address"
 _NO_SECRET = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 _AT_ONCE = 100  # calls under way
@@ -116,6 +117,7 @@ class _Desk:
         self._calls = Limiter(hub.settings.token_rate, hub.settings.token_rate)
         self._failures = Limiter(_FAILURE_RATE, _FAILURES)  # by service and address: one caller, one service
         self._guesses = Limiter(_GUESS_RATE, _GUESSES)  # by address: one caller, whatever service it names
+        self._signed = Limiter(_SIGNED_RATE, _SIGNED_BURST)  # by address: bodies read for a blocked one
 
     def find(self, name: str, call: _Call) -> Service:
         """The service as far as the caller may know it, with every check that needs no body.
@@ -136,15 +138,21 @@ class _Desk:
             self._check(service, call)
         elif not call.signed:
             self._refuse(service, call)
-        elif wait := max(self._guesses.wait(call.address), self._failures.wait((service.name, call.address))):
+        elif self._blocked(service, call) and (wait := self._signed.take(call.address)):
             raise too_often(_GUESSED, wait)
         return service
+
+    def _blocked(self, service: Service, call: _Call) -> bool:
+        """Whether the address is blocked for wrong proofs. A right signature is accepted all the same."""
+        return max(self._guesses.wait(call.address), self._failures.wait((service.name, call.address))) > 0
 
     def receive(self, service: Service, call: _Call, body: bytes) -> Response:
         """Store the call and its event; answer with the event's id."""
         if not _token_fits(service, call.token):
             if not _signature_fits(service, call, body, self._hub.clock.now()):
                 self._refuse(service, call)
+            if self._blocked(service, call):
+                self._signed.give(call.address)  # a right signature does not use up the checks
             self._check(service, call)
         value = bodies.parse(body)
         accepted = self._store(service, call, body, value)

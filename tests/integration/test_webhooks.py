@@ -164,6 +164,22 @@ def test_a_service_that_does_not_exist_is_indistinguishable_from_one_whose_proof
     assert len(seen) == 1 and seen.pop()[0] == (413 if proof == "huge" else 401)
 
 
+def test_a_right_signature_is_accepted_from_a_blocked_address(api: Api, caller: clients.Client) -> None:
+    """Wrong signatures from the address are refused with bounded work, and do not lock out a signed sender."""
+    wrong = "whsec_" + base64.b64encode(b"another-secret-of-some-32-bytes!").decode()
+    refused = [caller.post("/webhook/crm", json={}).status_code for _ in range(40)]
+    assert refused[-1] == 429, "the address is blocked"
+    for n in range(60):
+        sent = caller.post("/webhook/crm", content=b'{"n":1}', headers=signed(b'{"n":1}', f"right-{n}"))
+        assert sent.status_code == 202, "right signatures do not use up the checks"
+    forged = [
+        caller.post("/webhook/crm", content=b"{}", headers=signed(b"{}", f"wrong-{n}", secret=wrong)).status_code
+        for n in range(5)
+    ]
+    assert set(forged) == {429}
+    assert caller.post("/webhook/crm", content=b"[]", headers=signed(b"[]", "last")).status_code == 202
+
+
 def test_guessing_names_is_slowed_down_and_a_good_proof_is_accepted(api: Api, caller: clients.Client) -> None:
     answers = [caller.post(f"/webhook/guess-{n}", json={}) for n in range(160)]
     assert answers[0].status_code == 401 and answers[-1].status_code == 429

@@ -15,6 +15,12 @@ from hub.store.state import HubState, State
 BREAKER_STATE = Metric(
     "hub_breaker_state", "gauge", "1 for the state a circuit is in, 0 for the others.", ("service", "state")
 )
+RESPONSE_BREAKER_STATE = Metric(
+    "hub_response_breaker_state",
+    "gauge",
+    "1 for the state of the circuit for a response queue, 0 for the others.",
+    ("service", "state"),
+)
 TASKS = Metric("hub_tasks", "gauge", "Tasks in the ledger.", ("service", "state"))
 DEAD_LETTERS = Metric("hub_dead_letters", "gauge", "Dead letters that wait for a person.", ("service",))
 OLDEST_DUE = Metric(
@@ -30,7 +36,16 @@ LAST_SUCCESS = Metric(
 HEARTBEAT = Metric(
     "hub_heartbeat_timestamp_seconds", "gauge", "Latest sign of life of any process of that kind.", ("component",)
 )
-LEDGER_METRICS = (BREAKER_STATE, TASKS, DEAD_LETTERS, OLDEST_DUE, OLDEST_DEAD, LAST_SUCCESS, HEARTBEAT)
+LEDGER_METRICS = (
+    BREAKER_STATE,
+    RESPONSE_BREAKER_STATE,
+    TASKS,
+    DEAD_LETTERS,
+    OLDEST_DUE,
+    OLDEST_DEAD,
+    LAST_SUCCESS,
+    HEARTBEAT,
+)
 _TASK_STATES = ("pending", "running", "delayed", "held")
 _FIRST_LOOK = 2.0  # seconds
 
@@ -65,8 +80,8 @@ class LedgerSource:
 
 def _ledger_families(now: HubState) -> Iterator[Family]:
     states = [state.value for state in BreakerState]
-    circuits = ((name, state, float(state == now_in)) for name, now_in in now.breakers.items() for state in states)
-    yield family(BREAKER_STATE, (((name, state), value) for name, state, value in circuits))
+    for metric, found in ((BREAKER_STATE, now.breakers), (RESPONSE_BREAKER_STATE, now.response_breakers)):
+        yield family(metric, [((name, s), float(s == state)) for name, state in found.items() for s in states])
     zero = {(service, state): 0.0 for service in now.services for state in _TASK_STATES}
     yield family(TASKS, (zero | now.tasks).items())
     none = dict.fromkeys(now.services, 0.0)
