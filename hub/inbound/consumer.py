@@ -1,4 +1,4 @@
-"""Stage 11: answers come in. One run reads one service's response queue: store a batch, commit, acknowledge.
+"""Consume response queues: one run reads the queue of one service, and stores, commits and acknowledges batches.
 
 Nothing is dropped: what is no JSON is kept with its bytes and the reason; what cannot be stored is not
 acknowledged. A message is stored at least once; when it comes again because its acknowledgement was lost,

@@ -1,4 +1,4 @@
-"""Stage 11, what follows: the responses of a batch become events, in the transaction that stores them.
+"""Turn the responses of a batch into events, in the transaction that stores them.
 
 An event that answers to answers is one deeper in its chain; a chain as long as `HUB_MAX_DEPTH` ends here.
 """

@@ -1,4 +1,4 @@
-"""Stage 11, one message: what it says, which task it answers, and by what it is known when it comes again.
+"""Parse one message: its content, the task it answers, and the mark by which a redelivery is recognised.
 
 Nothing is refused here: what is no JSON, or too large, becomes a row that says so.
 """

@@ -1,1 +1,1 @@
-"""Stage 9: REST, AMQP and SOAP behind one seam, see `base`."""
+"""Transports for REST, AMQP, SOAP and SMTP; `base` has their protocol."""

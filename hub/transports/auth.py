@@ -1,4 +1,4 @@
-"""Stage 9: whether the hub can prove itself, and the header by which it does (OAuth has its own module)."""
+"""Check a service's secrets, and build its authentication header (OAuth has its own module)."""
 
 from __future__ import annotations
 

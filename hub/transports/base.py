@@ -1,4 +1,4 @@
-"""Stage 9: the seam to the outside. A transport sends once and raises a mapped error, or returns.
+"""The transport protocol. A transport sends once, and returns a response or raises a mapped error.
 
 A transport never returns a failure, never retries, never logs a body, and knows no other transport.
 It keeps connections open between calls and is called from many threads at once.

@@ -1,4 +1,4 @@
-"""Stage 9, the egress guard: which addresses services may have, checked on what is connected to.
+"""Egress guard: which addresses a service may have, checked on the address that is connected to.
 
 A name is resolved when a connection is opened, every address it has is judged, and the connection goes to a
 judged address, never to the name: what DNS says a moment later changes nothing. Cloud metadata and link-local

@@ -1,4 +1,4 @@
-"""Stage 9: the last look at a text before it leaves a transport: no secret of the service may be in it.
+"""Remove a service's secrets from a text before it leaves a transport.
 
 Services repeat what they were sent, and not always as it was sent: a log of headers as JSON holds a password in
 base64, because HTTP's basic authentication does.

@@ -1,4 +1,4 @@
-"""Stage 9: OAuth 2 client credentials: one token per service, fetched by one thread, renewed before it ends.
+"""OAuth 2 client credentials: one token per service, fetched by one thread, renewed before it expires.
 
 A refusal of the token endpoint is remembered for some seconds, so that a wrong secret does not cost one token request
 for each attempt.

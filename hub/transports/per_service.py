@@ -1,4 +1,4 @@
-"""Stage 9: what a transport keeps for each service between requests."""
+"""State that a transport keeps for each service between requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage 9: REST over HTTP/1.1. Sends once, on pooled connections; an answer other than 2xx is an error.
+"""REST over HTTP/1.1. Sends once, on pooled connections; a response other than 2xx is an error.
 
 Every request of a task carries the same `Idempotency-Key`, so that a service can tell a repeat from a new one.
 """

@@ -1,4 +1,4 @@
-"""Stage 9: TLS contexts: certificates are always verified, TLS 1.2 at least.
+"""TLS contexts: certificates are always verified, TLS 1.2 at least.
 
 A service names its files relative to one folder (`HUB_TLS_DIR`) and can reach no other. A context is shared by all
 connections that use the same files, and made anew when a file has changed, so a renewed certificate needs no restart.

@@ -1,4 +1,4 @@
-"""Stage 9, AMQP: message headers that pika cannot decode must not stop a queue.
+"""Tolerant decoding of AMQP header tables: headers that pika cannot decode must not stop a queue.
 
 A header with a time beyond the year 9999 (milliseconds where AMQP has seconds, as some Java clients write)
 makes pika raise in the middle of reading, which ends the connection: the message comes back and ends the

@@ -1,4 +1,4 @@
-"""Stage 9, AMQP: a service's `base_url` taken apart.
+"""Parse the AMQP URI of a service's `base_url`.
 
 Follows the RabbitMQ URI specification (https://www.rabbitmq.com/docs/uri-spec): user, password and vhost
 are percent-decoded, what is absent is told apart from what is empty, `/` in a vhost is written `%2F`.

@@ -1,4 +1,4 @@
-"""Stage 9: what HTTP services have in common: a `requests` adapter with pooled, guarded, deadline-true connections.
+"""A `requests` adapter with pooled, guarded connections that keep to a deadline.
 
 No session is needed on the hot path: REST calls `HubAdapter.exchange()`, which saves the session's work on cookies,
 redirects and the environment. Libraries that want a `requests` session (SOAP's) mount the adapter in one.

@@ -1,4 +1,4 @@
-"""Stage 9: HTTP/1.1 on an open connection: one request out, one answer in, all of it before the deadline.
+"""Exchange one HTTP/1.1 request and response on an open connection before a deadline.
 
 Head and body leave in one packet; `http_answer` reads what comes back.
 """

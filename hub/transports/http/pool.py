@@ -1,4 +1,4 @@
-"""Stage 9: the idle HTTP connections of one service, and how new ones are opened: guarded, TLS verified."""
+"""Idle HTTP connections of one service, and opening new ones: guarded, TLS verified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage 9: the way through an HTTP proxy of the environment, taken only when `HUB_EGRESS_PROXY` is set.
+"""Connect through the HTTP proxy of the environment, only when `HUB_EGRESS_PROXY` is set.
 
 The proxy itself is the operator's choice and not guarded. Addresses given as literals are still judged; which
 address a name has is then the proxy's business.

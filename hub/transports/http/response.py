@@ -1,4 +1,4 @@
-"""Stage 9: an HTTP/1.1 answer, read from an open connection, each read with only the time that is left.
+"""Read an HTTP/1.1 response from an open connection; each read has only the time that is left.
 
 It is parsed for a fraction of what `http.client` spends. Nothing an answer says makes the hub read without bound,
 or take part of one answer for another. Small pieces cost little: after some small reads the reader waits a moment

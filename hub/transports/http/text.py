@@ -1,4 +1,4 @@
-"""Stage 9: what an HTTP answer says, in the hub's terms."""
+"""Describe an HTTP response in the hub's terms."""
 
 from __future__ import annotations
 

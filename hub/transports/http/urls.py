@@ -1,4 +1,4 @@
-"""Stage 9: where a request goes: a service's base URL and a rule's endpoint, joined so that no endpoint escapes.
+"""Join a service's base URL and a rule's endpoint, so that no endpoint leaves the base URL.
 
 The endpoint is relative to the base path, whatever its first character: base `https://crm/api/v1` and endpoint
 `/contacts` make `https://crm/api/v1/contacts`. An absolute URL is taken when it has the same origin and

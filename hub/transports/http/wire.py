@@ -1,4 +1,4 @@
-"""Stage 9: an open connection whose reads and writes share one deadline.
+"""An open connection whose reads and writes share one deadline.
 
 Written for the hub because a socket's own timeout starts anew with every read: a service that sends a byte a second
 would hold a worker for ever.

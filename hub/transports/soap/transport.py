@@ -1,4 +1,4 @@
-"""Stage 9, SOAP: call one operation of a WSDL, once.
+"""SOAP transport: call one operation of a WSDL, once.
 
 `base_url` is the WSDL, the endpoint `Operation`, `Port/Operation` or `Service.Port/Operation`, the payload's keys
 are the operation's arguments. zeep knows the protocol and never touches the network: what it wants fetched, the

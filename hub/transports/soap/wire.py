@@ -1,4 +1,4 @@
-"""Stage 9, SOAP: the network under zeep. One place through which WSDLs, schemas and calls go.
+"""Network access for zeep: WSDLs, schemas and calls are fetched only here.
 
 zeep's own transport opens files and follows any address that a WSDL names; this one fetches http and https only,
 over the hub's guarded connections, within the deadline of the call it serves. Credentials go to the origin of the WSDL
