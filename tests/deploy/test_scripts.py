@@ -27,7 +27,7 @@ PATH = {"PATH": os.environ["PATH"]}
 
 
 def run(*command: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env={**PATH, **env}, capture_output=True, text=True, check=False, timeout=30)
+    return subprocess.run(command, env={**PATH, **env}, capture_output=True, text=True, check=False, timeout=120)
 
 
 def test_secret_files_become_variables_of_the_command(tmp_path: Path) -> None:

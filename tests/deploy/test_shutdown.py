@@ -26,7 +26,7 @@ WORDS = ("worker", "--processes", "2", "--threads", "5")
 def healthy(children: int) -> bool:
     """What the container's health check says of exactly this `hub worker`."""
     command = [sys.executable, str(DEPLOY / "healthcheck.py"), "processes", f"hub {' '.join(WORDS)}", str(children)]
-    return subprocess.run(command, check=False, timeout=30).returncode == 0
+    return subprocess.run(command, check=False, timeout=120).returncode == 0
 
 
 def test_workers_finish_or_hand_back_every_task(settings: Settings, tmp_path: Path) -> None:

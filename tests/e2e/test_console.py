@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="NO BROWSER: apt-get install chromium, or nothing here is proven"),
 ]
-expect.set_options(timeout=20_000)  # live parts come every five seconds
+expect.set_options(timeout=60_000)  # live parts come every five seconds
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync", "--no-first-run"]  # fmt: skip
 EVENT = "\\core\\event\\user_created"
@@ -101,7 +101,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, site: Site) -> Iterator[Page]:
     """A fresh browser; whatever its console complains of fails the test."""
     context = browser.new_context(base_url=site.url)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(60_000)
     complaints: list[str] = []
     page = context.new_page()
     page.on("pageerror", lambda e: complaints.append(str(e)))

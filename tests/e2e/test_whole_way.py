@@ -96,5 +96,5 @@ def test_periodiq_ticks_and_a_worker_does_what_is_due(settings: Settings) -> Non
             eventually(lambda: hub.runs.list(name="housekeeping_task")[0].result, "its end")
         finally:
             scheduler.terminate()
-            scheduler.wait(20)
+            scheduler.wait(120)
         assert hub.runs.list(name="housekeeping_task")[0].result == "ok" and group.stop() == 0

@@ -43,7 +43,7 @@ class Answers:
         self._stop.set()
         for thread in self._threads:
             if thread.ident is not None:
-                thread.join(30)
+                thread.join(120)
 
     def _publish(self) -> None:
         n = 0

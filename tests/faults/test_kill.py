@@ -57,7 +57,7 @@ def run(settings: Settings, body: str, *args: object) -> None:
     """Run a process that kills itself in `body`."""
     script = PRELUDE + textwrap.dedent(body) + "\nsys.exit('it was to die')\n"
     done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, args)], env=environment(settings), capture_output=True, timeout=60,
+        [sys.executable, "-c", script, *map(str, args)], env=environment(settings), capture_output=True, timeout=120,
         check=False,
     )  # fmt: skip
     assert done.returncode == -9, done.stderr.decode()

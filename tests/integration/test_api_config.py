@@ -87,7 +87,7 @@ def test_many_editors_at_once_lose_nothing(api: Api, client: clients.Client) -> 
     gate = threading.Barrier(5)
 
     def edit(n: int) -> None:
-        gate.wait(10)
+        gate.wait(120)
         with clients.Client(base_url=api.url, headers=client.headers) as mine:
             for _ in range(50):
                 seen = mine.get("/api/v1/services/crm")

@@ -34,7 +34,7 @@ def _callers(settings: Settings, threads: int, ready: Any, start: Any, out: Any)
         hub.db.one("SELECT 1 AS x")
 
         def call() -> None:
-            start.wait(60)
+            start.wait(120)
             try:
                 hub.gateway.execute_request(service, Request(endpoint="/x", body="{}"))
                 out.put("sent")
@@ -58,7 +58,7 @@ def test_of_16_callers_in_four_processes_exactly_one_is_the_probe(
     gate = threading.Event()
 
     def hold(_: Seen) -> Reply:
-        gate.wait(30)
+        gate.wait(120)
         return Reply(204)
 
     target.default = hold
@@ -70,14 +70,14 @@ def test_of_16_callers_in_four_processes_exactly_one_is_the_probe(
     for process in processes:
         process.start()
     for _ in processes:
-        assert ready.acquire(timeout=60)
+        assert ready.acquire(timeout=120)
     start.set()
-    assert [out.get(timeout=30) for _ in range(15)] == ["parked"] * 15
+    assert [out.get(timeout=120) for _ in range(15)] == ["parked"] * 15
     assert breaker(hub)["state"] == "half_open" and len(target.seen) == 1
     gate.set()
-    assert out.get(timeout=30) == "sent"
+    assert out.get(timeout=120) == "sent"
     for process in processes:
-        process.join(30)
+        process.join(120)
     assert breaker(hub) == {"state": "closed", "failures": 0, "epoch": 2} and len(target.seen) == 1
 
 
@@ -118,7 +118,7 @@ def test_what_began_before_the_circuit_opened_moves_nothing(hub: Hub, target: Ht
 
     def slow(_: Seen) -> Reply:
         begun.set()
-        gate.wait(30)
+        gate.wait(120)
         return Reply(204 if late == "success" else 500)
 
     target.on("/slow", slow)
@@ -128,14 +128,14 @@ def test_what_began_before_the_circuit_opened_moves_nothing(hub: Hub, target: Ht
     (task_id,) = emit(hub)
     thread = threading.Thread(target=attempt, args=(hub, task_id))
     thread.start()
-    assert begun.wait(10)
+    assert begun.wait(120)
     for _ in range(5):
         with pytest.raises(DeliveryError):
             hub.gateway.execute_request(service, Request(endpoint="/x", body="{}"))
     opened = breaker(hub)
     assert opened["state"] == "open"
     gate.set()
-    thread.join(20)
+    thread.join(120)
     assert breaker(hub) == opened
 
 

@@ -238,7 +238,7 @@ def test_a_broker_short_of_memory_does_not_hang_who_publishes(
 
     thread = threading.Thread(target=publish, daemon=True)
     thread.start()
-    thread.join(30)
+    thread.join(120)
     assert not thread.is_alive() and "ConnectionBlockedTimeout" in str(result[0])
     rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1GB")
     eventually(lambda: _published(broker))

@@ -21,7 +21,7 @@ main()
                                      "activity list"])  # fmt: skip
 def test_a_listing_imports_no_client(hub_env: dict[str, str], command: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _RUN, *command.split()], env=hub_env, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", _RUN, *command.split()], env=hub_env, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1].split() == ["IMPORTED"]

@@ -299,7 +299,7 @@ def test_results_wait_for_a_database_that_is_away_until_the_process_stops(
     thread = threading.Thread(target=settle)
     thread.start()
     hub.ledger.stop()
-    thread.join(10)
+    thread.join(120)
     assert len(failed) == 1
 
 
@@ -315,7 +315,7 @@ def test_a_process_that_stops_while_the_database_is_away_takes_nothing_new(
     thread = threading.Thread(target=hub.ledger.give_back, args=(claim,))
     thread.start()
     glitch.left = 1
-    thread.join(20)
+    thread.join(120)
     assert not thread.is_alive() and task(hub, tasks[0])["state"] == "pending"
 
 

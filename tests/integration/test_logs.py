@@ -39,7 +39,7 @@ class Process:
     def __exit__(self, *_: object) -> None:
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(60)
+            self.process.wait(120)
         finally:
             self.process.kill()
             self.process.wait()
@@ -112,7 +112,7 @@ def _depth(node: RabbitNode, env: dict[str, str]) -> int:
 def test_a_process_without_a_database_says_so_in_one_line(command: str, env: dict[str, str], tmp_path: Path) -> None:
     env |= {"HUB_DATABASE_URL": f"postgresql://hub:canary-82@127.0.0.1:{unused_port()}/hub"}
     with Process(tmp_path, env, command) as process:
-        assert process.process.wait(60) == 1
+        assert process.process.wait(120) == 1
     (line,) = [line for line in process.lines() if line["level"] in ("error", "critical")]
     assert line["message"] == "not started" and "the database does not answer" in line["error"]
     assert "Traceback" not in process.text and "canary" not in process.text

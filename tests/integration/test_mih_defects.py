@@ -64,7 +64,7 @@ def test_failures_at_the_same_moment_are_all_counted(hub: Hub, target: HttpTarge
     barrier = threading.Barrier(16)
 
     def fail() -> None:
-        barrier.wait(30)
+        barrier.wait(120)
         with pytest.raises(DeliveryError):
             hub.gateway.execute_request(service, Request(body="{}"))
 

@@ -26,7 +26,7 @@ def _accept(url: str, home: str, key: str | None, start: Any, out: Any) -> None:
     settings = Settings(database_url=url, home=home, secret_keys="MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
     with build(settings, role="cli") as hub:
         hub.registry.snapshot()
-        start.wait(30)
+        start.wait(120)
         accepted = hub.intake.handle_event(Event("e", {"n": 1}, key))
         out.put((accepted.id, accepted.duplicate, list(accepted.tasks)))
 
@@ -145,9 +145,9 @@ def test_two_processes_that_get_one_event_at_once_accept_it_once(alone: Settings
         t.start()
     for t in threads:
         t.join()
-    results += [out.get(timeout=30) for _ in processes]
+    results += [out.get(timeout=120) for _ in processes]
     for p in processes:
-        p.join(30)
+        p.join(120)
     assert sum(not duplicate for _, duplicate, _ in results) == 1 and len({uid for uid, _, _ in results}) == 1
     assert count(hub, "tasks") == count(hub, "events") == 1
 

@@ -88,7 +88,7 @@ if child == 0:
 assert os.waitpid(child, 0)[1] == 0
 print(hub.emit("a", {"who": "parent again"}).duplicate)
 """
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
 
 

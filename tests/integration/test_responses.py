@@ -275,19 +275,19 @@ def test_no_two_runs_read_one_queue_at_once(bench: Bench) -> None:
 
     def emit(*_: Any) -> Callable[[], None]:
         inside.set()
-        assert go_on.wait(30)
+        assert go_on.wait(120)
         return lambda: None
 
     first = threading.Thread(target=lambda: bench.consumer(emit).consume(erp))
     first.start()
-    assert inside.wait(30)
+    assert inside.wait(120)
     try:
         assert bench.consumer().consume(erp).outcome == "skipped"
         other = bench.service("crm", queue=bench.queue + ".crm")
         assert bench.consumer().consume(other).outcome == "ok", "services do not wait for each other"
     finally:
         go_on.set()
-        first.join(30)
+        first.join(120)
     assert bench.bodies() == ["1", "2"]
     assert sorted(bench.hooks.runs) == [("crm", "ok"), ("erp", "ok"), ("erp", "skipped")]
 
@@ -410,7 +410,7 @@ def test_killed_between_commit_and_acknowledgement_loses_nothing_and_repeats_not
     bench.send([(str(i), pika.BasicProperties(message_id=f"m{i}")) for i in range(100)])
     process = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(_KILLED)],
-        env={**hub_env, "HUB_CONSUMER_BATCH": "20"}, capture_output=True, timeout=60, check=False,
+        env={**hub_env, "HUB_CONSUMER_BATCH": "20"}, capture_output=True, timeout=120, check=False,
     )  # fmt: skip
     assert process.returncode == -signal.SIGKILL, process.stderr.decode()
     assert len(bench.rows()) == 40

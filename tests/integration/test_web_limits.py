@@ -45,7 +45,7 @@ def serve(alone: Settings) -> Iterator[Serve]:
 
 def connect(api: Api) -> socket.socket:
     place = urlsplit(api.url)
-    return socket.create_connection((place.hostname, place.port or 80), timeout=30)
+    return socket.create_connection((place.hostname, place.port or 80), timeout=120)
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def closed(connection: socket.socket) -> bool:
 
 def said(connection: socket.socket) -> bytes:
     """What the server sends until it closes."""
-    connection.settimeout(30)
+    connection.settimeout(120)
     got = b""
     try:
         while chunk := connection.recv(65536):
@@ -284,7 +284,7 @@ def test_metrics_and_health_wait_for_no_thread_that_strangers_take(
 
     def look_up(secret: str) -> None:
         held.release()
-        assert go_on.wait(60)
+        assert go_on.wait(120)
 
     monkeypatch.setattr(api.hub.accounts, "use_token", look_up)
     headers = {"Authorization": "Bearer hub_x"}
@@ -292,7 +292,7 @@ def test_metrics_and_health_wait_for_no_thread_that_strangers_take(
     with ThreadPoolExecutor(60) as pool, client:
         waiting = [pool.submit(client.get, "/api/v1/stats", headers=headers) for _ in range(60)]
         for _ in range(40):
-            assert held.acquire(timeout=30)
+            assert held.acquire(timeout=120)
         for path in ("/metrics", "/healthz", "/readyz"):
             assert client.get(path).status_code == 200
         go_on.set()

@@ -21,7 +21,7 @@ from tests.support.waiting import eventually
 
 def connect(api: Api) -> socket.socket:
     place = urlsplit(api.url)
-    return socket.create_connection((place.hostname, place.port or 80), timeout=20)
+    return socket.create_connection((place.hostname, place.port or 80), timeout=120)
 
 
 def answer(connection: socket.socket) -> bytes:
@@ -117,13 +117,13 @@ def test_what_is_under_way_ends_before_the_server_does(alone: Settings) -> None:
 
         def slow(event: object) -> object:
             begun.set()
-            assert go_on.wait(20)
+            assert go_on.wait(120)
             return real(event)  # type: ignore[arg-type]
 
         hub.intake.handle_event = slow  # type: ignore[method-assign,assignment]
         with ThreadPoolExecutor(2) as pool:
             sent = pool.submit(client.post, "/api/v1/events", json={"name": "e"})
-            assert begun.wait(20)
+            assert begun.wait(120)
             stopped = pool.submit(server.stop)
             eventually(lambda: not _accepts(api))
             go_on.set()
@@ -157,13 +157,13 @@ def _one_too_many(api: Api, client: clients.Client, monkeypatch: pytest.MonkeyPa
 
     def slow(event: object) -> object:
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(120)
         return real(event)  # type: ignore[arg-type]
 
     monkeypatch.setattr(api.hub.intake, "handle_event", slow)
     with ThreadPoolExecutor(1) as pool:
         sent = pool.submit(client.post, place, json={"name": "e"})
-        assert begun.wait(20)
+        assert begun.wait(120)
         refused = client.post(place, json={"name": "e"})
         assert refused.status_code == 503 and refused.headers["Retry-After"] == "1"
         go_on.set()

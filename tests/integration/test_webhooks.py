@@ -92,7 +92,7 @@ def test_of_many_copies_that_come_at_once_one_is_kept(api: Api, caller: clients.
     headers = signed(body, "msg-race")
 
     def call(_: int) -> bool:
-        gate.wait(10)
+        gate.wait(120)
         answer = clients.post(f"{api.url}/webhook/crm", content=body, headers=headers)
         assert answer.status_code == 202
         return bool(answer.json()["duplicate"])

@@ -67,7 +67,7 @@ class Deployment:
 
     def tick(self) -> None:
         """What periodiq does at the full minute, now: a scheduler process sends the tick."""
-        subprocess.run([sys.executable, "-c", TICK], env=self.site.env, check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", TICK], env=self.site.env, check=True, timeout=120)
 
     def live(self) -> None:
         """Deliveries, dead letters, an open circuit, a replay, a cancelled task, a drained response queue."""

@@ -155,7 +155,7 @@ def tell(alertmanager: Alertmanager, *alerts: dict[str, str]) -> None:
     request = urllib.request.Request(
         f"{alertmanager.url}/api/v2/alerts", body, headers={"Content-Type": "application/json"}
     )
-    urllib.request.urlopen(request, timeout=10).close()
+    urllib.request.urlopen(request, timeout=120).close()
 
 
 def states(alertmanager: Alertmanager) -> dict[tuple[str, str], str]:

@@ -189,7 +189,7 @@ def ask(address: str, path: str, token: str | None = None) -> tuple[int, str]:
     """Status and body."""
     request = urllib.request.Request(f"http://{address}{path}", headers={"Authorization": token} if token else {})
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as e:
         with e:
@@ -209,7 +209,7 @@ def test_metrics_ask_for_the_token(exporter: Exporter) -> None:
 def test_openmetrics_is_served_to_those_who_ask_for_it(exporter: Exporter) -> None:
     headers = {"Authorization": "Bearer s3cret", "Accept": "application/openmetrics-text;version=1.0.0,*/*;q=0.1"}
     request = urllib.request.Request(f"http://{exporter.address}/metrics", headers=headers)
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=120) as answer:
         assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
         assert answer.read().endswith(b"# EOF\n")
 

@@ -140,7 +140,7 @@ def under_attack(settings: Settings, folder: Path) -> Iterator[UnderAttack]:
                 process.terminate()
             for process in processes:
                 try:
-                    process.wait(30)
+                    process.wait(120)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()

@@ -133,7 +133,7 @@ def test_the_bill_of_materials_names_what_is_installed(tmp_path: Path) -> None:
     command = [str(uv) if uv.exists() else "uv", "export", "--quiet", "--frozen", "--no-dev", "--all-extras",
                "--format", "cyclonedx1.5", "--output-file", str(tmp_path / "sbom.json")]  # fmt: skip
     try:
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
     except FileNotFoundError:
         pytest.skip("uv is not here")
     found = {c["name"]: c.get("version") for c in json.loads((tmp_path / "sbom.json").read_text())["components"]}

@@ -9,7 +9,7 @@ import httpx
 from tests.support.waiting import PATIENCE
 
 
-class Client(httpx.Client):
+class Client(httpx.Client):  # noqa: TID251 - the one place that sets the time-out
     """An `httpx.Client` that waits `PATIENCE` seconds for a response."""
 
     def __init__(self, **options: Any) -> None:

@@ -168,7 +168,7 @@ class RabbitNode:
         """Run `rabbitmqctl`; takes about a second."""
         done = subprocess.run(
             [str(self._sbin / "rabbitmqctl"), "--quiet", *args],
-            env=self._env, capture_output=True, text=True, timeout=60, check=False,
+            env=self._env, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         if check and done.returncode:
             raise RuntimeError(f"rabbitmqctl {' '.join(args)}: {done.stdout}{done.stderr}")

@@ -56,13 +56,13 @@ class Site:
 
     def run(self, *words: str) -> str:
         """A command of the hub to its end; what it printed."""
-        done = subprocess.run([HUB, *words], env=self.env, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([HUB, *words], env=self.env, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def metrics(self) -> str:
         """What the exporter shows now."""
-        with urllib.request.urlopen(f"http://{self.address('exporter')}/metrics", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://{self.address('exporter')}/metrics", timeout=120) as answer:
             return str(answer.read().decode())
 
     def kill(self, role: str) -> None:
@@ -75,7 +75,7 @@ class Site:
                 continue
         process.wait()
 
-    def stop(self, role: str, seconds: float = 60) -> int:
+    def stop(self, role: str, seconds: float = 120) -> int:
         """SIGTERM, and wait for the orderly end; its exit code."""
         process = self.running[role]
         process.terminate()

@@ -57,7 +57,7 @@ class Workers:
         assert process is not None
         process.terminate()
         try:
-            return process.wait(40)
+            return process.wait(120)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
