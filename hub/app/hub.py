@@ -42,14 +42,14 @@ from hub.store.audit import AuditLog
 from hub.store.breakers import Breakers
 from hub.store.clock import Clock
 from hub.store.database import Database
-from hub.store.dead_letters import Graves
+from hub.store.dead_letters import DeadLetterStore
 from hub.store.delivery_log import DeliveryLog
-from hub.store.heartbeats import Beats
+from hub.store.heartbeats import Heartbeats
 from hub.store.housekeeping import Housekeeping
 from hub.store.intake import IntakeStore
 from hub.store.ledger import Ledger
-from hub.store.outbox import Releases
-from hub.store.rate_limits import Flow
+from hub.store.outbox import Outbox
+from hub.store.rate_limits import RateLimits
 from hub.store.registry import Registry
 from hub.store.responses import Responses
 from hub.store.run_log import RunLog
@@ -95,9 +95,9 @@ class Hub:
         self.db.open()
         self.clock = Clock(self.db)
         self.registry = Registry(self.db, self.vault)
-        self.heartbeats = Beats(self.db, self.instance)
+        self.heartbeats = Heartbeats(self.db, self.instance)
         self.ledger = Ledger(self.db, worker=self.instance, body_limit=settings.body_limit)
-        self.releases = Releases(self.db, max_attempts=settings.max_attempts)
+        self.outbox = Outbox(self.db, max_attempts=settings.max_attempts)
         self.log = DeliveryLog(self.db, body_limit=settings.body_limit)
         self.views = Views(self.db)
         self.admin = TaskAdmin(self.db)
@@ -116,14 +116,14 @@ class Hub:
                 ServiceType.SMTP: SmtpTransport(settings),
             },
             self.breakers,
-            Flow(self.db),
+            RateLimits(self.db),
             self.hooks,
             now=self.clock.now,
             lease=self.lease.check,
             responses=self.response_breakers,
         )
-        graves = Graves(self.db, max_age=settings.task_max_age)
-        self.dead_letters = DeadLetters(self.ledger, graves, self.hooks)
+        store = DeadLetterStore(self.db, max_age=settings.task_max_age)
+        self.dead_letters = DeadLetters(self.ledger, store, self.hooks)
         self.dispatcher = Dispatcher(
             self.registry,
             self.ledger,
@@ -140,7 +140,7 @@ class Hub:
         self.broker.add_middleware(self.retries)
         self.queues = queue_names(settings.queue_prefix)
         self.publisher: Publisher = modes.make_publisher(
-            settings, role, self.broker, self.queues, self.ledger, self.releases
+            settings, role, self.broker, self.queues, self.ledger, self.outbox
         )
         self.enqueuer = Enqueuer(self.publisher) if isinstance(self.publisher, BrokerPublisher) else None
         self.intake = Intake(
@@ -151,7 +151,7 @@ class Hub:
             event_limit=settings.event_limit,
         )
         self.relay = modes.make_relay(
-            settings, self.db, self.releases, self.publisher, self.broker, self.queues, self.heartbeats, self.hooks
+            settings, self.db, self.outbox, self.publisher, self.broker, self.queues, self.heartbeats, self.hooks
         )
         self.stopping = threading.Event()
         self.schedules = Schedules(self.db, claimed_by=self.instance)

@@ -58,7 +58,7 @@ class Lifetime:
         waiting = self._hub.bulkhead.close()
         if waiting:
             try:
-                self._hub.ledger.unhand(waiting)
+                self._hub.ledger.release_queued(waiting)
             except HubError as e:
                 log.warning("tasks not released; the relay republishes them", count=len(waiting), error=str(e))
 

@@ -14,9 +14,9 @@ from hub.monitoring.prometheus_hooks import PrometheusHooks
 from hub.pipeline.intake import Publisher
 from hub.settings import Settings
 from hub.store.database import Database
-from hub.store.heartbeats import Beats
+from hub.store.heartbeats import Heartbeats
 from hub.store.ledger import Ledger
-from hub.store.outbox import Releases
+from hub.store.outbox import Outbox
 from hub.tasks.broker import DISPATCH, Broker, HubBroker, InProcessBroker, SchedulerBroker
 from hub.tasks.outbox_relay import OutboxRelay
 from hub.tasks.publish import BrokerPublisher, NoPublisher
@@ -40,22 +40,22 @@ def make_broker(settings: Settings, role: Role, hooks: Hooks) -> Broker:
 
 
 def make_publisher(
-    settings: Settings, role: Role, broker: Broker, queues: Mapping[str, str], ledger: Ledger, releases: Releases
+    settings: Settings, role: Role, broker: Broker, queues: Mapping[str, str], ledger: Ledger, outbox: Outbox
 ) -> Publisher:
     """A process without RabbitMQ that runs no workers leaves tasks to the process that does."""
     if isinstance(broker, InProcessBroker) and role != "up":
         return NoPublisher()
-    return BrokerPublisher(broker, queues[DISPATCH], ledger, releases, window=settings.queue_limit)
+    return BrokerPublisher(broker, queues[DISPATCH], ledger, outbox, window=settings.queue_limit)
 
 
 def make_relay(
     settings: Settings,
     db: Database,
-    releases: Releases,
+    outbox: Outbox,
     publisher: Publisher,
     broker: Broker,
     queues: Mapping[str, str],
-    heartbeats: Beats,
+    heartbeats: Heartbeats,
     hooks: Hooks,
 ) -> OutboxRelay | None:
     """The outbox relay; None in a process that does not publish."""
@@ -63,7 +63,7 @@ def make_relay(
         return None
     return OutboxRelay(
         db,
-        releases,
+        outbox,
         publisher,
         broker,
         queues[DISPATCH],

@@ -15,7 +15,7 @@ from hub.models import (
     Delivery,
     Service,
 )
-from hub.store.dead_letters import Chosen, Graves
+from hub.store.dead_letters import Chosen, DeadLetterStore
 from hub.store.ledger import Ledger
 
 log = structlog.get_logger("hub.pipeline.dead_letters")
@@ -32,9 +32,9 @@ class Replayed:
 class DeadLetters:
     """The dead-letter queue: a table whose rows stay until a person replays or deletes them."""
 
-    def __init__(self, ledger: Ledger, graves: Graves, hooks: Hooks) -> None:
+    def __init__(self, ledger: Ledger, store: DeadLetterStore, hooks: Hooks) -> None:
         self._ledger = ledger
-        self._graves = graves
+        self._store = store
         self._hooks = hooks
 
     def move_to_dlq(self, claim: Claim, service: Service, delivery: Delivery, reason: DeadReason) -> None:
@@ -53,11 +53,11 @@ class DeadLetters:
 
     def count(self, chosen: Chosen) -> int:
         """How many dead letters match, orphans too."""
-        return self._graves.count(chosen)[0]
+        return self._store.count(chosen)[0]
 
     def bounded(self, chosen: Chosen) -> Chosen:
         """The same choice without what dies from now on."""
-        return chosen if chosen.up_to is not None else replace(chosen, up_to=self._graves.newest())
+        return chosen if chosen.up_to is not None else replace(chosen, up_to=self._store.newest())
 
     def would_replay(self, chosen: Chosen) -> tuple[int, int]:
         """(how many a replay would take, how many stay because their rule or service is gone). Raises as it does."""
@@ -67,7 +67,7 @@ class DeadLetters:
 
     def would_replay_matching(self, chosen: Chosen) -> tuple[int, int]:
         """As `would_replay`; ids that are no dead letters are left out."""
-        count, orphans = self._graves.count(chosen)
+        count, orphans = self._store.count(chosen)
         return count - orphans, orphans
 
     def replay(self, ids: Sequence[int] | None = None, *, service: str | None = None, limit: int = 500) -> Replayed:
@@ -86,7 +86,7 @@ class DeadLetters:
 
         A dead letter leaves in the transaction that makes its task, or stays. Ids that are none are left out.
         """
-        made, orphans = self._graves.revive(chosen, limit=limit)
+        made, orphans = self._store.requeue(chosen, limit=limit)
         by_service: dict[str, int] = {}
         for _, name in made:
             by_service[name] = by_service.get(name, 0) + 1
@@ -96,9 +96,9 @@ class DeadLetters:
 
     def delete(self, ids: Sequence[int], *, who: str = "cli") -> int:
         """Delete dead letters; each leaves a row that names who deleted it."""
-        return self._graves.delete(ids, who=who)
+        return self._store.delete(ids, who=who)
 
     def all_there(self, ids: Sequence[int]) -> None:
         """Raises `NotFoundError` when one of the ids is no dead letter."""
-        if missing := self._graves.missing(ids):
+        if missing := self._store.missing(ids):
             raise NotFoundError(f"no dead letter {missing[0]}; `hub dlq list` shows what there is")

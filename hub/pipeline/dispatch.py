@@ -98,7 +98,7 @@ class Dispatcher:
         }
         service, rule = self._known(claim)
         if service is None or rule is None:  # deleted a moment ago, or not read yet: the next claim holds or finds it
-            self._ledger.give_back(claim, delay=_RULE_UNKNOWN)
+            self._ledger.release(claim, delay=_RULE_UNKNOWN)
             return "parked"
         context |= {"rule": rule.name, "service": service.name}
         try:
@@ -125,7 +125,7 @@ class Dispatcher:
     ) -> None:
         if isinstance(error, SecretsError):
             self._hooks.locked_out(service.name)
-        self._ledger.give_back(claim, delay=step.delay, why=step.why)
+        self._ledger.release(claim, delay=step.delay, why=step.why)
         if isinstance(error, DeliveryError):
             log.info("parked", why=step.why, retry_after=step.delay, **context)
         elif isinstance(error, NotSentError):

@@ -39,7 +39,7 @@ from hub.models import (
     ServiceType,
 )
 from hub.store.breakers import Breakers, Permit
-from hub.store.rate_limits import Flow
+from hub.store.rate_limits import RateLimits
 from hub.transports.auth import check_secrets
 from hub.transports.base import CONFIG_RECHECK, Deadline, Transport
 
@@ -61,7 +61,7 @@ class Gateway:
         self,
         transports: Mapping[ServiceType, Transport],
         breakers: Breakers,
-        flow: Flow,
+        rate_limits: RateLimits,
         hooks: Hooks,
         *,
         now: Callable[[], datetime],
@@ -71,7 +71,7 @@ class Gateway:
     ) -> None:
         self._transports = transports
         self._breakers = breakers
-        self._flow = flow
+        self._rate_limits = rate_limits
         self._hooks = hooks
         self._now = now
         self._lease = lease
@@ -95,7 +95,7 @@ class Gateway:
             request = replace(request, idempotency_key=f"msg_{uuid4().hex}")
         permit = self._permit(service, claim)
         try:
-            self._flow.take_slot(service)
+            self._rate_limits.acquire(service)
         except BaseException:
             self._quietly(lambda: self._breakers.release(service, permit))
             raise

@@ -37,7 +37,7 @@ from hub.models import (
     TaskState,
 )
 from hub.store.database import Connection
-from hub.store.group_commit import Batcher
+from hub.store.group_commit import GroupCommit
 from hub.store.intake import (
     CONTENT_WINDOW,
     KEY_WINDOW,
@@ -164,7 +164,7 @@ class Intake:
         self._limit = event_limit
         self._seen: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
-        self._together: Batcher[Event, Accepted | Exception] = Batcher(self._each, limit=_TOGETHER)
+        self._together: GroupCommit[Event, Accepted | Exception] = GroupCommit(self._each, limit=_TOGETHER)
 
     def handle_event(self, event: Event) -> Accepted:
         """Accept one event; when this returns, its tasks are in the ledger.

@@ -22,7 +22,7 @@ _WHERE = """
     AND (%(up_to)s::bigint IS NULL OR d.id <= %(up_to)s)
 """
 # The event may have been purged meanwhile: it comes back with its old id, and as young as the replay.
-_REVIVE = f"""
+_REQUEUE = f"""
 WITH chosen AS (
     SELECT d.id
     FROM dead_letters d
@@ -75,7 +75,7 @@ class Chosen:
     up_to: int | None = None
 
 
-class Graves:
+class DeadLetterStore:
     """The table behind the dead-letter queue."""
 
     def __init__(self, db: Database, *, max_age: float) -> None:
@@ -114,11 +114,11 @@ class Graves:
         assert row is not None
         return int(row["n"]), int(row["orphans"])
 
-    def revive(self, chosen: Chosen, *, limit: int) -> tuple[list[tuple[int, str]], int]:
+    def requeue(self, chosen: Chosen, *, limit: int) -> tuple[list[tuple[int, str]], int]:
         """Make tasks of dead letters: ([(task id, service name)], how many have no rule any more)."""
         params = self._params(chosen) | {"limit": limit, "max_age": self._max_age}
         with self._db.transaction() as conn:
-            rows = conn.execute(_REVIVE.encode(), params).fetchall()
+            rows = conn.execute(_REQUEUE.encode(), params).fetchall()
             made = [(row[0], row[1]) for row in rows]
             replayed = rows[0][2] if rows else []
             record_batch(conn, "dead_letter.replay", "dead_letter", replayed, tasks=[task_id for task_id, _ in made])

@@ -30,7 +30,7 @@ class _Call(Generic[Item, Result]):
         self.error: BaseException | None = None
 
 
-class Batcher(Generic[Item, Result]):
+class GroupCommit(Generic[Item, Result]):
     """Runs `execute(items) -> results` (same length and order) for many threads.
 
     Args:

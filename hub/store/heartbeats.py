@@ -10,7 +10,7 @@ ON CONFLICT (component, instance) DO UPDATE SET at = now()
 """
 
 
-class Beats:
+class Heartbeats:
     """Heartbeats: worker, scheduler, web, releaser.
 
     Args:

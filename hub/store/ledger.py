@@ -21,8 +21,8 @@ from hub.store.delivery_log import (
     clean,
     rows,
 )
-from hub.store.group_commit import Batcher
-from hub.store.write_behind import Finisher
+from hub.store.group_commit import GroupCommit
+from hub.store.write_behind import WriteBehind
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ WITH dead AS (
 SELECT id FROM kept
 """  # noqa: S608
 
-_GIVE_BACK = """
+_RELEASE = """
 UPDATE tasks SET state = CASE WHEN %(delay)s > 0 THEN 'delayed' ELSE 'pending' END,
     attempts = greatest(attempts - 1, 0),
     next_run_at = now() + make_interval(secs => %(delay)s), last_error = coalesce(%(why)s, last_error),
@@ -119,7 +119,7 @@ UPDATE tasks SET state = CASE WHEN %(delay)s > 0 THEN 'delayed' ELSE 'pending' E
 WHERE id = %(id)s AND token = %(token)s AND state = 'running'
 """
 
-_UNHAND = "UPDATE tasks SET state = 'pending', handed_at = NULL WHERE id = ANY(%s) AND state = 'queued'"
+_RELEASE_QUEUED = "UPDATE tasks SET state = 'pending', handed_at = NULL WHERE id = ANY(%s) AND state = 'queued'"
 
 
 class Ledger:
@@ -139,9 +139,9 @@ class Ledger:
         self._limit = body_limit
         self._draining, self._stopping = threading.Event(), threading.Event()
         self._running: set[int] = set()
-        self._claim_batch: Batcher[int, Claim | None] = Batcher(self._claim_many)
-        self._fail_batch: Batcher[tuple[Claim, Delivery, float], bool] = Batcher(self._fail_many)
-        self._finisher: Finisher[tuple[Claim, Delivery, Callable[[bool], None]], bool] = Finisher(
+        self._claim_batch: GroupCommit[int, Claim | None] = GroupCommit(self._claim_many)
+        self._fail_batch: GroupCommit[tuple[Claim, Delivery, float], bool] = GroupCommit(self._fail_many)
+        self._write_behind: WriteBehind[tuple[Claim, Delivery, Callable[[bool], None]], bool] = WriteBehind(
             lambda items: self._finish_many([(claim, delivery) for claim, delivery, _ in items]),
             lambda item, done: item[2](done),
         )
@@ -154,11 +154,11 @@ class Ledger:
         """Nothing waits any more for a database that is away."""
         self._draining.set()
         self._stopping.set()
-        self._finisher.close()
+        self._write_behind.close()
 
     def flush(self, timeout: float) -> bool:
         """Wait until what `finish_soon` was given is written; False: not within `timeout` seconds."""
-        return self._finisher.flush(timeout)
+        return self._write_behind.flush(timeout)
 
     def _patiently(self, act: Callable[[bool], T], until: threading.Event | None = None) -> T:
         """Run `act(again)` until the database answers, or `until` is set (or the process stops)."""
@@ -200,7 +200,7 @@ class Ledger:
         Until it is written the task is still this worker's: if the process dies, others take it up after
         the lease, as when it dies between the send and a `finish` that waits.
         """
-        self._finisher.add((claim, delivery, then))
+        self._write_behind.add((claim, delivery, then))
 
     def _finish_many(self, items: list[tuple[Claim, Delivery]]) -> list[bool]:
         return self._settle_many(_FINISH, items)
@@ -254,15 +254,15 @@ class Ledger:
         self._running.discard(claim.id)
         return moved
 
-    def give_back(self, claim: Claim, *, delay: float = 0.0, why: str | None = None) -> None:
+    def release(self, claim: Claim, *, delay: float = 0.0, why: str | None = None) -> None:
         """Nothing was sent: the attempt does not count, the task is due again in `delay` seconds."""
         params = {"id": claim.id, "token": claim.token, "delay": delay, "why": clean(why)}
-        self._patiently(lambda again: self._db.run(_GIVE_BACK, params))
+        self._patiently(lambda again: self._db.run(_RELEASE, params))
         self._running.discard(claim.id)
 
-    def unhand(self, task_ids: list[int]) -> None:
+    def release_queued(self, task_ids: list[int]) -> None:
         """The broker did not take them: they are the releaser's again."""
-        self._db.run(_UNHAND, [task_ids])
+        self._db.run(_RELEASE_QUEUED, [task_ids])
 
     # The lease of this worker
 

@@ -53,7 +53,7 @@ UPDATE tasks SET state = 'queued', handed_at = now() WHERE id = ANY(ARRAY(
 RETURNING service_id, id
 """
 # The oldest first: a queue is first in, first out, so what is missing from it was handed over earliest.
-_STRAYS = """
+_LOST_MESSAGES = """
 UPDATE tasks SET handed_at = now() WHERE id = ANY(ARRAY(
     SELECT id FROM tasks WHERE state = 'queued' AND handed_at < now() - make_interval(secs => %(grace)s)
     ORDER BY handed_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
@@ -131,7 +131,7 @@ class Demand:
     rate_limit: float | None
 
 
-class Releases:
+class Outbox:
     """The releaser's statements."""
 
     def __init__(self, db: Database, *, max_attempts: int) -> None:
@@ -157,7 +157,7 @@ class Releases:
             rows = conn.execute(_TAKE, {"rules": list(limits), "limits": list(limits.values())}).fetchall()
         return [(row[0], row[1]) for row in rows]
 
-    def unhand_all(self) -> None:
+    def release_all_queued(self) -> None:
         """No broker holds anything: whatever was handed over is pending again."""
         self._db.run("UPDATE tasks SET state = 'pending', handed_at = NULL WHERE state = 'queued'")
 
@@ -166,10 +166,10 @@ class Releases:
         row = self._db.one("SELECT coalesce(sum(n), 0)::bigint AS n FROM task_counts WHERE state = 'queued'")
         return int(row["n"]) if row else 0
 
-    def strays(self, limit: int, *, grace: float) -> list[tuple[int, int]]:
+    def lost_messages(self, limit: int, *, grace: float) -> list[tuple[int, int]]:
         """The oldest queued tasks, handed over more than `grace` seconds ago; marked as handed over now."""
         with self._db.autocommit() as conn:
-            rows = conn.execute(_STRAYS, {"limit": min(limit, BATCH), "grace": grace}).fetchall()
+            rows = conn.execute(_LOST_MESSAGES, {"limit": min(limit, BATCH), "grace": grace}).fetchall()
         return [(row[0], row[1]) for row in rows]
 
     def recover(self) -> list[tuple[str, bool]]:

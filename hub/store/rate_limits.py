@@ -18,13 +18,13 @@ SELECT extract(epoch FROM next_slot - clock_timestamp())::float8 AS wait FROM se
 """
 
 
-class Flow:
+class RateLimits:
     """Counts attempts against `rate_limit`."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def take_slot(self, service: Service) -> None:
+    def acquire(self, service: Service) -> None:
         """Count one attempt against the service's `rate_limit`.
 
         Raises:

@@ -15,12 +15,12 @@ import structlog
 
 from hub.errors import HubError
 
-log = structlog.get_logger("hub.finisher")
+log = structlog.get_logger("hub.store.write_behind")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Finisher(Generic[Item, Result]):
+class WriteBehind(Generic[Item, Result]):
     """Runs `execute(items) -> results` (same length and order) behind the callers' backs.
 
     At most `limit` items are under way; who comes then waits, so that memory, and what a crash leaves
@@ -52,7 +52,7 @@ class Finisher(Generic[Item, Result]):
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="hub-finisher", daemon=True)
+                    self._thread = threading.Thread(target=self._run, name="hub-write-behind", daemon=True)
                     self._thread.start()
 
     def flush(self, timeout: float) -> bool:

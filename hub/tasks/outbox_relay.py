@@ -16,9 +16,9 @@ import structlog
 from hub.errors import UnavailableError
 from hub.hooks import Hooks
 from hub.store.database import Database
-from hub.store.heartbeats import Beats
+from hub.store.heartbeats import Heartbeats
 from hub.store.locks import Leadership
-from hub.store.outbox import Demand, Releases
+from hub.store.outbox import Demand, Outbox
 from hub.tasks.broker import Broker, InProcessBroker
 from hub.tasks.groups import GROUP
 from hub.tasks.publish import BrokerPublisher
@@ -42,11 +42,11 @@ class OutboxRelay:
     def __init__(
         self,
         db: Database,
-        releases: Releases,
+        outbox: Outbox,
         publisher: BrokerPublisher,
         broker: Broker,
         queue: str,
-        beats: Beats,
+        beats: Heartbeats,
         hooks: Hooks,
         *,
         window: int,
@@ -55,7 +55,7 @@ class OutboxRelay:
         park: bool = True,
     ) -> None:
         self._leadership = Leadership(db, _LOCK)
-        self._releases = releases
+        self._outbox = outbox
         self._publisher = publisher
         self._broker = broker
         self._queue = queue
@@ -102,7 +102,7 @@ class OutboxRelay:
         if self._leading_since is None:
             self._leading_since = time.monotonic()
             if isinstance(self._broker, InProcessBroker):
-                self._releases.unhand_all()  # published tasks were in the memory of a process that has ended
+                self._outbox.release_all_queued()  # published tasks were in the memory of a process that has ended
             log.info("relay leads")
         return True
 
@@ -115,21 +115,21 @@ class OutboxRelay:
         if time.monotonic() - self._beat_at >= _IDLE:
             self._beats.beat("releaser")
             self._beat_at = time.monotonic()
-        promoted = self._releases.promote()
+        promoted = self._outbox.promote()
         if self._leading_since is not None and time.monotonic() - self._leading_since >= self._lease:
             self._recover()
-        for service in self._releases.expire():
+        for service in self._outbox.expire():
             self._hooks.dead_letter(service, "expired")
             self._hooks.task_finished(service, "dead")
         if time.monotonic() - self._strays_at >= _LOST_CHECK and not self._publisher.down:
             self._strays_at = time.monotonic()
             self._republish_lost()
         more = self._fill_queue()
-        self._releases.fold()
+        self._outbox.fold()
         return more or promoted > 0
 
     def _recover(self) -> None:
-        for service, dead in self._releases.recover():
+        for service, dead in self._outbox.recover():
             log.warning("a worker was lost during an attempt", service=service, dead=dead)
             if dead:
                 self._hooks.dead_letter(service, "worker_lost")
@@ -141,13 +141,13 @@ class OutboxRelay:
         A queue message holds up to `GROUP` tasks, so `ready * GROUP` of the newest may be in the queue;
         the rest are in a worker's memory or lost. A second message for a task is harmless.
         """
-        queued = self._releases.queued()
+        queued = self._outbox.queued()
         if not queued:
             return
         ready = self._broker.ready(self._queue) or 0
         missing = queued - ready * GROUP
-        found = self._releases.strays(missing, grace=self._grace) if missing > 0 else []
-        found += self._releases.strays(GROUP, grace=self._grace * _FORCED)
+        found = self._outbox.lost_messages(missing, grace=self._grace) if missing > 0 else []
+        found += self._outbox.lost_messages(GROUP, grace=self._grace * _FORCED)
         if found:
             log.warning("republishing tasks whose messages are lost", count=len(found))
             self._publisher.publish(found)
@@ -158,7 +158,7 @@ class OutboxRelay:
             return False
         limits: dict[int, int] = {}
         more = False
-        for demand in self._releases.demand():
+        for demand in self._outbox.demand():
             room = self._room(demand)
             more = more or (demand.pending > room > 0)
             for i, rule_id in enumerate(demand.rules):
@@ -166,7 +166,7 @@ class OutboxRelay:
                 if share > 0:
                     limits[rule_id] = share
                     room -= share
-        if limits and (taken := self._releases.take(limits)):
+        if limits and (taken := self._outbox.take(limits)):
             self._publisher.publish(taken)
             return True
         return more and bool(limits)

@@ -14,7 +14,7 @@ import structlog
 
 from hub.errors import HubError, UnavailableError
 from hub.store.ledger import Ledger
-from hub.store.outbox import Releases
+from hub.store.outbox import Outbox
 from hub.tasks.broker import Broker, HubBroker
 from hub.tasks.groups import in_groups
 
@@ -30,11 +30,11 @@ class BrokerPublisher:
         window: the queue limit: most tasks of one service in the broker.
     """
 
-    def __init__(self, broker: Broker, queue: str, ledger: Ledger, releases: Releases, *, window: int) -> None:
+    def __init__(self, broker: Broker, queue: str, ledger: Ledger, outbox: Outbox, *, window: int) -> None:
         self._broker = broker
         self._queue = queue
         self._ledger = ledger
-        self._releases = releases
+        self._outbox = outbox
         self._window = window
         self._lock = threading.Lock()
         self._waiting: dict[int, tuple[int, bool]] = {}
@@ -49,7 +49,7 @@ class BrokerPublisher:
         with self._lock:
             if now - self._read_at >= _REFRESH:
                 try:
-                    self._waiting = self._releases.pressure()
+                    self._waiting = self._outbox.pressure()
                 except UnavailableError:
                     self._waiting = {}
                 self._read_at = now
@@ -89,7 +89,7 @@ class BrokerPublisher:
     def release(self, ids: list[int]) -> None:
         """Set queued tasks back to pending, where the relay finds them. Raises nothing."""
         try:
-            self._ledger.unhand(ids)
+            self._ledger.release_queued(ids)
         except HubError:
             log.warning("tasks not released; the relay republishes them", count=len(ids))
 

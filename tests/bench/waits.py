@@ -161,7 +161,7 @@ def _depth(rig: Rig, scale: Scale, pending: int) -> Numbers:
             looks = {
                 "list_ms": _ms(lambda: hub.views.list_tasks(limit=50)),
                 "scrape_ms": _ms(scraper.render),
-                "demand_ms": _ms(hub.releases.demand),
+                "demand_ms": _ms(hub.outbox.demand),
             }
             begun, first = time.time(), system.done()
             system.wait(count - count // 10, 120)

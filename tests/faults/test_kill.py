@@ -179,7 +179,7 @@ def test_a_task_that_kills_every_worker_that_takes_it_ends_after_five(
         run(settings, "hub.gateway.execute_request = die; hub.dispatcher.run(int(sys.argv[1]))", task_id)
         assert task(hub, task_id)["attempts"] == attempt
         hub.db.run("DELETE FROM workers")
-        assert hub.releases.recover() == [("crm", attempt == 5)]
+        assert hub.outbox.recover() == [("crm", attempt == 5)]
     assert target.seen == [] and hub.views.list_dead_letters()[0]["reason"] == "worker_lost"
 
 

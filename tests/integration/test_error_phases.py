@@ -16,7 +16,7 @@ from hub.app.lifecycle import Hub
 from hub.errors import NotSentError, RateLimitedError
 from hub.models import Request, Service, ServiceType
 from hub.settings import Settings
-from hub.store.rate_limits import Flow
+from hub.store.rate_limits import RateLimits
 from hub.transports.amqp.transport import AmqpTransport
 from hub.transports.base import Deadline
 from hub.transports.rest import RestTransport
@@ -205,7 +205,7 @@ def test_a_rate_limit_admits_a_burst_of_one_second_and_the_rate_after_it(hub: Hu
     started, admitted = time.monotonic(), 0
     while time.monotonic() < started + 1.5:
         try:
-            Flow(hub.db).take_slot(service)
+            RateLimits(hub.db).acquire(service)
         except RateLimitedError as e:
             assert e.retry_after is not None and 0 < e.retry_after <= 1
         else:

@@ -21,7 +21,7 @@ from hub.models import (
     Direction,
 )
 from hub.store import ledger as ledger_sql
-from hub.store import outbox as releases_sql
+from hub.store import outbox as outbox_sql
 from hub.store.ledger import Ledger
 from hub.tasks.lease import Lease
 from tests.support.hubs import add_rule, add_service, count, counts_are_exact, due_now, emit, emit_many, task
@@ -94,7 +94,7 @@ def test_failure_makes_the_task_due_later_with_its_error(hub: Hub, tasks: list[i
 @pytest.mark.parametrize(("delay", "state"), [(0.0, "pending"), (30.0, "delayed")])
 def test_what_is_given_back_has_cost_no_attempt(hub: Hub, tasks: list[int], delay: float, state: str) -> None:
     claim = taken(hub, tasks[0])
-    hub.ledger.give_back(claim, delay=delay, why="the circuit is open")
+    hub.ledger.release(claim, delay=delay, why="the circuit is open")
     row = task(hub, tasks[0])
     assert (row["state"], row["attempts"], row["last_error"]) == (state, 0, "the circuit is open")
     assert count(hub, "deliveries") == 0 and hub.ledger.running() == 0
@@ -121,14 +121,14 @@ def test_who_lost_a_task_can_end_it_no_more(hub: Hub, tasks: list[int]) -> None:
     """The token fences: a worker that was taken for dead and wakes up changes nothing."""
     old = [taken(hub, t) for t in tasks[:4]]
     hub.db.run("UPDATE tasks SET lease_until = now() - interval '1 s' WHERE state = 'running'")
-    assert len(hub.releases.recover()) == 4
+    assert len(hub.outbox.recover()) == 4
     other = Ledger(hub.db, worker="other", body_limit=100)
     new = [other.claim(t) for t in tasks[:4]]
     assert [c and c.attempt for c in new] == [2] * 4
     assert not hub.ledger.finish(old[0], outcome(old[0]))
     assert not hub.ledger.fail(old[1], outcome(old[1], "no"), delay=60)
     assert not hub.ledger.move_to_dlq(old[2], outcome(old[2], "no"), DeadReason.ATTEMPTS)
-    hub.ledger.give_back(old[3])
+    hub.ledger.release(old[3])
     assert [task(hub, t)["state"] for t in tasks[:4]] == ["running"] * 4 and count(hub, "dead_letters") == 0
     assert [task(hub, t)["attempts"] for t in tasks[:4]] == [2] * 4
     assert hub.views.list_deliveries(task=tasks[0], failed=False)[0]["success"], "it did reach the service"
@@ -137,7 +137,7 @@ def test_who_lost_a_task_can_end_it_no_more(hub: Hub, tasks: list[int]) -> None:
 
 def test_the_tasks_of_a_living_worker_are_left_alone(hub: Hub, tasks: list[int]) -> None:
     taken(hub, tasks[0])
-    assert hub.releases.recover() == []
+    assert hub.outbox.recover() == []
 
 
 def test_a_worker_whose_lease_is_over_may_still_be_in_its_last_send(hub: Hub, tasks: list[int]) -> None:
@@ -147,9 +147,9 @@ def test_a_worker_whose_lease_is_over_may_still_be_in_its_last_send(hub: Hub, ta
     other.renew_lease(10, host="h", pid=1)
     other.claim(tasks[0])
     hub.db.run("UPDATE workers SET lease_until = now() - interval '30 s' WHERE id = 'other'")
-    assert hub.releases.recover() == []
+    assert hub.outbox.recover() == []
     hub.db.run("UPDATE workers SET lease_until = now() - interval '61 s' WHERE id = 'other'")
-    assert hub.releases.recover() == [("crm", False)]
+    assert hub.outbox.recover() == [("crm", False)]
 
 
 def test_a_task_that_kills_its_worker_five_times_is_dead(hub: Hub, tasks: list[int]) -> None:
@@ -158,8 +158,8 @@ def test_a_task_that_kills_its_worker_five_times_is_dead(hub: Hub, tasks: list[i
         lost = Ledger(hub.db, worker=f"lost{attempt}", body_limit=100)
         claim = lost.claim(tasks[0])
         assert claim is not None and claim.attempt == attempt
-        assert hub.releases.recover() == [("crm", attempt == 5)]
-        assert hub.releases.recover() == []
+        assert hub.outbox.recover() == [("crm", attempt == 5)]
+        assert hub.outbox.recover() == []
     letter = hub.views.list_dead_letters()[0]
     assert (letter["reason"], letter["attempts"]) == ("worker_lost", 5) and "worker was lost" in letter["error"]
     assert [d["attempt"] for d in hub.views.list_deliveries(task=tasks[0], failed=True)] == [5, 4, 3, 2, 1]
@@ -171,7 +171,7 @@ def test_a_task_that_is_too_old_is_dead_with_its_last_error(hub: Hub, tasks: lis
     hub.ledger.fail(claim, outcome(claim, "HTTP 500"), delay=3600)
     hub.db.run("UPDATE tasks SET expires_at = now() - interval '1 s' WHERE id = ANY(%s)", [tasks[:2]])
     assert hub.ledger.claim(tasks[1]) is None  # it was queued: back to the releaser, which buries it
-    assert hub.releases.expire() == ["crm", "crm"]
+    assert hub.outbox.expire() == ["crm", "crm"]
     letters = {row["task_id"]: row for row in hub.views.list_dead_letters()}
     assert letters.keys() == set(tasks[:2]) and {row["reason"] for row in letters.values()} == {"expired"}
     assert "HTTP 500" in letters[tasks[0]]["error"] and letters[tasks[1]]["attempts"] == 0
@@ -195,14 +195,14 @@ def test_the_totals_are_exact_whatever_happens(hub: Hub, tasks: list[int]) -> No
         for got in rng.sample(held, len(held) // 2):
             held.remove(got)
             rng.choice([
-                lambda: hub.ledger.finish(got, outcome(got)), lambda: hub.ledger.give_back(got),  # noqa: B023
-                lambda: hub.ledger.give_back(got, delay=1), lambda: hub.ledger.fail(got, outcome(got, "no"), delay=1),  # noqa: B023
+                lambda: hub.ledger.finish(got, outcome(got)), lambda: hub.ledger.release(got),  # noqa: B023
+                lambda: hub.ledger.release(got, delay=1), lambda: hub.ledger.fail(got, outcome(got, "no"), delay=1),  # noqa: B023
                 lambda: hub.ledger.move_to_dlq(got, outcome(got, "no"), DeadReason.ATTEMPTS),  # noqa: B023
             ])()  # fmt: skip
 
     def lose() -> None:
         hub.db.run("UPDATE tasks SET lease_until = now() WHERE state = 'running' AND id %% 3 = 0")
-        hub.releases.recover()
+        hub.outbox.recover()
 
     def somebody() -> None:
         ids = [row["id"] for row in hub.db.all("SELECT id FROM tasks")]
@@ -212,11 +212,22 @@ def test_the_totals_are_exact_whatever_happens(hub: Hub, tasks: list[int]) -> No
         ])()  # fmt: skip
 
     acts = [
-        lambda: emit_many(hub, rng.randint(1, 8), start=rng.randint(0, 10**9)), claim, claim, end, lose, somebody,
-        lambda: due_now(hub), hub.releases.promote, hub.releases.fold, hub.releases.expire,
-        lambda: hub.releases.take({row.id: 3 for row in hub.registry.rules()}), lambda: hub.releases.strays(3, grace=0),
-        lambda: hub.ledger.unhand([row["id"] for row in hub.db.all("SELECT id FROM tasks ORDER BY id LIMIT 3")]),
-    ]  # fmt: skip
+        lambda: emit_many(hub, rng.randint(1, 8), start=rng.randint(0, 10**9)),
+        claim,
+        claim,
+        end,
+        lose,
+        somebody,
+        lambda: due_now(hub),
+        hub.outbox.promote,
+        hub.outbox.fold,
+        hub.outbox.expire,
+        lambda: hub.outbox.take({row.id: 3 for row in hub.registry.rules()}),
+        lambda: hub.outbox.lost_messages(3, grace=0),
+        lambda: hub.ledger.release_queued(
+            [row["id"] for row in hub.db.all("SELECT id FROM tasks ORDER BY id LIMIT 3")]
+        ),
+    ]
     emit_many(hub, 10, start=100)
     for _ in range(150):
         rng.choice(acts)()
@@ -265,7 +276,7 @@ def test_a_lost_answer_does_not_give_a_running_task_to_a_second_thread(
     assert hub.ledger.finish(claim, outcome(claim))
 
 
-@pytest.mark.parametrize("act", ["finish", "fail", "dead", "give_back"])
+@pytest.mark.parametrize("act", ["finish", "fail", "dead", "release"])
 def test_a_result_whose_answer_got_lost_counts_once(hub: Hub, tasks: list[int], glitch: Glitch, act: str) -> None:
     claim = taken(hub, tasks[0])
     glitch.left = 1
@@ -276,10 +287,10 @@ def test_a_result_whose_answer_got_lost_counts_once(hub: Hub, tasks: list[int], 
     elif act == "dead":
         hub.ledger.move_to_dlq(claim, outcome(claim, "no"), DeadReason.ATTEMPTS)
     else:
-        hub.ledger.give_back(claim)
-    assert count(hub, "deliveries") == (0 if act == "give_back" else 1)
+        hub.ledger.release(claim)
+    assert count(hub, "deliveries") == (0 if act == "release" else 1)
     assert count(hub, "dead_letters") == (1 if act == "dead" else 0) and counts_are_exact(hub)
-    if act in ("fail", "give_back"):
+    if act in ("fail", "release"):
         assert task(hub, tasks[0])["attempts"] == (1 if act == "fail" else 0)
 
 
@@ -292,7 +303,7 @@ def test_results_wait_for_a_database_that_is_away_until_the_process_stops(
 
     def settle() -> None:
         try:
-            hub.ledger.give_back(claim)
+            hub.ledger.release(claim)
         except UnavailableError as e:
             failed.append(e)
 
@@ -312,7 +323,7 @@ def test_a_process_that_stops_while_the_database_is_away_takes_nothing_new(
     hub.ledger.drain()
     with pytest.raises(UnavailableError):
         hub.ledger.claim(tasks[1])
-    thread = threading.Thread(target=hub.ledger.give_back, args=(claim,))
+    thread = threading.Thread(target=hub.ledger.release, args=(claim,))
     thread.start()
     glitch.left = 1
     thread.join(120)
@@ -334,14 +345,14 @@ def test_no_look_at_the_ledger_reads_all_of_it(hub: Hub, tasks: list[int]) -> No
     rules = [row["id"] for row in hub.db.all("SELECT id FROM rules LIMIT 3")]
     statements: dict[str, tuple[str, Any]] = {
         "claim": (ledger_sql._CLAIM, {"ids": tasks, "worker": "w", "doubt": []}),
-        "promote": (releases_sql._PROMOTE, [100]),
-        "take": (releases_sql._TAKE, {"rules": rules, "limits": [10, 10, 10]}),
-        "strays": (releases_sql._STRAYS, {"grace": 5, "limit": 10}),
-        "expired": (releases_sql._EXPIRED, {"limit": 100}),
-        "lost": (releases_sql._LOST, {"limit": 100, "max_attempts": 5, "why": "x"}),
-        "unhand": (ledger_sql._UNHAND, [tasks]),
-        "demand": (releases_sql._DEMAND, []),
-        "pressure": (releases_sql._PRESSURE, []),
+        "promote": (outbox_sql._PROMOTE, [100]),
+        "take": (outbox_sql._TAKE, {"rules": rules, "limits": [10, 10, 10]}),
+        "strays": (outbox_sql._LOST_MESSAGES, {"grace": 5, "limit": 10}),
+        "expired": (outbox_sql._EXPIRED, {"limit": 100}),
+        "lost": (outbox_sql._LOST, {"limit": 100, "max_attempts": 5, "why": "x"}),
+        "release_queued": (ledger_sql._RELEASE_QUEUED, [tasks]),
+        "demand": (outbox_sql._DEMAND, []),
+        "pressure": (outbox_sql._PRESSURE, []),
     }
     url = str(hub.settings.database_url.get_secret_value() if hub.settings.database_url else "")
     with psycopg.connect(url, autocommit=True) as conn:

@@ -71,7 +71,7 @@ class _NoRows:
 
     def _nothing(self, *_: Any) -> None: ...
 
-    take_slot = release = failed = succeeded = _nothing
+    acquire = release = failed = succeeded = _nothing
 
 
 def service(url: str, **fields: Any) -> Service:

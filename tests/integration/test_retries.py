@@ -227,7 +227,7 @@ def test_the_hubs_own_fault_before_a_send_costs_no_attempt(
             raise fault
 
         with monkeypatch.context() as patch:
-            patch.setattr(hub.gateway._flow, "take_slot", broken)
+            patch.setattr(hub.gateway._rate_limits, "acquire", broken)
             assert attempt(hub, task_id) == "parked"
         assert task(hub, task_id)["attempts"] == 0 and breaker(hub) == ("closed", 0)
         due_now(hub)

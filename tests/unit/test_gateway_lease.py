@@ -36,7 +36,7 @@ class Parts:
         self.sent += 1
         raise ConnectError("refused")
 
-    def take_slot(self, *_: Any) -> None: ...
+    def acquire(self, *_: Any) -> None: ...
 
     def admit(self, *_: Any, **__: Any) -> Permit:
         return Permit(1, probe=True)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from hub.errors import UnavailableError
-from hub.store.group_commit import Batcher
+from hub.store.group_commit import GroupCommit
 from tests.support.waiting import eventually
 
 
@@ -30,12 +30,12 @@ class Slow:
 
 
 def test_a_lone_caller_runs_at_once() -> None:
-    assert Batcher(lambda items: [i + 1 for i in items])(1) == 2
+    assert GroupCommit(lambda items: [i + 1 for i in items])(1) == 2
 
 
 def test_who_comes_while_a_batch_runs_forms_the_next_one() -> None:
     slow = Slow()
-    batcher = Batcher(slow)
+    batcher = GroupCommit(slow)
     with ThreadPoolExecutor(20) as pool:
         first = pool.submit(batcher, 0)
         assert slow.entered.wait(20)
@@ -48,7 +48,7 @@ def test_who_comes_while_a_batch_runs_forms_the_next_one() -> None:
 
 def test_no_batch_is_larger_than_the_limit() -> None:
     slow = Slow()
-    batcher = Batcher(slow, limit=7)
+    batcher = GroupCommit(slow, limit=7)
     with ThreadPoolExecutor(21) as pool:
         futures = [pool.submit(batcher, n) for n in range(21)]
         assert slow.entered.wait(20)
@@ -60,7 +60,7 @@ def test_no_batch_is_larger_than_the_limit() -> None:
 
 def test_a_batch_that_fails_fails_for_each_of_its_callers_and_the_next_one_runs() -> None:
     slow = Slow()
-    batcher = Batcher(slow)
+    batcher = GroupCommit(slow)
     with ThreadPoolExecutor(4) as pool:
         bad = pool.submit(batcher, -1)
         assert slow.entered.wait(20)
@@ -75,7 +75,7 @@ def test_a_batch_that_fails_fails_for_each_of_its_callers_and_the_next_one_runs(
 def test_one_that_spoils_a_batch_fails_alone() -> None:
     """A row that PostgreSQL does not take must not fail the others that happened to come along with it."""
     slow = Slow()
-    batcher = Batcher(slow)
+    batcher = GroupCommit(slow)
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(batcher, 0)
         assert slow.entered.wait(20)
@@ -95,7 +95,7 @@ def test_a_database_that_is_away_is_not_asked_for_each_of_a_batch() -> None:
         raise UnavailableError("the database does not answer")
 
     slow = Slow()
-    batcher = Batcher(lambda items: away(items) if slow.gate.is_set() else slow(items))
+    batcher = GroupCommit(lambda items: away(items) if slow.gate.is_set() else slow(items))
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(batcher, 0)
         assert slow.entered.wait(20)
@@ -110,7 +110,7 @@ def test_a_database_that_is_away_is_not_asked_for_each_of_a_batch() -> None:
 
 
 def test_many_threads_for_a_while() -> None:
-    batcher = Batcher(lambda items: [i * 3 for i in items], limit=5)
+    batcher = GroupCommit(lambda items: [i * 3 for i in items], limit=5)
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(batcher, range(3000))) == [n * 3 for n in range(3000)]
     assert not batcher._leading and not batcher._waiting
@@ -127,7 +127,7 @@ def test_a_batch_that_hangs_holds_nobody_else() -> None:
             assert release.wait(30)
         return [item * 2 for item in items]
 
-    batcher = Batcher(execute, patience=0.05)
+    batcher = GroupCommit(execute, patience=0.05)
     with ThreadPoolExecutor(41) as pool:
         first = pool.submit(batcher, 0)
         assert hung.wait(20)
@@ -146,6 +146,6 @@ def test_many_leaders_beside_each_other_lose_and_mix_up_nothing() -> None:
         threading.Event().wait(0.002 * (items[0] % 5))
         return [item * 2 for item in items]
 
-    batcher = Batcher(execute, limit=7, patience=0.001)
+    batcher = GroupCommit(execute, limit=7, patience=0.001)
     with ThreadPoolExecutor(32) as pool:
         assert list(pool.map(batcher, range(3000))) == [n * 2 for n in range(3000)]

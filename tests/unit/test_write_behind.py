@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from hub.errors import UnavailableError
-from hub.store.write_behind import Finisher
+from hub.store.write_behind import WriteBehind
 
 
 class Store:
@@ -39,14 +39,14 @@ def store() -> Store:
 
 
 @pytest.fixture
-def finisher(store: Store) -> Iterator[Finisher[int, int]]:
-    made: Finisher[int, int] = Finisher(store.write, store.then, limit=4)
+def finisher(store: Store) -> Iterator[WriteBehind[int, int]]:
+    made: WriteBehind[int, int] = WriteBehind(store.write, store.then, limit=4)
     yield made
     store.go.set()
     made.close()
 
 
-def test_what_gathers_while_a_batch_is_written_is_the_next_batch(store: Store, finisher: Finisher[int, int]) -> None:
+def test_what_gathers_while_a_batch_is_written_is_the_next_batch(store: Store, finisher: WriteBehind[int, int]) -> None:
     finisher.add(1)
     assert store.busy.wait(10)
     finisher.add(2)
@@ -57,7 +57,7 @@ def test_what_gathers_while_a_batch_is_written_is_the_next_batch(store: Store, f
     assert store.told == [(1, 10), (2, 20), (3, 30)]
 
 
-def test_no_more_than_the_limit_is_under_way(store: Store, finisher: Finisher[int, int]) -> None:
+def test_no_more_than_the_limit_is_under_way(store: Store, finisher: WriteBehind[int, int]) -> None:
     for item in range(4):
         finisher.add(item)
     fifth = threading.Thread(target=finisher.add, args=(4,), daemon=True)
@@ -71,7 +71,7 @@ def test_no_more_than_the_limit_is_under_way(store: Store, finisher: Finisher[in
     assert sorted(item for item, _ in store.told) == [0, 1, 2, 3, 4]
 
 
-def test_one_that_cannot_be_written_does_not_spoil_the_others(store: Store, finisher: Finisher[int, int]) -> None:
+def test_one_that_cannot_be_written_does_not_spoil_the_others(store: Store, finisher: WriteBehind[int, int]) -> None:
     finisher.add(0)
     assert store.busy.wait(10)
     for item in (12, 13, 14):
@@ -81,7 +81,7 @@ def test_one_that_cannot_be_written_does_not_spoil_the_others(store: Store, fini
     assert store.told == [(0, 0), (12, 120), (14, 140)]
 
 
-def test_a_store_that_went_away_ends_nothing(store: Store, finisher: Finisher[int, int]) -> None:
+def test_a_store_that_went_away_ends_nothing(store: Store, finisher: WriteBehind[int, int]) -> None:
     store.go.set()
     finisher.add(-1)
     assert finisher.flush(10)
@@ -90,7 +90,7 @@ def test_a_store_that_went_away_ends_nothing(store: Store, finisher: Finisher[in
     assert store.told == [(5, 50)]
 
 
-def test_it_starts_anew_after_its_end(store: Store, finisher: Finisher[int, int]) -> None:
+def test_it_starts_anew_after_its_end(store: Store, finisher: WriteBehind[int, int]) -> None:
     assert finisher.flush(1)  # nothing was left behind
     store.go.set()
     finisher.add(1)
