@@ -12,6 +12,7 @@ The packages, in the order in which an event passes them:
  8. `transports`                  REST, AMQP, SOAP: send once
  9. `pipeline.dead_letters`       after the fifth failure: store, replay
 10. `inbound`                     responses and webhook calls: read, stored, turned into events
+    (`sources`                   the core of a Moodle log source: rows as events, position with gaps)
 11. `scheduling`                  cron expressions, the tick, housekeeping
 
 `store` holds all SQL, `config` the definitions of services and rules. `app` builds a process, `programs` runs it.
