@@ -1,12 +1,11 @@
-"""The defects of the hub's predecessor (MIH for Moodle), one test each: ours does not have them.
+"""The defects of the hub's predecessor (MIH for Moodle), one test each.
 
-What is tested more thoroughly elsewhere is named in `ELSEWHERE`.
+Two more are tested in test_amqp_transport.py (`%40` in a password) and test_responses.py (a JSON scalar).
 """
 
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -15,18 +14,6 @@ from hub.errors import CircuitOpenError, DeliveryError
 from hub.models import Event, Request
 from tests.support.http_target import HttpTarget, Reply
 from tests.support.hubs import USER_LOGGED_IN, add_rule, add_service, attempt, count, due_now, emit, task
-
-ELSEWHERE = [  # file and test
-    # %40 in a password broke the login
-    ("test_amqp_transport.py", "test_user_password_and_vhost_are_decoded_and_hosts_need_no_dot"),
-    # a JSON scalar from a response queue was delivered again for ever
-    ("test_responses.py", "test_objects_arrays_and_scalars_are_all_stored"),
-]
-
-
-@pytest.mark.parametrize(("file", "name"), ELSEWHERE)
-def test_it_is_tested_elsewhere(file: str, name: str) -> None:
-    assert f"def {name}(" in Path(__file__).with_name(file).read_text()
 
 
 def test_the_retry_policy_retries(hub: Hub, target: HttpTarget) -> None:
