@@ -224,11 +224,13 @@ def test_definitions(service: dict[str, Any], rule: dict[str, Any]) -> None:
         assert spec is not None
 
 
-@pytest.mark.parametrize("depth", [200, 2000, 200_000])
+@pytest.mark.parametrize("depth", [2000, 200_000])
 def test_deep_nesting_is_refused_not_a_crash(depth: int) -> None:
     raw = b"[" * depth + b"]" * depth
-    try:
-        value = loads(raw)
-        parse_event({"name": "e", "data": value}, limit=1_000_000)
-    except PayloadError:
-        pass
+    with pytest.raises(PayloadError):
+        parse_event({"name": "e", "data": loads(raw)}, limit=1_000_000)
+
+
+def test_nesting_of_200_levels_is_accepted() -> None:
+    data = loads(b"[" * 200 + b"]" * 200)
+    assert parse_event({"name": "e", "data": data}, limit=1_000_000).data == data
