@@ -1,4 +1,4 @@
-"""Stage 2 of an event's way: everything that can go wrong.
+"""Error tree of the hub: everything that can go wrong.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Stage 1 of an event's way: the vocabulary. No I/O.
+"""Value types of the hub: events, services, rules, tasks, deliveries. No I/O.
 
 Times are timezone-aware datetimes in UTC, durations are seconds (float) unless the name says `_ms`.
 """

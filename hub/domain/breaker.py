@@ -1,4 +1,4 @@
-"""Stage 7: the circuit breaker's transitions, pure functions of (circuit, now).
+"""The circuit breaker's transitions, pure functions of (circuit, now).
 
 `store.breakers` makes them atomic.
 

@@ -1,4 +1,4 @@
-"""Stage 4a: dotted paths into JSON values: look one up, mask some. Pure.
+"""Dotted paths into JSON values: look one up, mask some. Pure.
 
 `other.username` is the member `username` of the member `other`; a number is a list index. A string on the
 way is read as JSON where it holds an object or a list: Moodle's `other` may come as one. `JsonStrings` reads

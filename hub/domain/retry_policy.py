@@ -1,4 +1,4 @@
-"""Stage 8: the network tries within one attempt, seconds apart. Pure but for what it is given."""
+"""The network tries within one attempt, seconds apart. Pure but for what it is given."""
 
 from __future__ import annotations
 

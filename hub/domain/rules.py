@@ -1,4 +1,4 @@
-"""Stage 4: which rules an event meets, and the request a rule makes of it. Pure functions.
+"""Which rules an event meets, and the request a rule makes of it. Pure functions.
 
 Conditions are JSON, and all of their members must hold::
 

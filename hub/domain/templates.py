@@ -1,4 +1,4 @@
-"""Stage 4b: payload and endpoint templates, filled from one event. Pure; compiled once per text.
+"""Payload and endpoint templates, filled from one event. Pure; compiled once per text.
 
 A payload template is parsed as JSON first and filled in the tree, so no value can break the JSON: a string
 that is one placeholder takes the value's JSON type, inside a longer string (or a key) the value is formatted

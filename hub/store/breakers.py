@@ -109,7 +109,7 @@ class Breakers:
             )
 
     def release(self, service: Service, permit: Permit) -> None:
-        """Nothing was learned (the hub failed before the send): a probe gives its slot back."""
+        """Nothing was learned (the hub failed before the send): a probe releases its slot."""
         if permit.probe:
             with self._db.autocommit() as conn:
                 conn.execute(self._release_sql, [service.id, permit.epoch])

@@ -1,4 +1,4 @@
-"""Signs of life of the hub's components."""
+"""Heartbeats of the components of the hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ON CONFLICT (component, instance) DO UPDATE SET at = now()
 
 
 class Heartbeats:
-    """Heartbeats: worker, scheduler, web, releaser.
+    """Heartbeats: worker, scheduler, web, releaser (the outbox relay).
 
     Args:
         instance: this process's name.
@@ -22,9 +22,9 @@ class Heartbeats:
         self._instance = instance
 
     def beat(self, component: str) -> None:
-        """`component` lives."""
+        """Record a heartbeat of `component`."""
         self._db.run(_BEAT, [component, self._instance])
 
     def leave(self, component: str) -> None:
-        """`component` of this process has stopped in order: it is not counted as alive any more."""
+        """Delete the heartbeat of `component`: it has stopped in order."""
         self._db.run("DELETE FROM heartbeats WHERE component = %s AND instance = %s", [component, self._instance])

@@ -69,7 +69,7 @@ _CLAIM_NOW = (
     )
 )
 
-# A delivery whose task is still there but in other hands is logged too: it did reach the service.
+# A delivery whose task another worker has claimed is logged too: it did reach the service.
 _FINISH = f"""
 WITH done AS (
     DELETE FROM tasks t USING unnest(%(ids)s::bigint[], %(tokens)s::integer[]) AS f(id, token)
@@ -173,7 +173,7 @@ class Ledger:
                 pause, again = min(pause * 2, 1.0), True
 
     def claim(self, task_id: int) -> Claim | None:
-        """Take a task; the attempt is counted. None: gone, held, not due, or in other hands."""
+        """Take a task; the attempt is counted. None: gone, held, not due, or another worker has claimed it."""
         return self._claim_batch(task_id)
 
     def claim_now(self, task_id: int) -> Claim | None:
@@ -191,7 +191,7 @@ class Ledger:
         return [found.pop(task_id, None) for task_id in ids]
 
     def finish(self, claim: Claim, delivery: Delivery) -> bool:
-        """Delivered: the task goes, the delivery is logged. False: the task was in other hands."""
+        """Delivered: the task goes, the delivery is logged. False: another worker has claimed the task."""
         return self._finish_many([(claim, delivery)])[0]
 
     def finish_soon(self, claim: Claim, delivery: Delivery, then: Callable[[bool], None]) -> None:
@@ -261,7 +261,7 @@ class Ledger:
         self._running.discard(claim.id)
 
     def release_queued(self, task_ids: list[int]) -> None:
-        """The broker did not take them: they are the releaser's again."""
+        """Release queued tasks that the broker did not accept."""
         self._db.run(_RELEASE_QUEUED, [task_ids])
 
     # The lease of this worker

@@ -1,4 +1,4 @@
-"""What the releaser asks of the ledger. Every step is bounded, uses an index, and may be repeated."""
+"""Statements of the outbox relay. Each is bounded, uses an index, and may be repeated."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Demand:
 
 
 class Outbox:
-    """The releaser's statements."""
+    """Moves due tasks towards the broker, and recovers and expires tasks."""
 
     def __init__(self, db: Database, *, max_attempts: int) -> None:
         self._db = db
@@ -158,16 +158,16 @@ class Outbox:
         return [(row[0], row[1]) for row in rows]
 
     def release_all_queued(self) -> None:
-        """No broker holds anything: whatever was handed over is pending again."""
+        """Release every queued task: none of their messages exists any more."""
         self._db.run("UPDATE tasks SET state = 'pending', handed_at = NULL WHERE state = 'queued'")
 
     def queued(self) -> int:
-        """How many tasks were handed to the broker and not claimed yet."""
+        """Return the number of tasks that are published and not claimed."""
         row = self._db.one("SELECT coalesce(sum(n), 0)::bigint AS n FROM task_counts WHERE state = 'queued'")
         return int(row["n"]) if row else 0
 
     def lost_messages(self, limit: int, *, grace: float) -> list[tuple[int, int]]:
-        """The oldest queued tasks, handed over more than `grace` seconds ago; marked as handed over now."""
+        """Return (service id, task id) of the oldest tasks published more than `grace` seconds ago; stamp them anew."""
         with self._db.autocommit() as conn:
             rows = conn.execute(_LOST_MESSAGES, {"limit": min(limit, BATCH), "grace": grace}).fetchall()
         return [(row[0], row[1]) for row in rows]

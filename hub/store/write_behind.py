@@ -1,4 +1,4 @@
-"""Group commit without waiting: callers leave an item behind, one thread writes what has gathered.
+"""Write-behind buffer: callers queue an item and go on, one thread writes the queued items in batches.
 
 The next batch begins when the last one is written, never by a timer: a lone item is written at once, and
 under load batches grow by themselves.
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 class WriteBehind(Generic[Item, Result]):
-    """Runs `execute(items) -> results` (same length and order) behind the callers' backs.
+    """Runs `execute(items) -> results` (same length and order) in a thread of its own.
 
     At most `limit` items are under way; who comes then waits, so that memory, and what a crash leaves
     unwritten, stay bounded.
@@ -46,7 +46,7 @@ class WriteBehind(Generic[Item, Result]):
         self._thread: threading.Thread | None = None
 
     def add(self, item: Item) -> None:
-        """Leave an item behind; waits only while `limit` others are under way."""
+        """Queue an item; waits only while `limit` others are queued or being written."""
         self._room.acquire()
         self._queue.put(item)
         if self._thread is None:
@@ -96,10 +96,10 @@ class WriteBehind(Generic[Item, Result]):
             for item, result in zip(batch, self._execute(batch), strict=True):
                 self._then(item, result)
         except HubError as e:
-            log.warning("results not written; their tasks are taken up again", count=len(batch), error=str(e))
+            log.warning("results not written; their tasks will run again", count=len(batch), error=str(e))
         except Exception:
             if len(batch) == 1:
-                log.exception("a result cannot be written; its task is taken up again")
+                log.exception("a result cannot be written; its task will run again")
             else:  # one of them spoils the batch: the others must not suffer
                 for item in batch:
                     self._write([item])
