@@ -36,7 +36,9 @@ _CSP = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; f
 _NOTHING_HERE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Not found · Integration Hub</title><link rel="stylesheet" href="/static/hub.css"></head>
-<body><main><h1>Not found</h1><p>There is nothing here. <a href="/">To the overview</a></p></main></body></html>
+<body><header class="top"><a class="brand" href="/"><img src="/static/icon.svg" alt="" width="22" height="22">
+Integration Hub</a></header><main><section class="card narrow"><h1>Not found</h1><p>This page does not exist.</p>
+<p><a href="/">Go to the overview</a></p></section></main></body></html>
 """
 _FIELD = re.compile(r"([A-Za-z_\[][\w.\[\]-]{0,200}): (.+)", re.DOTALL)
 _STATUS: tuple[tuple[type[HubError], int], ...] = (

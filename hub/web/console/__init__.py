@@ -1,1 +1,1 @@
-"""The console: pages made on the server, a little script, no build step, nothing from the internet."""
+"""The console: server-rendered pages, one script, no build step, no external requests."""

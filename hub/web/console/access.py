@@ -1,4 +1,4 @@
-"""Users and API tokens; everybody's own password."""
+"""Users, API tokens, sessions and the own password."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from hub.web.passwords import HashPool, hash_password, verify_password
 from hub.web.problems import Problem
 
 _DONE = {
-    "view": "may only look from now on", "manage": "may manage from now on", "enable": "may sign in again",
-    "disable": "is locked out", "delete": "is deleted",
+    "view": "now has the role view", "manage": "now has the role manage", "enable": "is enabled",
+    "disable": "is disabled", "delete": "was deleted",
 }  # fmt: skip
 
 
 def make_access(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
-    """`/access`."""
+    """Return the routes of `/access`."""
     router = pages.router()
     accounts = pages.hub.accounts
 
@@ -62,7 +62,7 @@ def make_access(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
     def revoke(request: Request) -> Response:
         name = request.state.form.get("name")
         accounts.revoke_token(name)
-        return pages.go("/access", f"Token {name} is revoked.")
+        return pages.go("/access", f"Token {name} was revoked.")
 
     @router.post("/access/users")
     @needs(Access.ROLE_MANAGE)
@@ -89,7 +89,7 @@ def make_access(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
             elif what == "delete":
                 accounts.delete_user(name)
             else:
-                raise ConfigError("is no change of a user", field="act")
+                raise ConfigError("is not a known action", field="act")
         except (ConfigError, ConflictError) as e:
             return page(request, problem=str(e), status=409)
         return pages.go("/access", f"User {name} {_DONE[what]}.")
@@ -99,9 +99,9 @@ def make_access(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
     def revoke_session(request: Request) -> Response:
         number, session = request.state.form.get("id"), request.state.session
         if not number.isascii() or not number.isdigit() or len(number) > 18:
-            raise Problem(422, "No session has this number.")
+            raise Problem(422, "No such session.")
         accounts.revoke_session(int(number), name=None if session.role == "manage" else session.name)
-        return pages.go("/access", "The session is ended.")
+        return pages.go("/access", "The session was ended.")
 
     @router.post("/access/password")
     @needs(Access.ROLE_VIEW)
@@ -122,6 +122,6 @@ def make_access(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
             await run_in_threadpool(accounts.set_password, name, hashed, keep=request.cookies.get(COOKIE))
         except ConfigError as e:
             return await run_in_threadpool(page, request, problem=str(e), status=422)
-        return pages.go("/access", "Your password was changed; other browsers are signed out.")
+        return pages.go("/access", "Your password was changed. Your other sessions were ended.")
 
     return router

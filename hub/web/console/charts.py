@@ -1,7 +1,6 @@
-"""Small charts as SVG, made on the server: no script, and a text that says the same.
+"""Charts as SVG, drawn on the server, each with a text alternative.
 
-The drawing stretches with the page and its lines keep their width; what is written stands beside it as text, so that
-it can be read on a phone.
+The drawing scales with the page at constant line width. Axis labels are HTML text beside it, readable on a phone.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _W, _H, _TOP = 600, 150, 10
 
 
 def outcomes(minutes: Sequence[dict[str, Any]]) -> Markup:
-    """Attempts of each minute as stacked bars: those that delivered, and on top those that failed."""
+    """Draw the attempts of each minute as stacked bars: delivered, with failed on top."""
     most = max((row["ok"] + row["failed"] for row in minutes), default=0)
     scale = _nice(max(most, 2))
     step = _W / max(1, len(minutes))
@@ -36,13 +35,13 @@ def outcomes(minutes: Sequence[dict[str, Any]]) -> Markup:
     total, bad = sum(r["ok"] + r["failed"] for r in minutes), sum(r["failed"] for r in minutes)
     label = (
         f"Attempts in the last {len(minutes)} minutes: {number(total)}, of which {number(bad)} failed;"
-        f" at most {number(most)} a minute"
+        f" at most {number(most)} per minute"
     )
     return _frame(label, scale, number, minutes, Markup("").join(bars))
 
 
 def latency(minutes: Sequence[dict[str, Any]]) -> Markup:
-    """Median and 95th percentile of each minute as lines; minutes without deliveries are gaps."""
+    """Draw median and 95th percentile of each minute as lines, with gaps where nothing was sent."""
     worst = max((row["p95"] or 0 for row in minutes), default=0)
     scale = _nice(worst)
     step = _W / max(1, len(minutes))
@@ -56,12 +55,12 @@ def latency(minutes: Sequence[dict[str, Any]]) -> Markup:
 
 
 def share(ok: int, failed: int) -> Markup:
-    """How much of the work succeeded, as one bar."""
+    """Draw the share of successful attempts as one bar."""
     total = ok + failed
     if not total:
         return Markup('<span class="none">no attempts</span>')
     good = ok / total * 100
-    # 100 % is said only when it is true.
+    # Never rounded up to 100 %.
     shown = f"{min(good, 99.9):.1f}" if failed else "100"
     return Markup(
         '<span class="nowrap"><svg class="share" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
@@ -71,7 +70,7 @@ def share(ok: int, failed: int) -> Markup:
 
 
 def _column(row: dict[str, Any], x: float, step: float, text: str, inside: Markup) -> Markup:
-    """A minute. The whole column answers to the pointer, however low its bar."""
+    """One minute: its bars and a hover area over the whole height."""
     return Markup(
         '<g data-at="{}"><title>{:%H:%M} UTC: {}</title><rect class="hit" x="{:.1f}" y="0" width="{:.1f}" height="{}"/>'
         "{}</g>"
@@ -85,7 +84,7 @@ def _bar(kind: str, x: float, y: float, width: float, height: float) -> Markup:
 
 
 def _line(kind: str, values: Sequence[float | None], scale: float) -> Markup:
-    """A path; a minute that stands alone is a stroke of no length, which round ends make a dot."""
+    """A path. A single minute is a stroke of zero length, drawn as a dot by round line ends."""
     step = _W / max(1, len(values))
     path, pen = [], "M"
     for i, value in enumerate(values):
@@ -102,7 +101,7 @@ def _frame(
     label: str, scale: float, unit: Callable[[float], str], minutes: Sequence[dict[str, Any]], inside: Markup
 ) -> Markup:
     if not inside:
-        return Markup('<p class="empty">Nothing was sent in that time.</p>')
+        return Markup('<p class="empty">No attempts in this period.</p>')
     grid = Markup("").join(
         Markup('<path class="grid" d="M0 {:.1f}H{}"/>').format(y, _W) for y in (_TOP, (_H + _TOP) / 2, _H - 0.5)
     )
@@ -120,7 +119,7 @@ def _frame(
 
 
 def _nice(most: float) -> float:
-    """A round number just above."""
+    """The next round number at or above `most`."""
     if most <= 0:
         return 1.0
     size = 1.0

@@ -1,4 +1,4 @@
-"""The delivery log: filters, and one delivery with request and response side by side."""
+"""The delivery log, with filters, and the page of one delivery."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PAGE = 50
 
 
 def make_deliveries(pages: Pages) -> APIRouter:
-    """`/deliveries`."""
+    """Return the routes of `/deliveries`."""
     router = pages.router()
     hub = pages.hub
 

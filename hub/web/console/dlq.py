@@ -1,4 +1,4 @@
-"""Dead letters: filter, look, replay, delete, export."""
+"""Dead letters: list, show, replay, delete, export."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from hub.web.console.pages import (
 )
 
 _PAGE, _BATCH = 50, 200
-_COUNTED = 20_000  # a dry run counts up to here
+_COUNTED = 20_000  # the confirmation page counts up to here
 _ALL = ("replay-all", "delete-all")
 _FILTERS = ("service", "event", "reason", "since", "until")
 
 
 def make_dlq(pages: Pages) -> APIRouter:
-    """`/dead-letters`."""
+    """Return the routes of `/dead-letters`."""
     router = pages.router()
     hub = pages.hub
 
@@ -56,7 +56,7 @@ def make_dlq(pages: Pages) -> APIRouter:
         )  # fmt: skip
 
     def matching(filters: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
-        """All that the filters let through, by the page, newest first."""
+        """Yield all matching dead letters in batches, newest first."""
         before = None
         while rows := hub.views.list_dead_letters(**_wanted(filters), before=before, limit=_BATCH):
             before = rows[-1]["id"]
@@ -68,7 +68,7 @@ def make_dlq(pages: Pages) -> APIRouter:
         request: Request, act: str = "", service: str = "", event: str = "", reason: str = "", since: str = "",
         until: str = "",
     ) -> Response:  # fmt: skip
-        """The dry run of a replay or deletion of all that match, before it is done."""
+        """Count the matching dead letters and ask for confirmation."""
         filters = {"service": service, "event": event, "reason": reason, "since": since, "until": until}
         total = orphans = 0
         for rows in matching(filters):
@@ -105,24 +105,24 @@ def make_dlq(pages: Pages) -> APIRouter:
         if what == "replay-all":
             done = replay(hub.dead_letters, Chosen(**_wanted({name: form.get(name) for name in _FILTERS})))
             if not done.tasks and not done.orphans:
-                return pages.go(to, "Choose some dead letters first.", bad=True)
+                return pages.go(to, "Select at least one dead letter.", bad=True)
             return replayed(to, done.tasks, done.orphans)
         if what == "delete-all":
             chosen = operation.Filter(**_wanted({name: form.get(name) for name in _FILTERS}))
             return pages.go(to, f"{of(operation.delete_matching(hub, chosen), 'dead letter')} deleted.")
         found = [n for v in form.all("id") if (n := digits(v)) is not None]
         if not found:
-            return pages.go(to, "Choose some dead letters first.", bad=True)
+            return pages.go(to, "Select at least one dead letter.", bad=True)
         if what == "delete":
             gone = operation.delete(hub, found, missing_ok=True)
             return pages.go(to, f"{of(gone, 'dead letter')} deleted.")
-        done = replay_ids(hub.dead_letters, found, missing_ok=True)  # without what somebody took meanwhile
+        done = replay_ids(hub.dead_letters, found, missing_ok=True)  # somebody else may have replayed some
         return replayed(to, done.tasks, done.orphans)
 
     def replayed(to: str, tasks: list[int], stay: int) -> Response:
         text = f"{of(len(tasks), 'dead letter')} replayed."
         if stay:
-            text += f" {number(stay)} stayed: the rule or service is gone."
+            text += f" {number(stay)} cannot be replayed: the rule or service was deleted."
         only = to.startswith("/dead-letters/") and len(tasks) == 1
         return pages.go(f"/tasks/{tasks[0]}" if only else to, text, bad=bool(stay))
 

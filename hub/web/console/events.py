@@ -1,4 +1,4 @@
-"""Sending an event by hand: to try a rule, without leaving the browser."""
+"""The form that sends an event by hand, to test rules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hub.web.console.rules import sample_event
 
 
 def make_events(pages: Pages) -> APIRouter:
-    """`/events/new`."""
+    """Return the routes of `/events/new`."""
     router = pages.router()
     hub = pages.hub
 

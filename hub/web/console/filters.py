@@ -1,9 +1,10 @@
-"""How values look on a page."""
+"""Jinja filters: values as text or markup."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -12,9 +13,11 @@ from markupsafe import Markup
 
 from hub.codec import readable
 
+_SEPARATED = re.compile(r"[^\\/._-]*[\\/._-]+|[^\\/._-]+")
+
 
 def when(value: datetime | None) -> Markup:
-    """A time; the script shows it in the reader's zone, with how long ago."""
+    """A time element in UTC; the script shows it in the reader's time zone."""
     if value is None:
         return Markup('<span class="none">–</span>')
     at = value.astimezone(UTC)
@@ -28,7 +31,7 @@ def number(value: float | None) -> str:
 
 
 def plain(value: float | str | None) -> str:
-    """A number as short as it can be: 5, 0.5."""
+    """The shortest form of a number: 5, 0.5."""
     return "" if value is None else f"{value:g}" if isinstance(value, int | float) else value
 
 
@@ -38,7 +41,7 @@ def of(count: int, word: str, words: str = "") -> str:
 
 
 def moment(text: str) -> datetime | None:
-    """A time from a form or an address, in UTC unless it says its zone; what is none is none."""
+    """Parse a time from a form or URL, in UTC unless it has an offset; None if it is not a time."""
     try:
         at = datetime.fromisoformat(text) if text else None
     except ValueError:
@@ -47,17 +50,17 @@ def moment(text: str) -> datetime | None:
 
 
 def digits(text: str) -> int | None:
-    """A number of a row from a form or an address; what is none is none."""
+    """Parse an id from a form or URL; None if it is not a number."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 def beginning(event: str) -> str | None:
-    """A filter by an event's beginning, whether or not the star was typed."""
+    """An event name filter by prefix: appends `*` unless it is there."""
     return event if event.endswith("*") else f"{event}*" if event else None
 
 
 def ms(value: float | None) -> str:
-    """Milliseconds with their unit."""
+    """Milliseconds as text with a unit."""
     if value is None:
         return "–"
     if value >= 10_000:
@@ -68,7 +71,7 @@ def ms(value: float | None) -> str:
 
 
 def pretty(value: Any) -> str:
-    """JSON over several lines; text that is none as it is."""
+    """Indented JSON; text that is not JSON is returned unchanged."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -79,15 +82,15 @@ def pretty(value: Any) -> str:
 
 
 def cut(value: Any, length: int = 80) -> str:
-    """One line of at most so many characters."""
+    """One line of at most `length` characters."""
     text = " ".join(str("" if value is None else value).split())
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def state(value: str | None) -> Markup:
-    """A state as a badge; the word says it, the colour helps."""
+    """A state as a coloured badge."""
     kind = {
-        "closed": "good", "delivered": "good", "ok": "good", "enabled": "good", "success": "good", "open": "bad",
+        "closed": "good", "delivered": "good", "ok": "good", "active": "good", "enabled": "good", "success": "good", "open": "bad",
         "dead": "bad", "error": "bad", "failed": "bad", "lost": "bad", "half_open": "warn", "delayed": "warn",
         "held": "warn", "skipped": "warn", "disabled": "muted", "cancelled": "muted", "revoked": "muted",
         "expired": "muted", "running": "busy", "pending": "info",
@@ -95,12 +98,32 @@ def state(value: str | None) -> Markup:
     return Markup('<span class="badge {}">{}</span>').format(kind, (value or "–").replace("_", " "))
 
 
+def words(value: str | None) -> str:
+    """An identifier such as `worker_lost` as words."""
+    return (value or "").replace("_", " ")
+
+
+def reason(letter: Mapping[str, Any]) -> str:
+    """Why a task became a dead letter, with its number of attempts."""
+    attempts = of(letter["attempts"], "attempt")
+    if letter["reason"] == "attempts":
+        return f"{attempts} failed"
+    return f"{words(letter['reason'])} after {attempts}"
+
+
+def soft(value: str | None) -> Markup:
+    """A name that may be broken after its separators, not inside of a word."""
+    pieces = _SEPARATED.findall(value or "–")
+    return Markup("<wbr>").join(pieces)
+
+
 def segment(value: object) -> str:
-    """A part of a path."""
+    """A percent-encoded path segment."""
     return quote(str(value), safe="")
 
 
 ALL: dict[str, Callable[..., Any]] = {
     "when": when, "number": number, "plain": plain, "of": of, "moment": moment, "ms": ms,
-    "pretty": pretty, "cut": cut, "state": state, "segment": segment,
+    "pretty": pretty, "cut": cut, "state": state, "segment": segment, "words": words, "reason": reason,
+    "soft": soft,
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Signing in and out, and the one-time link that makes the first administrator."""
+"""Sign-in, sign-out and the one-time link that creates an administrator."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from hub.web.problems import Problem
 from hub.web.rate_limits import Busy, Limiter
 
 _WRONG = "Name or password is wrong."
-_NO_LINK = "This link was used already, or is too old. `hub user link` prints a new one."
+_NO_LINK = "This link was used already or has expired. `hub user link` prints a new one."
 
 
 def make_login(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
-    """`/login`, `/logout`, `/login/link/...`.
+    """Return the routes of `/login`, `/logout` and `/login/link/...`.
 
-    Handlers that hash are coroutines: a request that waits for the pool holds no thread of the server.
+    Handlers that hash are coroutines, so that a request waiting for the pool blocks no server thread.
     """
     router = pages.open_router()
     accounts = pages.hub.accounts
-    lines = Limiter(1.0, 10.0)  # log lines of refusals, which a stranger causes at any rate
+    lines = Limiter(1.0, 10.0)  # limits log lines of refused sign-ins
 
     @router.get("/login")
     @needs(Access.PUBLIC)
@@ -49,7 +49,7 @@ def make_login(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
                 response.headers["Retry-After"] = str(round(wait + 0.5))
             return response
 
-        # Taken before the slow check, so that many at once gain nothing.
+        # Counted before the slow check, so that parallel guesses are limited too.
         try:
             wait = guesses.address(origin) or guesses.name(name, origin)
         except ValueError:
@@ -66,7 +66,7 @@ def make_login(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
             accounts.trace.happened("login", "busy", quiet=True)
             raise
         if not good or found is None:
-            # People type passwords into the wrong field: only names that exist are logged.
+            # Only existing names are logged: people type passwords into the name field.
             accounts.trace.happened("login", "failed", user=found[0].name if found else None)
             return refused(401, _WRONG)
         guesses.right(name, origin)
@@ -75,7 +75,7 @@ def make_login(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
         return pages.sign_in(request, pages.go(_local(wanted)), secret)
 
     def check_link(request: Request, secret: str) -> None:
-        """Raises `Problem` unless the link is good; says nothing else about the request."""
+        """Raise `Problem` unless the link is valid."""
         if wait := guesses.link(address(request)):
             raise Problem(
                 429, "Too many wrong links. Try again later.", headers={"Retry-After": str(round(wait + 0.5))}
@@ -123,7 +123,7 @@ def make_login(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
 
 
 def _end_old(pages: Pages, request: Request) -> None:
-    """End the session that the browser had: nobody can plant one."""
+    """End the browser's previous session (prevents session fixation)."""
     if secret := request.cookies.get(COOKIE):
         pages.hub.accounts.end_session(secret)
 
@@ -134,6 +134,6 @@ def _new_session(pages: Pages, request: Request, user_id: int) -> str:
 
 
 def _local(path: str) -> str:
-    """One of our own pages, whatever somebody wrote into the link."""
+    """A path of this site; `/` for anything else (prevents open redirects)."""
     good = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
     return path if good else "/"

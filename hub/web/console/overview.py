@@ -1,4 +1,4 @@
-"""The first page: what is failing now, and how much of what goes through."""
+"""The overview page: health, failures, throughput, services, processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hub.web.console.pages import Pages
 
 
 def make_overview(pages: Pages) -> APIRouter:
-    """`/`."""
+    """Return the route of `/`."""
     router = pages.router()
     hub = pages.hub
 

@@ -1,4 +1,4 @@
-"""What every page shares: who is signed in, forms that prove they are ours, templates, messages, refusals."""
+"""Shared by all pages: sessions, CSRF protection, templates, flash messages, error pages."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from hub.web.rate_limits import Busy
 log = structlog.get_logger("hub.console")
 COOKIE = "hub_session"
 _FLASH = "hub_flash"
-_ONLY_LOOKS = "Your role (view) allows reading only."
+_ONLY_LOOKS = "Your role (view) does not allow changes."
 _SAFE = ("GET", "HEAD")
 _FORM_LIMIT = 2 * 1024 * 1024  # bytes
-_OPEN_FORM_LIMIT = 16 * 1024  # bytes; of people who are not signed in
+_OPEN_FORM_LIMIT = 16 * 1024  # bytes; before sign-in
 _CSP = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -54,21 +54,21 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class Form:
-    """What a form sent: the last value of a name, or all of them."""
+    """Values of a submitted form."""
 
     def __init__(self, values: Mapping[str, list[str]]) -> None:
         self._values = values
 
     def get(self, name: str, default: str = "") -> str:
-        """One value, stripped of blanks around it."""
+        """The last value of a name, stripped."""
         return self.raw(name, default).strip()
 
     def raw(self, name: str, default: str = "") -> str:
-        """One value as it was typed, with line ends as `\\n`."""
+        """The last value of a name as typed, with line ends as `\\n`."""
         return self._values.get(name, [default])[-1].replace("\r\n", "\n")
 
     def all(self, name: str) -> list[str]:
-        """Every value of a name."""
+        """All values of a name."""
         return list(self._values.get(name, []))
 
     def __contains__(self, name: str) -> bool:
@@ -76,7 +76,7 @@ class Form:
 
 
 class Pages:
-    """Renders pages, and makes routers whose routes are guarded."""
+    """Renders pages and creates routers with access checks."""
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
@@ -89,15 +89,15 @@ class Pages:
         self._templates.globals |= {"hub_version": __version__, "navigation": NAVIGATION}
 
     def router(self) -> APIRouter:
-        """Routes for signed-in users. Each declares the role it needs; a form also needs the token of its page."""
+        """A router for signed-in users. Each route declares the role it needs; POST requires the CSRF token."""
         return APIRouter(route_class=_guarded(self), include_in_schema=False)
 
     def open_router(self) -> APIRouter:
-        """Routes for everybody (signing in); each declares that it is public."""
+        """A router for public pages (sign-in). Each route declares that it is public."""
         return APIRouter(route_class=_open(self), include_in_schema=False)
 
     def render(self, request: Request, template: str, status: int = 200, /, **values: Any) -> Response:
-        """A page."""
+        """Render a template with the values that every page needs."""
         session: Session | None = getattr(request.state, "session", None)
         flash = _unpack(request.cookies.get(_FLASH))
         html = self._templates.get_template(template).render(
@@ -111,7 +111,7 @@ class Pages:
         return response
 
     def go(self, to: str, message: str = "", *, bad: bool = False) -> Response:
-        """On to another page, which shows the message once."""
+        """Redirect to another page, which shows the message once."""
         response = RedirectResponse(to, 303)
         if message:
             packed = base64.urlsafe_b64encode(json.dumps([message[:500], bad]).encode()).decode()
@@ -119,23 +119,23 @@ class Pages:
         return response
 
     def sign_in(self, request: Request, response: Response, secret: str) -> Response:
-        """Give the browser its session."""
+        """Set the session cookie."""
         secure = self._secure or request.url.scheme == "https"
         response.set_cookie(COOKIE, secret, max_age=12 * 3600, httponly=True, samesite="lax", secure=secure, path="/")
         return response
 
     def sign_out(self, response: Response) -> Response:
-        """Take the browser's session."""
+        """Delete the session cookie."""
         response.delete_cookie(COOKIE, path="/")
         return response
 
     def session(self, request: Request) -> Session | None:
-        """Who is signed in."""
+        """The session of the request; None if not signed in."""
         secret = request.cookies.get(COOKIE)
         return self.hub.accounts.session(secret) if secret else None
 
     def refusal(self, request: Request, status: int, text: str) -> Response:
-        """A page that says why not."""
+        """An error page."""
         return self.render(request, "refused.html", status, status=status, title=HTTPStatus(status).phrase, text=text)
 
     @staticmethod
@@ -144,9 +144,9 @@ class Pages:
         return response
 
     def of_error(self, request: Request, e: Exception) -> Response:
-        """The page that an error becomes."""
+        """Map an error to its page."""
         if isinstance(e, Busy):
-            return self._with(self.refusal(request, 503, "The hub is busy. Try again."), {"Retry-After": "2"})
+            return self._with(self.refusal(request, 503, "The hub is busy. Try again in a moment."), {"Retry-After": "2"})
         if isinstance(e, Problem):
             return self._with(self.refusal(request, e.status_code, str(e.detail)), e.headers)
         if isinstance(e, NotFoundError):
@@ -156,19 +156,19 @@ class Pages:
         if isinstance(e, UnavailableError):
             log.warning("page not shown", error=str(e))
             return self.refusal(
-                request, 503, "The hub's database or broker does not answer. Nothing is lost; try again."
+                request, 503, "The hub's database or broker does not respond. No data is lost. Try again."
             )
         return self.refusal(request, 422, str(e))
 
 
 def back(request: Request, default: str) -> str:
-    """Where the form came from, if that is one of our own pages."""
+    """The `next` value of the form if it is a path of this site, else `default`."""
     given = request.state.form.get("next") if hasattr(request.state, "form") else ""
     return given if given.startswith("/") and not given.startswith(("//", "/\\")) else default
 
 
 def link(path: str, /, **query: Any) -> str:
-    """An address with the query parameters that are set."""
+    """A URL with the query parameters that are set."""
     wanted = {name: value for name, value in query.items() if value not in (None, "", False)}
     return f"{quote(path)}?{urlencode(wanted)}" if wanted else quote(path)
 
@@ -184,7 +184,7 @@ def _unpack(cookie: str | None) -> tuple[str, bool] | None:
 async def _read_form(request: Request, limit: int = _FORM_LIMIT) -> Form:
     kind = bodies.media_type(request)
     if kind not in ("", "application/x-www-form-urlencoded"):
-        raise Problem(415, "a form is needed")
+        raise Problem(415, "send the form as application/x-www-form-urlencoded")
     text = (await bodies.read(request, limit)).decode("utf-8", "replace")
     try:
         return Form(parse_qs(text, keep_blank_values=True, max_num_fields=20_000))
@@ -232,7 +232,7 @@ def _guarded(pages: Pages) -> type[APIRoute]:
                     session = await run_in_threadpool(pages.session, request)
                     if session is None:
                         if request.method not in _SAFE:
-                            raise Problem(401, "You are no longer signed in. Sign in again; nothing was changed.")
+                            raise Problem(401, "Your session has ended. Sign in again; nothing was changed.")
                         wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
                         return _finish(pages.go(link("/login", next=wanted if wanted != "/" else "")))
                     request.state.session = session
@@ -244,7 +244,7 @@ def _guarded(pages: Pages) -> type[APIRoute]:
                         given = request.headers.get("x-csrf-token") or request.state.form.get("csrf")
                         if not hmac.compare_digest(given.encode(), session.csrf.encode()):
                             raise Problem(
-                                403, "This form is not of a page of yours, or is of an old session. Reload the page."
+                                403, "The form has expired or came from another site. Reload the page and try again."
                             )
                     return _finish(await handle(request))
                 except (HubError, Problem, Busy) as e:
@@ -256,7 +256,7 @@ def _guarded(pages: Pages) -> type[APIRoute]:
 
 
 def _declared(route: APIRoute, *allowed: Access) -> Access:
-    """What a route declares; raises `RuntimeError` when its router cannot enforce that."""
+    """The access that a route declares; raises `RuntimeError` if its router cannot enforce it."""
     access = access_of(route.endpoint)
     if access not in allowed:
         raise RuntimeError(f"{route.path} must declare one of: {', '.join(allowed)}")
@@ -264,6 +264,6 @@ def _declared(route: APIRoute, *allowed: Access) -> Access:
 
 
 def _same_site(request: Request) -> None:
-    """A sign-in form of another site is refused: nobody signs somebody in as somebody else."""
+    """Refuse sign-in forms of other sites (prevents login CSRF)."""
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        raise Problem(403, "This form is not of this site.")
+        raise Problem(403, "The form came from another site.")

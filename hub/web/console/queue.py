@@ -1,4 +1,4 @@
-"""The queue: tasks that wait, run, or are held; one task with its attempts as a timeline."""
+"""The queue of live tasks, and the page of one task with its attempts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STATES = ("pending", "running", "delayed", "held")
 
 
 def make_queue(pages: Pages) -> APIRouter:
-    """`/queue`, `/tasks/...`."""
+    """Return the routes of `/queue` and `/tasks/...`."""
     router = pages.router()
     hub = pages.hub
 
@@ -57,18 +57,18 @@ def make_queue(pages: Pages) -> APIRouter:
         what = form.get("act")
         to = back(request, "/queue")
         if what == "purge":
-            return pages.go(to, f"{of(operation.purge_orphans(hub), 'orphan')} purged.")
+            return pages.go(to, f"{of(operation.purge_orphans(hub), 'orphan')} deleted.")
         if not ids:
-            return pages.go(to, "Choose some tasks first.", bad=True)
+            return pages.go(to, "Select at least one task.", bad=True)
         if what == "delete":
             cancelled = operation.cancel(hub, ids)
             left = len(set(ids)) - len(cancelled)
             return pages.go(
-                to, f"{of(len(cancelled), 'task')} deleted." + (f" {left} run at this moment and stay." if left else "")
+                to, f"{of(len(cancelled), 'task')} deleted." + (f" {left} were running and stay." if left else "")
             )
         done, _ = operation.retry(hub, ids, restart=what == "restart")
-        how = "attempts start from 0" if what == "restart" else "attempts go on where they were"
-        return pages.go(to, f"{of(len(done), 'task')} due now; {how}.")
+        how = "the number of attempts was reset" if what == "restart" else "attempts continue"
+        return pages.go(to, f"{of(len(done), 'task')} set due now; {how}.")
 
     @router.get("/tasks/{id_}")
     @needs(Access.ROLE_VIEW)

@@ -1,4 +1,4 @@
-"""All pages of the console as one router, and their static files."""
+"""The console as one router: pages and static files."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ from hub.web.console.services import make_services
 from hub.web.failed_logins import Guesses
 from hub.web.passwords import HashPool
 
-_STATIC = {"hub.css": "text/css", "hub.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_STATIC = {
+    "hub.css": "text/css", "hub.js": "text/javascript", "idiomorph.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}  # fmt: skip
 
 
 def make_console(hub: Hub) -> APIRouter:
-    """The console of a hub."""
+    """Return the console's router."""
     pages = Pages(hub)
     router = APIRouter(include_in_schema=False)
     guesses, pool = Guesses(), HashPool()

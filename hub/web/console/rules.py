@@ -34,7 +34,7 @@ _PLACEHOLDERS = ("event.name", "event.id", "task.id", "now")
 
 
 def make_rules(pages: Pages) -> APIRouter:
-    """`/rules`."""
+    """Return the routes of `/rules`."""
     router = pages.router()
     hub = pages.hub
 
@@ -74,7 +74,7 @@ def make_rules(pages: Pages) -> APIRouter:
             rule = hub.registry.add_rule(parse_spec(RuleSpec, _document(form)))
         except HubError as e:
             return form_page(request, _typed(form), old=None, version=0, problem=str(e), status=422)
-        return pages.go("/rules", f"Rule {rule.name} was added. Events of its name make tasks from now on.")
+        return pages.go("/rules", f"Rule {rule.name} was added. Matching events create tasks from now on.")
 
     @router.get("/rules/{name}/edit")
     @needs(Access.ROLE_MANAGE)
@@ -91,8 +91,8 @@ def make_rules(pages: Pages) -> APIRouter:
             rule = hub.registry.update_rule(name, _document(form), version)
         except StaleError:
             problem = (
-                "Somebody else changed this rule meanwhile. Below is what you typed; saving once more puts it in place"
-                " of theirs. Cancel to see theirs."
+                "Somebody else changed this rule while you edited it. The form shows your version; saving again overwrites"
+                " theirs. Cancel to see theirs."
             )
             return form_page(
                 request, _typed(form), old=name, version=hub.registry.rule(name).version, problem=problem, status=409
@@ -110,19 +110,19 @@ def make_rules(pages: Pages) -> APIRouter:
     @needs(Access.ROLE_MANAGE)
     def enable(request: Request, name: str) -> Response:
         hub.registry.enable_rule(name, True)
-        return pages.go(back(request, "/rules"), f"{name} is enabled; what was held runs.")
+        return pages.go(back(request, "/rules"), f"{name} was enabled. Its held tasks continue.")
 
     @router.post("/rules/{name}/disable")
     @needs(Access.ROLE_MANAGE)
     def disable(request: Request, name: str) -> Response:
         hub.registry.enable_rule(name, False)
-        return pages.go(back(request, "/rules"), f"{name} is disabled; its tasks are held.")
+        return pages.go(back(request, "/rules"), f"{name} was disabled. Its tasks are held.")
 
     @router.post("/rules/{name}/delete")
     @needs(Access.ROLE_MANAGE)
     def delete(request: Request, name: str) -> Response:
         hub.registry.delete_rule(name)
-        return pages.go("/rules", f"{name} was deleted. Tasks that were left are orphans in the queue.")
+        return pages.go("/rules", f"{name} was deleted. Its remaining tasks are orphans in the queue.")
 
     @router.get("/rules/{name}")
     @needs(Access.ROLE_VIEW)
@@ -142,7 +142,7 @@ def _text(value: JSON) -> str:
 
 
 def _typed(form: Form) -> dict[str, Any]:
-    """The form as it was typed, to be shown again."""
+    """The form's values as typed, to be shown again."""
     return {
         "name": form.get("name"), "event": form.get("event"), "service": form.get("service"),
         "endpoint": form.get("endpoint"), "method": form.get("method", "POST"), "payload": form.raw("payload"),
@@ -162,7 +162,7 @@ def _document(form: Form) -> dict[str, Any]:
 
 
 def _preview(hub: Hub, form: Form) -> dict[str, Any]:
-    """What the rule as it is typed would send for the latest event of its name; saves and sends nothing."""
+    """Render the typed rule for the latest event of its name; saves and sends nothing."""
     name = form.get("event")
     try:
         document = _document(form) | {"name": "preview", "service": "preview"}
@@ -193,13 +193,13 @@ def _problem(e: HubError) -> dict[str, Any]:
 
 
 def sample_event(hub: Hub, name: str) -> tuple[Event, str]:
-    """The latest real event that the name fits, or an example that says it is one."""
+    """(event, its source in words): the latest event that matches the name, or an example."""
     latest = operation.latest_event(hub, name)
     if latest is not None:
-        return latest, f"the latest real {latest.name}"
+        return latest, f"the latest {latest.name}"
     chosen = name.replace("*", "user_created") if name else "\\core\\event\\user_created"
     example: dict[str, JSON] = {
         "eventname": chosen, "objectid": 5, "userid": 2, "courseid": 0, "relateduserid": None,
         "other": {"username": "student1"}, "timecreated": 1708258939,
     }  # fmt: skip
-    return Event(chosen, example), "an example: no such event has been seen yet"
+    return Event(chosen, example), "an example, because no such event was received yet"

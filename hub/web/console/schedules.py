@@ -11,12 +11,12 @@ from hub.web.console.pages import Pages, back
 
 _ABOUT = {
     "consume_responses_task": "Reads the response queue of every enabled AMQP service that has one.",
-    "housekeeping_task": "Removes what is older than the retention, expired keys, and runs that were lost.",
+    "housekeeping_task": "Deletes rows older than the retention, expired keys and lost runs.",
 }
 
 
 def make_schedules(pages: Pages) -> APIRouter:
-    """`/schedules`."""
+    """Return the routes of `/schedules`."""
     router = pages.router()
     hub = pages.hub
 
@@ -52,30 +52,30 @@ def make_schedules(pages: Pages) -> APIRouter:
             task = hub.schedule.set(name, cron)
         except ConfigError as e:
             return page(request, problem=(name, cron, str(e)), status=422)
-        return pages.go("/schedules", f"{name} runs by {task.cron} from the next minute.")
+        return pages.go("/schedules", f"{name} now runs at {task.cron}.")
 
     @router.post("/schedules/{name}/reset")
     @needs(Access.ROLE_MANAGE)
     def reset(request: Request, name: str) -> Response:
         task = hub.schedule.reset(name)
-        return pages.go("/schedules", f"{name} runs by {task.cron} again.")
+        return pages.go("/schedules", f"{name} runs at {task.cron} again.")
 
     @router.post("/schedules/{name}/run")
     @needs(Access.ROLE_MANAGE)
     def run(request: Request, name: str) -> Response:
         hub.schedule.request_run(name)
-        return pages.go(back(request, "/schedules"), f"{name} runs at the next tick, within a minute.")
+        return pages.go(back(request, "/schedules"), f"{name} runs within a minute.")
 
     @router.post("/schedules/{name}/enable")
     @needs(Access.ROLE_MANAGE)
     def enable(request: Request, name: str) -> Response:
         hub.schedule.enable(name, True)
-        return pages.go("/schedules", f"{name} is enabled.")
+        return pages.go("/schedules", f"{name} was enabled.")
 
     @router.post("/schedules/{name}/disable")
     @needs(Access.ROLE_MANAGE)
     def disable(request: Request, name: str) -> Response:
         hub.schedule.enable(name, False)
-        return pages.go("/schedules", f"{name} is disabled.")
+        return pages.go("/schedules", f"{name} was disabled.")
 
     return router

@@ -1,4 +1,4 @@
-"""Services: list, page, form, test, circuit."""
+"""Services: list, page, form, connection test, circuit."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _told(saved: services.Saved, done: str) -> str:
 
 
 def make_services(pages: Pages) -> APIRouter:
-    """`/services`."""
+    """Return the routes of `/services`."""
     router = pages.router()
     hub = pages.hub
 
@@ -152,20 +152,20 @@ def make_services(pages: Pages) -> APIRouter:
     @needs(Access.ROLE_MANAGE)
     def enable(request: Request, name: str) -> Response:
         hub.registry.enable_service(name, True)
-        return pages.go(back(request, f"/services/{segment(name)}"), f"{name} is enabled; what was held runs.")
+        return pages.go(back(request, f"/services/{segment(name)}"), f"{name} was enabled. Its held tasks continue.")
 
     @router.post("/services/{name}/disable")
     @needs(Access.ROLE_MANAGE)
     def disable(request: Request, name: str) -> Response:
         hub.registry.enable_service(name, False)
-        return pages.go(back(request, f"/services/{segment(name)}"), f"{name} is disabled; its tasks are held.")
+        return pages.go(back(request, f"/services/{segment(name)}"), f"{name} was disabled. Its tasks are held.")
 
     @router.post("/services/{name}/delete")
     @needs(Access.ROLE_MANAGE)
     def delete(request: Request, name: str) -> Response:
         rules = hub.registry.delete_service(name)
         return pages.go(
-            "/services", f"{name} was deleted, with {of(rules, 'rule')}. Tasks that were left are orphans in the queue."
+            "/services", f"{name} was deleted, with {of(rules, 'rule')}. Its remaining tasks are orphans in the queue."
         )
 
     @router.post("/services/{name}/reset")
@@ -173,9 +173,9 @@ def make_services(pages: Pages) -> APIRouter:
     def reset(request: Request, name: str) -> Response:
         closed = reset_circuits(hub, hub.registry.service(name))
         text = (
-            f"The circuit of {name} is closed; parked tasks go on."
+            f"The circuit of {name} was closed. Its tasks continue."
             if closed
-            else f"The circuit of {name} was closed already."
+            else f"The circuit of {name} is closed already."
         )
         return pages.go(back(request, f"/services/{segment(name)}"), text)
 
