@@ -90,8 +90,8 @@ def cut(value: Any, length: int = 80) -> str:
 def state(value: str | None) -> Markup:
     """A state as a coloured badge."""
     kind = {
-        "closed": "good", "delivered": "good", "ok": "good", "active": "good", "enabled": "good", "success": "good", "open": "bad",
-        "dead": "bad", "error": "bad", "failed": "bad", "lost": "bad", "half_open": "warn", "delayed": "warn",
+        "closed": "good", "delivered": "good", "ok": "good", "active": "good", "enabled": "good", "success": "good",
+        "open": "bad", "dead": "bad", "error": "bad", "failed": "bad", "lost": "bad", "half_open": "warn", "delayed": "warn",
         "held": "warn", "skipped": "warn", "disabled": "muted", "cancelled": "muted", "revoked": "muted",
         "expired": "muted", "running": "busy", "pending": "info",
     }.get(value or "", "muted")  # fmt: skip

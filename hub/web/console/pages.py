@@ -146,7 +146,8 @@ class Pages:
     def of_error(self, request: Request, e: Exception) -> Response:
         """Map an error to its page."""
         if isinstance(e, Busy):
-            return self._with(self.refusal(request, 503, "The hub is busy. Try again in a moment."), {"Retry-After": "2"})
+            response = self.refusal(request, 503, "The hub is busy. Try again in a moment.")
+            return self._with(response, {"Retry-After": "2"})
         if isinstance(e, Problem):
             return self._with(self.refusal(request, e.status_code, str(e.detail)), e.headers)
         if isinstance(e, NotFoundError):

@@ -91,8 +91,8 @@ def make_rules(pages: Pages) -> APIRouter:
             rule = hub.registry.update_rule(name, _document(form), version)
         except StaleError:
             problem = (
-                "Somebody else changed this rule while you edited it. The form shows your version; saving again overwrites"
-                " theirs. Cancel to see theirs."
+                "Somebody else changed this rule while you edited it. The form shows your version; saving again"
+                " overwrites theirs. Cancel to see theirs."
             )
             return form_page(
                 request, _typed(form), old=name, version=hub.registry.rule(name).version, problem=problem, status=409
