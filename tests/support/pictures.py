@@ -24,18 +24,40 @@ from tests.servers import HttpTarget
 from tests.support.api import eventually
 from tests.support.provision import browser as browser_path
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run"]  # fmt: skip
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 DOCS = {"overview": "/", "rule": "/rules/contacts/edit", "dead-letter": "/dead-letters/{letter}"}
 DOCS_FOLDER = Path(__file__).parents[2] / "deploy" / "pictures"
 USER = "\\core\\event\\user_created"
 COURSE = "\\core\\event\\course_completed"
 PAGES = (
-    "/", "/services", "/services/new", "/services/crm", "/services/crm/edit", "/services/queue/edit", "/rules",
-    "/rules/contacts/edit", "/events/new", "/queue", "/queue?state=held", "/tasks/{task}", "/dead-letters",
-    "/dead-letters/{letter}", "/dead-letters/all?act=delete-all", "/deliveries", "/deliveries/{delivery}",
-    "/schedules", "/access", "/nope",
-)  # fmt: skip
+    "/",
+    "/services",
+    "/services/new",
+    "/services/crm",
+    "/services/crm/edit",
+    "/services/queue/edit",
+    "/rules",
+    "/rules/contacts/edit",
+    "/events/new",
+    "/queue",
+    "/queue?state=held",
+    "/tasks/{task}",
+    "/dead-letters",
+    "/dead-letters/{letter}",
+    "/dead-letters/all?act=delete-all",
+    "/deliveries",
+    "/deliveries/{delivery}",
+    "/schedules",
+    "/access",
+    "/nope",
+)
 
 
 @contextmanager
@@ -43,9 +65,11 @@ def filled() -> Iterator[tuple[str, str, dict[str, int]]]:
     """A hub with something on every page: its address, a session's secret, ids for `PAGES`."""
     with tempfile.TemporaryDirectory() as home:
         settings = Settings(
-            home=Path(home), listen="127.0.0.1:0", retry_delays="0,0,0,0",
+            home=Path(home),
+            listen="127.0.0.1:0",
+            retry_delays="0,0,0,0",
             secret_keys="MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
-        )  # fmt: skip
+        )
         with HttpTarget() as target, build(settings, role="up") as hub, work(hub, threads=2), WebServer(hub) as server:
             ids = _fill(hub, target)
             yield server.url, hub.accounts.start_session(hub.accounts.user("maria").id), ids
@@ -55,24 +79,35 @@ def _fill(hub: Hub, target: HttpTarget) -> dict[str, int]:
     target.on("/contacts", 201)
     target.on("/completions", 503)
     for service in (
-        {"name": "crm", "base_url": target.url, "auth": {"type": "bearer", "token": "t0ken"}, "max_retries": 1,
-         "cb_failure_threshold": 0, "max_attempts": 3},
+        {
+            "name": "crm",
+            "base_url": target.url,
+            "auth": {"type": "bearer", "token": "t0ken"},
+            "max_retries": 1,
+            "cb_failure_threshold": 0,
+            "max_attempts": 3,
+        },
         {"name": "queue", "type": "amqp", "base_url": "amqp://me:pw@127.0.0.1:1/v?queue_declare=q", "enabled": False},
-    ):  # fmt: skip
+    ):
         hub.registry.add_service(parse_spec(ServiceSpec, service))
     for rule in (
-        {"name": "contacts", "event": USER, "service": "crm", "endpoint": "/contacts",
-         "payload": '{"id": "{{objectid}}", "name": "{{other.username}}"}'},
+        {
+            "name": "contacts",
+            "event": USER,
+            "service": "crm",
+            "endpoint": "/contacts",
+            "payload": '{"id": "{{objectid}}", "name": "{{other.username}}"}',
+        },
         {"name": "completions", "event": COURSE, "service": "crm", "endpoint": "/completions"},
         {"name": "archive", "event": "\\core\\event\\*", "service": "queue"},
-    ):  # fmt: skip
+    ):
         hub.registry.add_rule(parse_spec(RuleSpec, rule))
     for user, role in (("maria", "manage"), ("vic", "view")):
         hub.accounts.add_user(user, hash_password("correct horse battery"), role)  # type: ignore[arg-type]
     hub.accounts.add_token("moodle", "ingest")
     data = {"eventname": USER, "userid": 2, "courseid": 0, "other": {"username": "student1"}}
-    hub.observer.handle_events([Event(USER, data | {"objectid": n}) for n in range(60)])
-    hub.observer.handle_events([Event(COURSE, {"objectid": n, "courseid": 10}) for n in range(6)])
+    hub.intake.handle_events([Event(USER, data | {"objectid": n}) for n in range(60)])
+    hub.intake.handle_events([Event(COURSE, {"objectid": n, "courseid": 10}) for n in range(6)])
     assert eventually(lambda: hub.views.dead_letter_count() == 6)
     letter = hub.views.list_dead_letters()[0]
     return {"task": letter["task_id"], "letter": letter["id"], "delivery": hub.views.list_deliveries()[0]["id"]}
@@ -84,7 +119,9 @@ def draw(
     """One picture a page."""
     url, secret, ids = site
     context = browser.new_context(
-        base_url=url, color_scheme=scheme, viewport={"width": width, "height": 900}  # type: ignore[arg-type]
+        base_url=url,
+        color_scheme=scheme,
+        viewport={"width": width, "height": 900},  # type: ignore[arg-type]
     )
     context.add_cookies([{"name": "hub_session", "value": secret, "url": url}])
     page = context.new_page()

@@ -17,9 +17,12 @@ from hub.web.passwords import HashPool, hash_password, verify_password
 from hub.web.problems import Problem
 
 _DONE = {
-    "view": "now has the role view", "manage": "now has the role manage", "enable": "is enabled",
-    "disable": "is disabled", "delete": "was deleted",
-}  # fmt: skip
+    "view": "now has the role view",
+    "manage": "now has the role manage",
+    "enable": "is enabled",
+    "disable": "is disabled",
+    "delete": "was deleted",
+}
 
 
 def make_access(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
@@ -32,11 +35,17 @@ def make_access(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
     ) -> Response:
         may = request.state.session.role == "manage"
         return pages.render(
-            request, "access.html", status, users=accounts.users() if may else [],
+            request,
+            "access.html",
+            status,
+            users=accounts.users() if may else [],
             tokens=accounts.tokens() if may else [],
-            sessions=accounts.sessions(None if may else request.state.session.name), this=request.state.session.id,
-            new_token=token, problem=problem, now=pages.hub.clock.now(),
-        )  # fmt: skip
+            sessions=accounts.sessions(None if may else request.state.session.name),
+            this=request.state.session.id,
+            new_token=token,
+            problem=problem,
+            now=pages.hub.clock.now(),
+        )
 
     @router.get("/access")
     @needs(Access.ROLE_VIEW)
@@ -110,8 +119,9 @@ def make_access(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
         old, new = form.raw("old"), form.raw("password")
         try:
             if wait := guesses.name(name, address(request)):
-                raise Problem(429, "Too many wrong passwords. Try again later.",
-                              headers={"Retry-After": str(round(wait + 0.5))})  # fmt: skip
+                raise Problem(
+                    429, "Too many wrong passwords. Try again later.", headers={"Retry-After": str(round(wait + 0.5))}
+                )
             found = await run_in_threadpool(accounts.password_hash, name)
             if not await pool.run(lambda: verify_password(found[1] if found else None, old)):
                 raise ConfigError("is not your password", field="old password")

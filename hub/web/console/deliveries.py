@@ -21,22 +21,47 @@ def make_deliveries(pages: Pages) -> APIRouter:
     @router.get("/deliveries")
     @needs(Access.ROLE_VIEW)
     def list_(
-        request: Request, service: str = "", direction: str = "", result: str = "", status: str = "", event: str = "",
-        since: str = "", until: str = "", before: str = "",
-    ) -> Response:  # fmt: skip
-        filters = {"service": service, "direction": direction, "result": result, "status": status, "event": event,
-                   "since": since, "until": until}  # fmt: skip
+        request: Request,
+        service: str = "",
+        direction: str = "",
+        result: str = "",
+        status: str = "",
+        event: str = "",
+        since: str = "",
+        until: str = "",
+        before: str = "",
+    ) -> Response:
+        filters = {
+            "service": service,
+            "direction": direction,
+            "result": result,
+            "status": status,
+            "event": event,
+            "since": since,
+            "until": until,
+        }
         rows = hub.views.list_deliveries(
-            service=service or None, direction=direction if direction in ("inbound", "outbound") else None,
-            failed={"failed": True, "ok": False}.get(result), status=digits(status),
-            event=beginning(event), since=moment(since), until=moment(until), before=digits(before), limit=_PAGE + 1,
-        )  # fmt: skip
+            service=service or None,
+            direction=direction if direction in ("inbound", "outbound") else None,
+            failed={"failed": True, "ok": False}.get(result),
+            status=digits(status),
+            event=beginning(event),
+            since=moment(since),
+            until=moment(until),
+            before=digits(before),
+            limit=_PAGE + 1,
+        )
         more = link("/deliveries", **filters, before=rows[_PAGE - 1]["id"]) if len(rows) > _PAGE else ""
         services = [s.name for s in hub.registry.services()]
         return pages.render(
-            request, "deliveries.html", rows=rows[:_PAGE], more=more, filters=filters, services=services,
+            request,
+            "deliveries.html",
+            rows=rows[:_PAGE],
+            more=more,
+            filters=filters,
+            services=services,
             names=hub.views.event_names(limit=200),
-        )  # fmt: skip
+        )
 
     @router.get("/deliveries/{id_}")
     @needs(Access.ROLE_VIEW)

@@ -42,18 +42,30 @@ def make_dlq(pages: Pages) -> APIRouter:
     @router.get("/dead-letters")
     @needs(Access.ROLE_VIEW)
     def list_(
-        request: Request, service: str = "", event: str = "", reason: str = "", since: str = "", until: str = "",
+        request: Request,
+        service: str = "",
+        event: str = "",
+        reason: str = "",
+        since: str = "",
+        until: str = "",
         before: str = "",
-    ) -> Response:  # fmt: skip
+    ) -> Response:
         filters = {"service": service, "event": event, "reason": reason, "since": since, "until": until}
         rows = hub.views.list_dead_letters(**_wanted(filters), before=digits(before), limit=_PAGE + 1)
         more = link("/dead-letters", **filters, before=rows[_PAGE - 1]["id"]) if len(rows) > _PAGE else ""
         return pages.render(
-            request, "dlq.html", rows=rows[:_PAGE], more=more, filters=filters, total=hub.views.dead_letter_count(),
-            services=[s.name for s in hub.registry.services()], export=link("/dead-letters/export", **filters),
-            names=hub.views.event_names(limit=200), filtered=any(filters.values()),
+            request,
+            "dlq.html",
+            rows=rows[:_PAGE],
+            more=more,
+            filters=filters,
+            total=hub.views.dead_letter_count(),
+            services=[s.name for s in hub.registry.services()],
+            export=link("/dead-letters/export", **filters),
+            names=hub.views.event_names(limit=200),
+            filtered=any(filters.values()),
             all_of={act: link("/dead-letters/all", act=act, **filters) for act in _ALL},
-        )  # fmt: skip
+        )
 
     def matching(filters: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
         """Yield all matching dead letters in batches, newest first."""
@@ -65,9 +77,14 @@ def make_dlq(pages: Pages) -> APIRouter:
     @router.get("/dead-letters/all")
     @needs(Access.ROLE_MANAGE)
     def sure(
-        request: Request, act: str = "", service: str = "", event: str = "", reason: str = "", since: str = "",
+        request: Request,
+        act: str = "",
+        service: str = "",
+        event: str = "",
+        reason: str = "",
+        since: str = "",
         until: str = "",
-    ) -> Response:  # fmt: skip
+    ) -> Response:
         """Count the matching dead letters and ask for confirmation."""
         filters = {"service": service, "event": event, "reason": reason, "since": since, "until": until}
         total = orphans = 0
@@ -78,9 +95,15 @@ def make_dlq(pages: Pages) -> APIRouter:
                 break
         act = act if act in _ALL else _ALL[0]
         return pages.render(
-            request, "dlq_all.html", act=act, filters=filters, orphans=orphans, more=total >= _COUNTED,
-            count=total if act == "delete-all" else total - orphans, back=link("/dead-letters", **filters),
-        )  # fmt: skip
+            request,
+            "dlq_all.html",
+            act=act,
+            filters=filters,
+            orphans=orphans,
+            more=total >= _COUNTED,
+            count=total if act == "delete-all" else total - orphans,
+            back=link("/dead-letters", **filters),
+        )
 
     @router.get("/dead-letters/export")
     @needs(Access.ROLE_VIEW)
@@ -139,9 +162,12 @@ def make_dlq(pages: Pages) -> APIRouter:
 
 def _wanted(filters: dict[str, str]) -> dict[str, Any]:
     return {
-        "service": filters["service"] or None, "event": beginning(filters["event"]),
-        "reason": filters["reason"] or None, "since": moment(filters["since"]), "until": moment(filters["until"]),
-    }  # fmt: skip
+        "service": filters["service"] or None,
+        "event": beginning(filters["event"]),
+        "reason": filters["reason"] or None,
+        "since": moment(filters["since"]),
+        "until": moment(filters["until"]),
+    }
 
 
 def _iso(value: object) -> str:

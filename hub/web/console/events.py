@@ -22,9 +22,16 @@ def make_events(pages: Pages) -> APIRouter:
     def page(request: Request, name: str, data: str, *, source: str = "", problem: str = "") -> Response:
         fitting = [rule for rule in hub.registry.rules() if rule.enabled]
         return pages.render(
-            request, "event_form.html", 422 if problem else 200, name=name, data=data, source=source, problem=problem,
-            names=hub.views.event_names(limit=200), rules=fitting,
-        )  # fmt: skip
+            request,
+            "event_form.html",
+            422 if problem else 200,
+            name=name,
+            data=data,
+            source=source,
+            problem=problem,
+            names=hub.views.event_names(limit=200),
+            rules=fitting,
+        )
 
     @router.get("/events/new")
     @needs(Access.ROLE_MANAGE)

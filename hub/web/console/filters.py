@@ -90,11 +90,28 @@ def cut(value: Any, length: int = 80) -> str:
 def state(value: str | None) -> Markup:
     """A state as a coloured badge."""
     kind = {
-        "closed": "good", "delivered": "good", "ok": "good", "active": "good", "enabled": "good", "success": "good",
-        "open": "bad", "dead": "bad", "error": "bad", "failed": "bad", "lost": "bad", "half_open": "warn", "delayed": "warn",
-        "held": "warn", "skipped": "warn", "disabled": "muted", "cancelled": "muted", "revoked": "muted",
-        "expired": "muted", "running": "busy", "pending": "info",
-    }.get(value or "", "muted")  # fmt: skip
+        "closed": "good",
+        "delivered": "good",
+        "ok": "good",
+        "active": "good",
+        "enabled": "good",
+        "success": "good",
+        "open": "bad",
+        "dead": "bad",
+        "error": "bad",
+        "failed": "bad",
+        "lost": "bad",
+        "half_open": "warn",
+        "delayed": "warn",
+        "held": "warn",
+        "skipped": "warn",
+        "disabled": "muted",
+        "cancelled": "muted",
+        "revoked": "muted",
+        "expired": "muted",
+        "running": "busy",
+        "pending": "info",
+    }.get(value or "", "muted")
     return Markup('<span class="badge {}">{}</span>').format(kind, (value or "–").replace("_", " "))
 
 
@@ -123,7 +140,17 @@ def segment(value: object) -> str:
 
 
 ALL: dict[str, Callable[..., Any]] = {
-    "when": when, "number": number, "plain": plain, "of": of, "moment": moment, "ms": ms,
-    "pretty": pretty, "cut": cut, "state": state, "segment": segment, "words": words, "reason": reason,
+    "when": when,
+    "number": number,
+    "plain": plain,
+    "of": of,
+    "moment": moment,
+    "ms": ms,
+    "pretty": pretty,
+    "cut": cut,
+    "state": state,
+    "segment": segment,
+    "words": words,
+    "reason": reason,
     "soft": soft,
-}  # fmt: skip
+}

@@ -43,8 +43,9 @@ def make_login(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
         name, password, wanted = given.get("name"), given.raw("password"), given.get("next")
 
         def refused(status: int, problem: str, wait: float = 0.0) -> Response:
-            response = pages.render(request, "login.html", status, next=wanted, name=name[:100], problem=problem,
-                                    first=False)  # fmt: skip
+            response = pages.render(
+                request, "login.html", status, next=wanted, name=name[:100], problem=problem, first=False
+            )
             if wait:
                 response.headers["Retry-After"] = str(round(wait + 0.5))
             return response

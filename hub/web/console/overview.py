@@ -31,16 +31,26 @@ def make_overview(pages: Pages) -> APIRouter:
             }
             for s in hub.registry.services()
         ]
-        services.sort(key=lambda row: (row["circuit"]["state"] == "closed", not row["lately"]["failed"],
-                                       row["service"].name))  # fmt: skip
+        services.sort(
+            key=lambda row: (row["circuit"]["state"] == "closed", not row["lately"]["failed"], row["service"].name)
+        )
         ok, failed = sum(m["ok"] for m in minutes), sum(m["failed"] for m in minutes)
         return pages.render(
-            request, "overview.html", stats=stats, services=services, failing=hub.activity.failing(900),
-            outcomes=charts.outcomes(minutes), latency=charts.latency(minutes), share=charts.share,
-            ok=ok, failed=failed, runs=hub.views.list_runs(limit=6),
+            request,
+            "overview.html",
+            stats=stats,
+            services=services,
+            failing=hub.activity.failing(900),
+            outcomes=charts.outcomes(minutes),
+            latency=charts.latency(minutes),
+            share=charts.share,
+            ok=ok,
+            failed=failed,
+            runs=hub.views.list_runs(limit=6),
             open_circuits=[row for row in stats["breakers"] if row["state"] != "closed"],
-            alive={row["component"]: row for row in stats["heartbeats"]}, rules=len(hub.registry.rules()),
+            alive={row["component"]: row for row in stats["heartbeats"]},
+            rules=len(hub.registry.rules()),
             begun=bool(hub.views.list_deliveries(limit=1)),
-        )  # fmt: skip
+        )
 
     return router

@@ -46,10 +46,15 @@ _CSP = (
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 NAVIGATION = (
-    ("/", "Overview"), ("/services", "Services"), ("/rules", "Rules"), ("/queue", "Queue"),
-    ("/dead-letters", "Dead letters"), ("/deliveries", "Deliveries"),
-    ("/schedules", "Schedules"), ("/access", "Access"),
-)  # fmt: skip
+    ("/", "Overview"),
+    ("/services", "Services"),
+    ("/rules", "Rules"),
+    ("/queue", "Queue"),
+    ("/dead-letters", "Dead letters"),
+    ("/deliveries", "Deliveries"),
+    ("/schedules", "Schedules"),
+    ("/access", "Access"),
+)
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -82,9 +87,11 @@ class Pages:
         self.hub = hub
         self._secure = (hub.settings.public_url or "").startswith("https://")
         self._templates = Environment(
-            loader=PackageLoader("hub.web"), autoescape=True, trim_blocks=True,
+            loader=PackageLoader("hub.web"),
+            autoescape=True,
+            trim_blocks=True,
             lstrip_blocks=True,
-        )  # fmt: skip
+        )
         self._templates.filters |= filters.ALL
         self._templates.globals |= {"hub_version": __version__, "navigation": NAVIGATION}
 
@@ -101,10 +108,15 @@ class Pages:
         session: Session | None = getattr(request.state, "session", None)
         flash = _unpack(request.cookies.get(_FLASH))
         html = self._templates.get_template(template).render(
-            request=request, path=request.url.path, query=dict(request.query_params), flash=flash,
-            user=session, csrf=session.csrf if session else "",
-            may=bool(session and session.role == "manage"), **values,
-        )  # fmt: skip
+            request=request,
+            path=request.url.path,
+            query=dict(request.query_params),
+            flash=flash,
+            user=session,
+            csrf=session.csrf if session else "",
+            may=bool(session and session.role == "manage"),
+            **values,
+        )
         response = HTMLResponse(html, status)
         if flash:
             response.delete_cookie(_FLASH, path="/")

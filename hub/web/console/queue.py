@@ -29,25 +29,49 @@ def make_queue(pages: Pages) -> APIRouter:
     @router.get("/queue")
     @needs(Access.ROLE_VIEW)
     def list_(
-        request: Request, state: str = "", service: str = "", event: str = "", failed: str = "", orphan: str = "",
-        overdue: str = "", before: str = "",
-    ) -> Response:  # fmt: skip
+        request: Request,
+        state: str = "",
+        service: str = "",
+        event: str = "",
+        failed: str = "",
+        orphan: str = "",
+        overdue: str = "",
+        before: str = "",
+    ) -> Response:
         if (number := digits(event)) is not None:
             return pages.go(f"/tasks/{number}")
-        filters = {"state": state if state in _STATES else "", "service": service, "event": event, "failed": failed,
-                   "orphan": orphan, "overdue": overdue}  # fmt: skip
+        filters = {
+            "state": state if state in _STATES else "",
+            "service": service,
+            "event": event,
+            "failed": failed,
+            "orphan": orphan,
+            "overdue": overdue,
+        }
         rows = hub.views.list_tasks(
-            state=filters["state"] or None, service=service or None, failed=bool(failed),
+            state=filters["state"] or None,
+            service=service or None,
+            failed=bool(failed),
             event=beginning(event),
-            orphan=bool(orphan), overdue=bool(overdue), before=digits(before),
+            orphan=bool(orphan),
+            overdue=bool(overdue),
+            before=digits(before),
             limit=_PAGE + 1,
-        )  # fmt: skip
+        )
         more = link("/queue", **filters, before=rows[_PAGE - 1]["id"]) if len(rows) > _PAGE else ""
         return pages.render(
-            request, "queue.html", rows=rows[:_PAGE], more=more, filters=filters, stats=hub.views.stats(),
-            services=[s.name for s in hub.registry.services()], orphans=len(hub.admin.orphans(1)), states=_STATES,
-            names=hub.views.event_names(limit=200), filtered=any(filters.values()),
-        )  # fmt: skip
+            request,
+            "queue.html",
+            rows=rows[:_PAGE],
+            more=more,
+            filters=filters,
+            stats=hub.views.stats(),
+            services=[s.name for s in hub.registry.services()],
+            orphans=len(hub.admin.orphans(1)),
+            states=_STATES,
+            names=hub.views.event_names(limit=200),
+            filtered=any(filters.values()),
+        )
 
     @router.post("/queue/act")
     @needs(Access.ROLE_MANAGE)

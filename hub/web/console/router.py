@@ -25,9 +25,11 @@ from hub.web.failed_logins import Guesses
 from hub.web.passwords import HashPool
 
 _STATIC = {
-    "hub.css": "text/css", "hub.js": "text/javascript", "idiomorph.js": "text/javascript",
+    "hub.css": "text/css",
+    "hub.js": "text/javascript",
+    "idiomorph.js": "text/javascript",
     "icon.svg": "image/svg+xml",
-}  # fmt: skip
+}
 
 
 def make_console(hub: Hub) -> APIRouter:
@@ -39,9 +41,15 @@ def make_console(hub: Hub) -> APIRouter:
     router.include_router(make_login(pages, guesses, pool))
     router.include_router(make_access(pages, guesses, pool))
     for make in (
-        make_overview, make_services, make_rules, make_events, make_queue, make_dlq, make_deliveries,
+        make_overview,
+        make_services,
+        make_rules,
+        make_events,
+        make_queue,
+        make_dlq,
+        make_deliveries,
         make_schedules,
-    ):  # fmt: skip
+    ):
         router.include_router(make(pages))
     files = {name: (resources.files("hub.web") / "static" / name).read_bytes() for name in _STATIC}
     tags = {name: f'"{hashlib.sha256(content).hexdigest()[:16]}"' for name, content in files.items()}

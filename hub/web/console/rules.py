@@ -26,9 +26,16 @@ from hub.web.console.filters import digits, pretty, segment
 from hub.web.console.pages import Form, Pages, back
 
 _BLANK: dict[str, Any] = {
-    "name": "", "event": "", "service": "", "endpoint": "", "method": "POST", "payload": None, "conditions": None,
-    "strict": False, "enabled": True,
-}  # fmt: skip
+    "name": "",
+    "event": "",
+    "service": "",
+    "endpoint": "",
+    "method": "POST",
+    "payload": None,
+    "conditions": None,
+    "strict": False,
+    "enabled": True,
+}
 _AT = re.compile(r"line (\d+) column (\d+)")
 _PLACEHOLDERS = ("event.name", "event.id", "task.id", "now")
 
@@ -55,11 +62,20 @@ def make_rules(pages: Pages) -> APIRouter:
         status: int = 200,
     ) -> Response:
         return pages.render(
-            request, "rule_form.html", status, d=document, payload=_text(document["payload"]),
-            conditions=_text(document["conditions"]), old=old, version=version, problem=problem, methods=METHODS,
-            services=[s.name for s in hub.registry.services()], names=hub.views.event_names(limit=200),
+            request,
+            "rule_form.html",
+            status,
+            d=document,
+            payload=_text(document["payload"]),
+            conditions=_text(document["conditions"]),
+            old=old,
+            version=version,
+            problem=problem,
+            methods=METHODS,
+            services=[s.name for s in hub.registry.services()],
+            names=hub.views.event_names(limit=200),
             placeholders=_PLACEHOLDERS,
-        )  # fmt: skip
+        )
 
     @router.get("/rules/new")
     @needs(Access.ROLE_MANAGE)
@@ -144,10 +160,16 @@ def _text(value: JSON) -> str:
 def _typed(form: Form) -> dict[str, Any]:
     """The form's values as typed, to be shown again."""
     return {
-        "name": form.get("name"), "event": form.get("event"), "service": form.get("service"),
-        "endpoint": form.get("endpoint"), "method": form.get("method", "POST"), "payload": form.raw("payload"),
-        "conditions": form.raw("conditions"), "strict": "strict" in form, "enabled": "enabled" in form,
-    }  # fmt: skip
+        "name": form.get("name"),
+        "event": form.get("event"),
+        "service": form.get("service"),
+        "endpoint": form.get("endpoint"),
+        "method": form.get("method", "POST"),
+        "payload": form.raw("payload"),
+        "conditions": form.raw("conditions"),
+        "strict": "strict" in form,
+        "enabled": "enabled" in form,
+    }
 
 
 def _document(form: Form) -> dict[str, Any]:
@@ -188,8 +210,12 @@ def _rendered(hub: Hub, rule: Rule) -> dict[str, Any]:
 
 def _problem(e: HubError) -> dict[str, Any]:
     at = _AT.search(str(e))
-    return {"error": str(e), "line": int(at[1]) if at else None, "column": int(at[2]) if at else None,
-            "field": str(e).partition(":")[0]}  # fmt: skip
+    return {
+        "error": str(e),
+        "line": int(at[1]) if at else None,
+        "column": int(at[2]) if at else None,
+        "field": str(e).partition(":")[0],
+    }
 
 
 def sample_event(hub: Hub, name: str) -> tuple[Event, str]:
@@ -199,7 +225,12 @@ def sample_event(hub: Hub, name: str) -> tuple[Event, str]:
         return latest, f"the latest {latest.name}"
     chosen = name.replace("*", "user_created") if name else "\\core\\event\\user_created"
     example: dict[str, JSON] = {
-        "eventname": chosen, "objectid": 5, "userid": 2, "courseid": 0, "relateduserid": None,
-        "other": {"username": "student1"}, "timecreated": 1708258939,
-    }  # fmt: skip
+        "eventname": chosen,
+        "objectid": 5,
+        "userid": 2,
+        "courseid": 0,
+        "relateduserid": None,
+        "other": {"username": "student1"},
+        "timecreated": 1708258939,
+    }
     return Event(chosen, example), "an example, because no such event was received yet"

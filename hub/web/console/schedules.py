@@ -25,11 +25,18 @@ def make_schedules(pages: Pages) -> APIRouter:
         query = request.query_params
         only = {"task": query.get("task", ""), "failed": query.get("failed", "")}
         return pages.render(
-            request, "schedules.html", status, tasks=tasks, about=_ABOUT, problem=problem, zone=hub.settings.timezone,
+            request,
+            "schedules.html",
+            status,
+            tasks=tasks,
+            about=_ABOUT,
+            problem=problem,
+            zone=hub.settings.timezone,
             next_runs={t.name: hub.schedule.preview(t.cron, 5, name=t.name) for t in tasks},
-            runs=hub.views.task_log(task=only["task"] or None, failed=bool(only["failed"]), limit=40), only=only,
+            runs=hub.views.task_log(task=only["task"] or None, failed=bool(only["failed"]), limit=40),
+            only=only,
             classes=("dispatch_event_task", *_ABOUT),
-        )  # fmt: skip
+        )
 
     @router.get("/schedules")
     @needs(Access.ROLE_VIEW)

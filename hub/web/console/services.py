@@ -47,10 +47,18 @@ _AUTH = {
     "oauth2": ("token_url", "client_id", "client_secret", "scope"),
 }
 _BLANK = {
-    "name": "", "type": "rest", "base_url": "", "enabled": True, "auth": {"type": "none"}, "timeout": 5.0,
+    "name": "",
+    "type": "rest",
+    "base_url": "",
+    "enabled": True,
+    "auth": {"type": "none"},
+    "timeout": 5.0,
     "max_retries": 3,
-    "retry_backoff": 1.0, "cb_failure_threshold": 5, "cb_cooldown": 30.0, "response_queue": None,
-}  # fmt: skip
+    "retry_backoff": 1.0,
+    "cb_failure_threshold": 5,
+    "cb_cooldown": 30.0,
+    "response_queue": None,
+}
 
 
 def _told(saved: services.Saved, done: str) -> str:
@@ -107,14 +115,20 @@ def make_services(pages: Pages) -> APIRouter:
         stats = hub.views.stats()
         minutes = hub.activity.minutes(60, service=name)
         return pages.render(
-            request, "service.html", service=service, document=document, circuit=hub.views.breaker(name),
-            counts=stats["services"].get(name, {}), rules=[r for r in hub.registry.rules() if r.service == name],
+            request,
+            "service.html",
+            service=service,
+            document=document,
+            circuit=hub.views.breaker(name),
+            counts=stats["services"].get(name, {}),
+            rules=[r for r in hub.registry.rules() if r.service == name],
             deliveries=hub.views.list_deliveries(service=name, limit=20),
             lately=hub.activity.services(3600).get(name, {"ok": 0, "failed": 0, "p50": None, "p95": None}),
-            outcomes=charts.outcomes(minutes), latency=charts.latency(minutes),
+            outcomes=charts.outcomes(minutes),
+            latency=charts.latency(minutes),
             runs=hub.views.list_runs(service=name, limit=5),
             dead=hub.dead_letters.count(Chosen(service=name)),
-        )  # fmt: skip
+        )
 
     @router.get("/services/{name}/edit")
     @needs(Access.ROLE_MANAGE)
@@ -123,9 +137,14 @@ def make_services(pages: Pages) -> APIRouter:
         document = service_document(service, mask="" if service.secrets_unreadable else _MASK)
         shown = _shown(document) | {"stored": set() if service.secrets_unreadable else _stored(document)}
         return pages.render(
-            request, "service_form.html", **shown, old=name, version=service.version, problem="",
+            request,
+            "service_form.html",
+            **shown,
+            old=name,
+            version=service.version,
+            problem="",
             unreadable=service.secrets_unreadable,
-        )  # fmt: skip
+        )
 
     @router.post("/services/{name}/edit")
     @needs(Access.ROLE_MANAGE)
@@ -143,9 +162,15 @@ def make_services(pages: Pages) -> APIRouter:
             stored = set() if current.secrets_unreadable else _stored(service_document(current))
             shown = _shown(document, form) | {"stored": stored}
             return pages.render(
-                request, "service_form.html", 409 if isinstance(e, ConflictError) else 422, **shown, old=name,
-                version=current.version, problem=str(e), unreadable=current.secrets_unreadable,
-            )  # fmt: skip
+                request,
+                "service_form.html",
+                409 if isinstance(e, ConflictError) else 422,
+                **shown,
+                old=name,
+                version=current.version,
+                problem=str(e),
+                unreadable=current.secrets_unreadable,
+            )
         return pages.go(f"/services/{segment(saved.service.name)}", _told(saved, "saved"))
 
     @router.post("/services/{name}/enable")
@@ -294,9 +319,14 @@ def _shown(document: dict[str, Any], typed: Form | None = None) -> dict[str, Any
             url = urlsplit(document["base_url"])
             login, _, _ = url.netloc.rpartition("@")
             user, _, password = login.partition(":")
-            amqp |= {"host": url.hostname or "", "port": url.port or "", "user": unquote(user),
-                     "password": "" if password == _MASK else unquote(password),
-                     "vhost": unquote(url.path[1:]), "tls": url.scheme == "amqps"}  # fmt: skip
+            amqp |= {
+                "host": url.hostname or "",
+                "port": url.port or "",
+                "user": unquote(user),
+                "password": "" if password == _MASK else unquote(password),
+                "vhost": unquote(url.path[1:]),
+                "tls": url.scheme == "amqps",
+            }
             amqp |= {key: value for key, value in parse_qsl(url.query) if key in _AMQP}
         except ValueError:
             pass  # it is shown as far as it can be read
@@ -307,8 +337,15 @@ def _shown(document: dict[str, Any], typed: Form | None = None) -> dict[str, Any
         for part in ("headers", "secret_headers")
     }
     return {
-        "d": document, "stored": set(), "amqp": amqp, "lines": lines, "auth": document.get("auth") or {"type": "none"},
-        "inbound": document.get("inbound") or {}, "mask": "\n".join(document.get("mask") or []),
-        "delays": ", ".join(f"{float(v):g}" if str(v).replace(".", "", 1).isdigit() else str(v)
-                            for v in document.get("retry_delays") or []),
-    }  # fmt: skip
+        "d": document,
+        "stored": set(),
+        "amqp": amqp,
+        "lines": lines,
+        "auth": document.get("auth") or {"type": "none"},
+        "inbound": document.get("inbound") or {},
+        "mask": "\n".join(document.get("mask") or []),
+        "delays": ", ".join(
+            f"{float(v):g}" if str(v).replace(".", "", 1).isdigit() else str(v)
+            for v in document.get("retry_delays") or []
+        ),
+    }
