@@ -122,6 +122,10 @@ class Database:
         """Close every connection."""
         self.pool.close(timeout=2)
 
+    def ping(self) -> None:
+        """Raise `UnavailableError` unless the database answers a query."""
+        self.one("SELECT 1 AS x")
+
     def usage(self) -> tuple[int, int]:
         """Connections in use, and how many there may be."""
         stats = self.pool.get_stats()

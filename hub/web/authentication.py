@@ -16,7 +16,7 @@ from hub.store.tokens import Scope, Token
 from hub.web.authorization import Access, needs
 from hub.web.bodies import JsonRequest
 from hub.web.problems import Problem
-from hub.web.rate_limits import Limiter
+from hub.web.rate_limits import RateLimiter
 
 _ALLOWED: dict[Scope, frozenset[Scope]] = {
     "ingest": frozenset({"ingest"}),
@@ -33,13 +33,13 @@ _FAILURES = 20  # wrong tokens from one address at once,
 _FAILURE_RATE = 0.5  # and so many more per second, before it is only told to wait
 
 
-class Gate:
+class Authenticator:
     """Checks API tokens. A valid token is always let in: nobody can lock out others behind the same address."""
 
     def __init__(self, accounts: Accounts, settings: Settings) -> None:
         self._accounts = accounts
-        self._requests = Limiter(settings.token_rate, settings.token_rate)
-        self._failures = Limiter(_FAILURE_RATE, _FAILURES)
+        self._requests = RateLimiter(settings.token_rate, settings.token_rate)
+        self._failures = RateLimiter(_FAILURE_RATE, _FAILURES)
 
     def check(self, secret: str | None, needed: Scope | None, address: str) -> Token:
         """The token, if it may do what is asked; asks the database.
@@ -111,7 +111,7 @@ def address(request: Request) -> str:
     return request.client.host if request.client else "?"
 
 
-def guarded(gate: Gate, access: Access, *, limit: int) -> type[APIRoute]:
+def guarded(authenticator: Authenticator, access: Access, *, limit: int) -> type[APIRoute]:
     """A kind of route that declares a scope: the token is checked before the body is read; the body is bounded.
 
     Handlers find the token as `request.state.token`.
@@ -127,7 +127,7 @@ def guarded(gate: Gate, access: Access, *, limit: int) -> type[APIRoute]:
             handle = super().get_route_handler()
 
             async def guard(request: Request) -> Response:
-                token = await run_in_threadpool(gate.check, bearer(request), scope, address(request))
+                token = await run_in_threadpool(authenticator.check, bearer(request), scope, address(request))
                 act_as(Actor(token.name, "token", address(request)))
                 bounded = JsonRequest(request.scope, request.receive)
                 bounded.limit = limit

@@ -22,6 +22,11 @@ from hub.web.addresses import Networks, client_key
 HEAD_LIMIT = 16 * 1024
 """Most bytes of a request's head, and of anything else that is not body (chunk extensions, trailers)."""
 _MOST_HEADERS = 100
+_TOO_LARGE_TEXT = b"The head of the request is larger than 16 KiB, or has more than 100 headers."
+_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
+    b"content-length: %d\r\nconnection: close\r\n\r\n%s"
+) % (len(_TOO_LARGE_TEXT), _TOO_LARGE_TEXT)
 _MOST_PIPELINED = 16
 _SWEEP = 0.5  # seconds between two looks at the time-outs
 
@@ -128,6 +133,7 @@ class Connection(HttpToolsProtocol):
         self._count = 0  # headers, and their bytes
         self._size = 0
         self._stalled = False
+        self._head_too_large = False
         self.address = "?"
         self.trusted = False
         self.phase = Phase.IDLE
@@ -152,33 +158,49 @@ class Connection(HttpToolsProtocol):
         self._unread += len(data)
         super().data_received(data)
         if self._unread > HEAD_LIMIT and self.parser is not None and not self.transport.is_closing():
-            self.send_400_response("The request's head is too large.")
+            self._head_too_large = not self._in_message
+            self.send_400_response("Too many bytes that are not body.")
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse and close; only close when this could be taken as the response to another request."""
+        """Refuse with 400, or 431 for a head over the limits, and close.
+
+        Only closes when the response could be taken as that to another request.
+        """
         started = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
         if self.pipeline or started:
             self.transport.abort()
             return
-        super().send_400_response(msg)
+        if self._head_too_large:
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
         self._enter(Phase.CLOSING)
 
     def _unsupported_upgrade_warning(self) -> None:
         """An upgrade is ignored, as HTTP allows; a stranger must not fill the log."""
 
-    # The parser's callbacks. What they raise refuses the request with 400.
+    # The parser's callbacks. What they raise refuses the request with 400 or 431.
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._count = self._size = 0
 
+    def on_url(self, url: bytes) -> None:
+        self._add(len(url))
+        super().on_url(url)
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count += 1
-        self._size += len(name) + len(value)
-        if self._count > _MOST_HEADERS or self._size > HEAD_LIMIT:
-            raise ValueError("too many headers")
+        self._add(len(name) + len(value))
         if not self._in_message:  # a trailer is no header: it comes after everything was decided
             super().on_header(name, value)
+
+    def _add(self, size: int) -> None:
+        self._size += size
+        if self._count > _MOST_HEADERS or self._size > HEAD_LIMIT:
+            self._head_too_large = not self._in_message
+            raise ValueError("too many headers")
 
     def on_headers_complete(self) -> None:
         self._unread = 0

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from hub.web.rate_limits import Limiter, fixed
+from hub.web.rate_limits import RateLimiter, fixed
 
 NAME_LIMIT = 100  # characters; no user has a longer name
 # Actions per second in the long run, and at once.
@@ -19,7 +19,7 @@ _LINKS = (1 / 3, 30)
 _KNOWN = 10_000
 
 
-class Guesses:
+class FailedLogins:
     """Says how long to wait before the next password may be tried.
 
     Three limits apply, in this order: by address, by name and address, by name. An address from which the user has
@@ -27,10 +27,10 @@ class Guesses:
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._addresses = Limiter(*_BY_ADDRESS, clock=clock)
-        self._pairs = Limiter(*_BY_PAIR, clock=clock)
-        self._names = Limiter(*_BY_NAME, clock=clock)
-        self._links = Limiter(*_LINKS, clock=clock)
+        self._addresses = RateLimiter(*_BY_ADDRESS, clock=clock)
+        self._pairs = RateLimiter(*_BY_PAIR, clock=clock)
+        self._names = RateLimiter(*_BY_NAME, clock=clock)
+        self._links = RateLimiter(*_LINKS, clock=clock)
         self._known: OrderedDict[object, None] = OrderedDict()
         self._lock = threading.Lock()
 

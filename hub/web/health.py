@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 
 from hub.app.lifecycle import Hub
 from hub.errors import UnavailableError
+from hub.monitoring.access import may_scrape
 from hub.monitoring.exposition import Scraper, make_scraper
 from hub.tasks.broker import DISPATCH
 from hub.web.authorization import Access, needs
@@ -36,7 +36,7 @@ def make_health(hub: Hub) -> APIRouter:
     router = APIRouter(tags=["health"])
     scraper = make_scraper(hub.settings, hub.db, hub.queues.values(), hub.broker.ready)
     hub.on_close(scraper.close)
-    probes = [_Probe("database", lambda: _database(hub)), _Probe("broker", lambda: _broker(hub))]
+    probes = [_Probe("database", hub.db.ping), _Probe("broker", lambda: _broker(hub))]
     for probe in probes:
         hub.on_close(probe.close)
 
@@ -62,8 +62,7 @@ def make_health(hub: Hub) -> APIRouter:
     @needs(Access.PUBLIC)
     async def metrics(request: Request) -> Response:
         token = hub.settings.metrics_token
-        given = request.headers.get("authorization", "")
-        if token and not hmac.compare_digest(given.encode(), f"Bearer {token.get_secret_value()}".encode()):
+        if not may_scrape(request.headers.get("authorization", ""), token.get_secret_value() if token else None):
             return Response("a bearer token is needed\n", 401, {"WWW-Authenticate": "Bearer"}, "text/plain")
         kind, text = await scrape(request.headers.get("accept", ""))
         return Response(text, media_type=kind)
@@ -117,10 +116,6 @@ class _Probe:
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
-
-
-def _database(hub: Hub) -> None:
-    hub.db.one("SELECT 1 AS x")
 
 
 def _broker(hub: Hub) -> None:

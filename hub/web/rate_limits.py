@@ -18,7 +18,7 @@ class Busy(Exception):  # noqa: N818 - a state
     """Every place is taken."""
 
 
-class Places:
+class ConcurrencyLimiter:
     """Concurrency limiter without a queue: what could only wait in memory is refused.
 
     Args:
@@ -33,7 +33,7 @@ class Places:
         self._lock = threading.Lock()
 
     @contextmanager
-    def one(self, key: Hashable = None) -> Iterator[None]:
+    def acquire(self, key: Hashable = None) -> Iterator[None]:
         """Hold a place; raises `Busy`."""
         with self._lock:
             if self._taken.total() >= self.count or self._taken[key] >= self._each:
@@ -48,7 +48,7 @@ class Places:
                     del self._taken[key]
 
 
-class Limiter:
+class RateLimiter:
     """Token buckets by key. At most 10,000 buckets are kept; a blocked one is never dropped.
 
     A key that is text is kept as a hash, so that its length costs no memory. When only blocked buckets are kept,

@@ -23,13 +23,13 @@ from hub.settings import Settings
 from hub.web import problems
 from hub.web.addresses import Networks
 from hub.web.api import make_api
-from hub.web.authentication import Gate
+from hub.web.authentication import Authenticator
 from hub.web.authorization import check_declared
 from hub.web.connections import Connection, Limits, most_connections
 from hub.web.console.router import make_console
 from hub.web.docs import make_docs
-from hub.web.headers import Edge
 from hub.web.health import make_health
+from hub.web.middleware import OuterMiddleware
 from hub.web.uploads import Uploads
 from hub.web.webhooks import make_webhooks
 
@@ -53,13 +53,13 @@ def make_app(hub: Hub) -> FastAPI:
     app = FastAPI(title="Integration Hub", version=__version__, openapi_url=None, docs_url=None, redoc_url=None,
                   generate_unique_id_function=_operation_id,
                   redirect_slashes=False)  # fmt: skip # a redirect would repeat the Host that the caller made up
-    gate = Gate(hub.accounts, hub.settings)
+    authenticator = Authenticator(hub.accounts, hub.settings)
     problems.install(app)
-    app.add_middleware(Edge, uploads=_uploads(hub.settings))
+    app.add_middleware(OuterMiddleware, uploads=_uploads(hub.settings))
     app.include_router(make_health(hub))
     app.include_router(make_webhooks(hub))
-    app.include_router(make_api(hub, gate))
-    app.include_router(make_docs(hub, gate, app))
+    app.include_router(make_api(hub, authenticator))
+    app.include_router(make_docs(hub, authenticator, app))
     app.include_router(make_console(hub))
     check_declared(app.routes)
     return app

@@ -45,7 +45,7 @@ from hub.web.api import routers, shapes
 from hub.web.authentication import address, bearer, too_often
 from hub.web.authorization import Access, needs
 from hub.web.problems import Problem
-from hub.web.rate_limits import Limiter, Places
+from hub.web.rate_limits import ConcurrencyLimiter, RateLimiter
 
 log = structlog.get_logger("hub.web")
 WEBHOOK_RECEIVED = "hub.webhook_received"
@@ -80,8 +80,8 @@ def make_webhooks(hub: Hub) -> APIRouter:
     """The endpoint for services."""
     router = APIRouter(tags=["webhooks"])
     desk = _Desk(hub)
-    callers = Places(_AT_ONCE, _AT_ONCE // 2)
-    strangers = Places(_AT_ONCE)  # a signature is known to be good only with the body
+    callers = ConcurrencyLimiter(_AT_ONCE, _AT_ONCE // 2)
+    strangers = ConcurrencyLimiter(_AT_ONCE)  # a signature is known to be good only with the body
 
     @router.post(
         "/webhook/{service}",
@@ -104,8 +104,8 @@ def make_webhooks(hub: Hub) -> APIRouter:
         )  # fmt: skip
         known = await run_in_threadpool(desk.find, service, call)
         body = await bodies.read(request, hub.settings.event_limit)
-        places, key = (callers, known.id) if _token_fits(known, call.token) else (strangers, call.address)
-        with places.one(key):  # only once the body is there: who sends slowly takes no place
+        limiter, key = (callers, known.id) if _token_fits(known, call.token) else (strangers, call.address)
+        with limiter.acquire(key):  # only once the body is there: a slow sender takes no slot
             return await run_in_threadpool(desk.receive, known, call, body)
 
     return router
@@ -114,10 +114,10 @@ def make_webhooks(hub: Hub) -> APIRouter:
 class _Desk:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._calls = Limiter(hub.settings.token_rate, hub.settings.token_rate)
-        self._failures = Limiter(_FAILURE_RATE, _FAILURES)  # by service and address: one caller, one service
-        self._guesses = Limiter(_GUESS_RATE, _GUESSES)  # by address: one caller, whatever service it names
-        self._signed = Limiter(_SIGNED_RATE, _SIGNED_BURST)  # by address: bodies read for a blocked one
+        self._calls = RateLimiter(hub.settings.token_rate, hub.settings.token_rate)
+        self._failures = RateLimiter(_FAILURE_RATE, _FAILURES)  # by service and address: one caller, one service
+        self._guesses = RateLimiter(_GUESS_RATE, _GUESSES)  # by address: one caller, whatever service it names
+        self._signed = RateLimiter(_SIGNED_RATE, _SIGNED_BURST)  # by address: bodies read for a blocked one
 
     def find(self, name: str, call: _Call) -> Service:
         """The service as far as the caller may know it, with every check that needs no body.

@@ -9,9 +9,9 @@ import tracemalloc
 import pytest
 
 from hub.errors import ConfigError
-from hub.web.failed_logins import Guesses
+from hub.web.failed_logins import FailedLogins
 from hub.web.passwords import HashPool, hash_password, verify_password
-from hub.web.rate_limits import Busy, Limiter, Places
+from hub.web.rate_limits import Busy, ConcurrencyLimiter, RateLimiter
 
 
 class Clock:
@@ -24,7 +24,7 @@ class Clock:
 
 def test_a_limiter_lets_a_burst_through_and_then_its_rate() -> None:
     clock = Clock()
-    limiter = Limiter(2.0, 3.0, clock=clock)
+    limiter = RateLimiter(2.0, 3.0, clock=clock)
     assert [limiter.take("a") for _ in range(4)] == [0, 0, 0, 0.5]
     assert limiter.take("b") == 0, "keys do not share"
     clock.now = 0.5
@@ -36,7 +36,7 @@ def test_a_limiter_lets_a_burst_through_and_then_its_rate() -> None:
 
 
 def test_a_limiter_forgets_what_was_used_least_lately_and_so_stays_small() -> None:
-    limiter = Limiter(0.001, 2.0, clock=Clock())
+    limiter = RateLimiter(0.001, 2.0, clock=Clock())
     limiter.take(-1)
     for n in range(20_000):
         limiter.take(n)
@@ -46,7 +46,7 @@ def test_a_limiter_forgets_what_was_used_least_lately_and_so_stays_small() -> No
 def test_a_limiter_never_forgets_what_is_blocked() -> None:
     """Neither junk keys free a blocked one, nor do blocked ones make room for more than there may be."""
     clock = Clock()
-    limiter = Limiter(0.001, 2.0, clock=clock)
+    limiter = RateLimiter(0.001, 2.0, clock=clock)
     assert [limiter.take("blocked") for _ in range(3)] == [0, 0, 1000]
     for n in range(10_100):
         assert limiter.take(f"junk {n}") == 0
@@ -61,7 +61,7 @@ def test_a_limiter_never_forgets_what_is_blocked() -> None:
 
 
 def test_a_limiter_keeps_nothing_of_the_length_of_a_key() -> None:
-    limiter = Limiter(0.001, 2.0, clock=Clock())
+    limiter = RateLimiter(0.001, 2.0, clock=Clock())
     tracemalloc.start()
     try:
         for n in range(20):
@@ -74,7 +74,7 @@ def test_a_limiter_keeps_nothing_of_the_length_of_a_key() -> None:
 def test_one_stranger_cannot_lock_a_user_out_elsewhere() -> None:
     """A wrong password a second from one address, for an hour."""
     clock = Clock()
-    guesses = Guesses(clock=clock)
+    guesses = FailedLogins(clock=clock)
     let_in = 0
     for _ in range(3600):
         clock.now += 1
@@ -85,7 +85,7 @@ def test_one_stranger_cannot_lock_a_user_out_elsewhere() -> None:
 
 def test_many_strangers_are_slowed_down_but_not_the_user_where_it_logged_in() -> None:
     clock = Clock()
-    guesses = Guesses(clock=clock)
+    guesses = FailedLogins(clock=clock)
     assert guesses.name("maria", "2001:db8:1::1") == 0
     guesses.right("maria", "2001:db8:1::1")
     let_in = sum(guesses.name("maria", f"10.1.{n // 250}.{n % 250}") == 0 for n in range(1000))
@@ -95,7 +95,7 @@ def test_many_strangers_are_slowed_down_but_not_the_user_where_it_logged_in() ->
 
 
 def test_a_long_name_is_refused_before_anything_of_it_is_kept() -> None:
-    guesses = Guesses(clock=Clock())
+    guesses = FailedLogins(clock=Clock())
     with pytest.raises(ValueError, match="too long"):
         guesses.name("x" * 101, "192.0.2.1")
 
@@ -132,13 +132,13 @@ def test_the_hash_pool_refuses_what_would_wait_too_long() -> None:
 
 
 def test_places_are_so_many_and_come_free_also_after_a_failure() -> None:
-    places = Places(2)
-    with places.one():
-        with pytest.raises(ZeroDivisionError), places.one():
+    places = ConcurrencyLimiter(2)
+    with places.acquire():
+        with pytest.raises(ZeroDivisionError), places.acquire():
             _ = 1 / 0
-        with places.one(), pytest.raises(Busy), places.one():
+        with places.acquire(), pytest.raises(Busy), places.acquire():
             pass
-    with places.one(), places.one():
+    with places.acquire(), places.acquire():
         pass
 
 

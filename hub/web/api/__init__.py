@@ -1,4 +1,4 @@
-"""The HTTP API: everything the CLI can do, and events in. `make_api(hub, gate)` is its router."""
+"""The HTTP API: everything the CLI can do, and events in. `make_api(hub, authenticator)` is its router."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hub.web.api.schedules import make_schedules
 from hub.web.api.services import make_services
 from hub.web.api.tasks import make_tasks
 from hub.web.api.tokens import make_tokens
-from hub.web.authentication import Gate
+from hub.web.authentication import Authenticator
 
 _PARTS = (
     make_events,
@@ -31,9 +31,9 @@ _PARTS = (
 )
 
 
-def make_api(hub: Hub, gate: Gate) -> APIRouter:
+def make_api(hub: Hub, authenticator: Authenticator) -> APIRouter:
     """Every endpoint under `/api/v1`."""
     router = APIRouter()
     for make in _PARTS:
-        router.include_router(make(hub, gate))
+        router.include_router(make(hub, authenticator))
     return router

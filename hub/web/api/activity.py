@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from hub.app.lifecycle import Hub
 from hub.web.api import shapes
 from hub.web.api.routers import routers
-from hub.web.authentication import Gate
+from hub.web.authentication import Authenticator
 
 Text = Annotated[str | None, Query(max_length=255, pattern=r"^[^\x00]*$")]
 
@@ -31,9 +31,9 @@ class Change(shapes.Shape):
     after: dict[str, Any] | None
 
 
-def make_activity(hub: Hub, gate: Gate) -> APIRouter:
+def make_activity(hub: Hub, authenticator: Authenticator) -> APIRouter:
     """The endpoint of the audit trail; it needs the scope manage."""
-    r = routers(hub, gate, "/activity", "activity")
+    r = routers(hub, authenticator, "/activity", "activity")
 
     @r.manage.get("", summary="List changes", response_model=shapes.Page[Change])
     def list_changes(

@@ -15,7 +15,7 @@ from hub.operations import dead_letters as operation
 from hub.operations import replay as replays
 from hub.web.api import shapes
 from hub.web.api.routers import routers
-from hub.web.authentication import Gate
+from hub.web.authentication import Authenticator
 from hub.web.problems import Problem
 
 _MOST = 10_000  # replayed by one request
@@ -61,9 +61,9 @@ class Deleted(BaseModel):
     deleted: int
 
 
-def make_dead_letters(hub: Hub, gate: Gate) -> APIRouter:
+def make_dead_letters(hub: Hub, authenticator: Authenticator) -> APIRouter:
     """The endpoints of dead letters."""
-    r = routers(hub, gate, "/dead-letters", "dead letters")
+    r = routers(hub, authenticator, "/dead-letters", "dead letters")
 
     @r.view.get("", summary="List dead letters", response_model=shapes.Page[shapes.DeadLetter])
     def list_dead_letters(

@@ -11,12 +11,12 @@ from hub.app.lifecycle import Hub
 from hub.operations.raw_message import hex_dump, raw_message
 from hub.web.api import shapes
 from hub.web.api.routers import routers
-from hub.web.authentication import Gate
+from hub.web.authentication import Authenticator
 
 
-def make_deliveries(hub: Hub, gate: Gate) -> APIRouter:
+def make_deliveries(hub: Hub, authenticator: Authenticator) -> APIRouter:
     """The endpoints of the delivery log."""
-    r = routers(hub, gate, "/deliveries", "deliveries")
+    r = routers(hub, authenticator, "/deliveries", "deliveries")
 
     @r.view.get("", summary="List deliveries", response_model=shapes.Page[shapes.Delivery])
     def list_deliveries(

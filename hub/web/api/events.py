@@ -21,14 +21,14 @@ from hub.web.api import event_schema, routers, shapes
 from hub.web.api.body_token import candidates
 from hub.web.api.stream_response import StreamResponse, shown
 from hub.web.authentication import (
-    Gate,
+    Authenticator,
     address,
     bearer,
     no_token,
 )
 from hub.web.authorization import Access, needs
 from hub.web.problems import Problem
-from hub.web.rate_limits import Busy, Places
+from hub.web.rate_limits import Busy, ConcurrencyLimiter
 from hub.web.uploads import dropped
 
 _AT_ONCE = 200  # requests whose body is there; more would only wait for the same database
@@ -42,10 +42,10 @@ _BATCH_BYTES = 4 * 1024 * 1024
 _MOST_LINES = 1_000_000
 
 
-def make_events(hub: Hub, gate: Gate) -> APIRouter:
+def make_events(hub: Hub, authenticator: Authenticator) -> APIRouter:
     """The endpoint that takes events."""
     router = APIRouter(prefix=routers.PREFIX, tags=["events"])
-    ingest = _Ingest(hub, gate)
+    ingest = _Ingest(hub, authenticator)
 
     @router.post(
         "/events",
@@ -75,45 +75,45 @@ def make_events(hub: Hub, gate: Gate) -> APIRouter:
 
 
 class _Ingest:
-    def __init__(self, hub: Hub, gate: Gate) -> None:
+    def __init__(self, hub: Hub, authenticator: Authenticator) -> None:
         self._intake = hub.intake
-        self._gate = gate
+        self._authenticator = authenticator
         self._limit = hub.settings.event_limit
-        self._known = Places(_AT_ONCE, math.ceil(_AT_ONCE * _SHARE))
-        self._strangers = Places(_STRANGERS, math.ceil(_STRANGERS * _SHARE))
+        self._known = ConcurrencyLimiter(_AT_ONCE, math.ceil(_AT_ONCE * _SHARE))
+        self._strangers = ConcurrencyLimiter(_STRANGERS, math.ceil(_STRANGERS * _SHARE))
 
     async def accept(self, request: Request) -> Response:
         kind = bodies.media_type(request)
         secret, sender = bearer(request), address(request)
         if _is_json(kind) and secret is None:
             if not _is_small(request):
-                self._gate.before_body(sender)
+                self._authenticator.before_body(sender)
             body = await bodies.read(request, self._limit)
-            with self._strangers.one(sender):
+            with self._strangers.acquire(sender):
                 return await run_in_threadpool(self._with_own_token, body, request, sender)
         if _is_json(kind) and _is_small(request):
             # One thread checks the token and writes: what comes one by one must be cheap.
             body = await bodies.read(request, _SMALL)
-            with self._known.one(secret):
+            with self._known.acquire(secret):
                 return await run_in_threadpool(self._checked, body, request, secret, sender)
-        token = await run_in_threadpool(self._gate.check, secret, "ingest", sender)
+        token = await run_in_threadpool(self._authenticator.check, secret, "ingest", sender)
         if kind in bodies.NDJSON:
             return await self._stream(request, _header_key(request), token)
         if not _is_json(kind):
             raise Problem(415, _KINDS, field="Content-Type")
         body = await bodies.read(request, self._limit * _ARRAY)
         key, source = _header_key(request), _source(token)
-        with self._known.one(token.id):
+        with self._known.acquire(token.id):
             return await run_in_threadpool(lambda: self._whole(_parsed(body, kind), key, source))
 
     def _checked(self, body: bytes, request: Request, secret: str | None, sender: str) -> Response:
         """Check the token of the header, and accept."""
-        known = self._gate.check(secret, "ingest", sender)
+        known = self._authenticator.check(secret, "ingest", sender)
         return self._whole(_parsed(body, bodies.media_type(request)), _header_key(request), _source(known))
 
     def _with_own_token(self, body: bytes, request: Request, sender: str) -> Response:
         """Check the token of Moodle's body, before the body is parsed, and accept."""
-        token, secret = self._gate.look_up(candidates(body), "ingest", sender)
+        token, secret = self._authenticator.look_up(candidates(body), "ingest", sender)
         value = _parsed(body, bodies.media_type(request))
         if not isinstance(value, dict) or "eventname" not in value or value.get("token") != secret:
             raise no_token()
@@ -148,7 +148,7 @@ class _Ingest:
         result = StreamResponse()
         try:
             async for batch in self._batches(request):
-                with self._known.one(token.id):
+                with self._known.acquire(token.id):
                     result.add(await run_in_threadpool(self._lines, batch, key, _source(token)))
                 dropped(request.scope)
         except HubError as e:

@@ -11,7 +11,7 @@ from hub.app.lifecycle import Hub
 from hub.operations.circuits import reset_circuits
 from hub.web.api import shapes
 from hub.web.api.routers import routers
-from hub.web.authentication import Gate
+from hub.web.authentication import Authenticator
 
 
 class Breakers(BaseModel):
@@ -51,9 +51,9 @@ class EventNames(BaseModel):
     items: list[EventName]
 
 
-def make_overview(hub: Hub, gate: Gate) -> APIRouter:
+def make_overview(hub: Hub, authenticator: Authenticator) -> APIRouter:
     """The endpoints of circuits, counts and event names."""
-    r = routers(hub, gate, "", "overview")
+    r = routers(hub, authenticator, "", "overview")
 
     @r.view.get("/breakers", summary="List circuits", response_model=Breakers)
     def list_breakers() -> dict[str, Any]:

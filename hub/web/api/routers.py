@@ -11,7 +11,7 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from hub.app.lifecycle import Hub
 from hub.web.api.shapes import ProblemShape
-from hub.web.authentication import Gate, guarded
+from hub.web.authentication import Authenticator, guarded
 from hub.web.authorization import Access
 from hub.web.problems import MEDIA_TYPE
 
@@ -74,20 +74,20 @@ class Routers:
         return router
 
 
-def routers(hub: Hub, gate: Gate, path: str, tag: str) -> Routers:
+def routers(hub: Hub, authenticator: Authenticator, path: str, tag: str) -> Routers:
     """Routers of one resource."""
     limit = hub.settings.event_limit
     return Routers(
         APIRouter(
-            prefix=path, tags=[tag], route_class=guarded(gate, Access.SCOPE_VIEW, limit=limit),
+            prefix=path, tags=[tag], route_class=guarded(authenticator, Access.SCOPE_VIEW, limit=limit),
             responses=problems(404),
         ),
         APIRouter(
-            prefix=path, tags=[tag], route_class=guarded(gate, Access.SCOPE_MANAGE, limit=limit),
+            prefix=path, tags=[tag], route_class=guarded(authenticator, Access.SCOPE_MANAGE, limit=limit),
             responses=problems(404, 408, 409, 413, 415),
         ),
     )  # fmt: skip
 
 
-Part = Callable[[Hub, Gate], APIRouter]
+Part = Callable[[Hub, Authenticator], APIRouter]
 __all__ = ["PREFIX", "Part", "ProblemShape", "Routers", "problems", "routers"]

@@ -23,7 +23,7 @@ from hub.web.api.versions import (
     expected,
     tagged,
 )
-from hub.web.authentication import Gate
+from hub.web.authentication import Authenticator
 from hub.web.problems import Problem
 
 _READ_ONLY = frozenset({"id", "created_at", "updated_at"})
@@ -65,9 +65,9 @@ def shown(rule: Rule) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def make_rules(hub: Hub, gate: Gate) -> APIRouter:
+def make_rules(hub: Hub, authenticator: Authenticator) -> APIRouter:
     """The endpoints of rules."""
-    r = routers(hub, gate, "/rules", "rules")
+    r = routers(hub, authenticator, "/rules", "rules")
     registry = hub.registry
 
     @r.view.get("", summary="List rules", response_model=Rules)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from hub.app.lifecycle import Hub
 from hub.web.api import shapes
 from hub.web.api.routers import routers
-from hub.web.authentication import Gate
+from hub.web.authentication import Authenticator
 
 Name = Annotated[str, Path(max_length=100, pattern=r"^[a-z_]+$", description="Name of a scheduled task.")]
 
@@ -32,9 +32,9 @@ class NextRuns(BaseModel):
     next_runs: list[shapes.Utc]
 
 
-def make_schedules(hub: Hub, gate: Gate) -> APIRouter:
+def make_schedules(hub: Hub, authenticator: Authenticator) -> APIRouter:
     """The endpoints of scheduled tasks."""
-    r = routers(hub, gate, "/schedules", "schedules")
+    r = routers(hub, authenticator, "/schedules", "schedules")
     schedule = hub.schedule
 
     def shown(name: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from hub.web.api.versions import (
     expected,
     tagged,
 )
-from hub.web.authentication import Gate
+from hub.web.authentication import Authenticator
 
 _READ_ONLY = frozenset({"id", "created_at", "updated_at", "secrets_unreadable"})
 _PATCH = partial(ServiceSpec)
@@ -55,9 +55,9 @@ def _note(saved: services.Saved) -> dict[str, str]:
     return {"note": saved.note} if saved.note else {}
 
 
-def make_services(hub: Hub, gate: Gate) -> APIRouter:
+def make_services(hub: Hub, authenticator: Authenticator) -> APIRouter:
     """The endpoints of services."""
-    r = routers(hub, gate, "/services", "services")
+    r = routers(hub, authenticator, "/services", "services")
     registry = hub.registry
     as_written: dict[str, Any] = {"response_model": shapes.Service, "response_model_exclude_unset": True}
 

@@ -13,7 +13,7 @@ from hub.errors import NotFoundError
 from hub.operations import tasks as operation
 from hub.web.api import shapes
 from hub.web.api.routers import problems, routers
-from hub.web.authentication import Gate
+from hub.web.authentication import Authenticator
 from hub.web.problems import Problem
 
 _PURGE = 1000  # orphans deleted by one request
@@ -50,9 +50,9 @@ class Cancelled(BaseModel):
     deleted: int
 
 
-def make_tasks(hub: Hub, gate: Gate) -> APIRouter:
+def make_tasks(hub: Hub, authenticator: Authenticator) -> APIRouter:
     """The endpoints of tasks."""
-    r = routers(hub, gate, "/tasks", "tasks")
+    r = routers(hub, authenticator, "/tasks", "tasks")
 
     @r.view.get("", summary="List tasks", response_model=shapes.Page[shapes.Task])
     def list_tasks(

@@ -11,7 +11,7 @@ from hub.app.lifecycle import Hub
 from hub.web.api import shapes
 from hub.web.api.routers import routers
 from hub.web.api.schedules import vars_of
-from hub.web.authentication import Gate
+from hub.web.authentication import Authenticator
 from hub.web.problems import Problem
 
 Name = Annotated[str, Path(max_length=100, description="Name of a token.")]
@@ -35,9 +35,9 @@ class Revoked(BaseModel):
     revoked: str
 
 
-def make_tokens(hub: Hub, gate: Gate) -> APIRouter:
+def make_tokens(hub: Hub, authenticator: Authenticator) -> APIRouter:
     """The endpoints of API tokens; all need the scope manage."""
-    r = routers(hub, gate, "/tokens", "tokens")
+    r = routers(hub, authenticator, "/tokens", "tokens")
 
     @r.manage.get("", summary="List tokens", response_model=Tokens)
     def list_tokens() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hub.errors import ConfigError, ConflictError
 from hub.web.authentication import address
 from hub.web.authorization import Access, needs
 from hub.web.console.pages import COOKIE, Pages
-from hub.web.failed_logins import Guesses
+from hub.web.failed_logins import FailedLogins
 from hub.web.passwords import HashPool, hash_password, verify_password
 from hub.web.problems import Problem
 
@@ -25,7 +25,7 @@ _DONE = {
 }
 
 
-def make_access(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
+def make_access(pages: Pages, guesses: FailedLogins, pool: HashPool) -> APIRouter:
     """Return the routes of `/access`."""
     router = pages.router()
     accounts = pages.hub.accounts

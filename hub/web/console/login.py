@@ -11,23 +11,23 @@ from hub.store.tokens import check_name
 from hub.web.authentication import address
 from hub.web.authorization import Access, needs
 from hub.web.console.pages import COOKIE, Pages
-from hub.web.failed_logins import Guesses
+from hub.web.failed_logins import FailedLogins
 from hub.web.passwords import HashPool, hash_password, verify_password
 from hub.web.problems import Problem
-from hub.web.rate_limits import Busy, Limiter
+from hub.web.rate_limits import Busy, RateLimiter
 
 _WRONG = "Name or password is wrong."
 _NO_LINK = "This link was used already or has expired. `hub user link` prints a new one."
 
 
-def make_login(pages: Pages, guesses: Guesses, pool: HashPool) -> APIRouter:
+def make_login(pages: Pages, guesses: FailedLogins, pool: HashPool) -> APIRouter:
     """Return the routes of `/login`, `/logout` and `/login/link/...`.
 
     Handlers that hash are coroutines, so that a request waiting for the pool blocks no server thread.
     """
     router = pages.open_router()
     accounts = pages.hub.accounts
-    lines = Limiter(1.0, 10.0)  # limits log lines of refused sign-ins
+    lines = RateLimiter(1.0, 10.0)  # limits log lines of refused sign-ins
 
     @router.get("/login")
     @needs(Access.PUBLIC)

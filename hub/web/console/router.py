@@ -21,7 +21,7 @@ from hub.web.console.queue import make_queue
 from hub.web.console.rules import make_rules
 from hub.web.console.schedules import make_schedules
 from hub.web.console.services import make_services
-from hub.web.failed_logins import Guesses
+from hub.web.failed_logins import FailedLogins
 from hub.web.passwords import HashPool
 
 _STATIC = {
@@ -36,7 +36,7 @@ def make_console(hub: Hub) -> APIRouter:
     """Return the console's router."""
     pages = Pages(hub)
     router = APIRouter(include_in_schema=False)
-    guesses, pool = Guesses(), HashPool()
+    guesses, pool = FailedLogins(), HashPool()
     hub.on_close(pool.close)
     router.include_router(make_login(pages, guesses, pool))
     router.include_router(make_access(pages, guesses, pool))

@@ -20,7 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from hub import __version__
 from hub.app.lifecycle import Hub
 from hub.web.api.shapes import ProblemShape
-from hub.web.authentication import Gate, address, bearer
+from hub.web.authentication import Authenticator, address, bearer
 from hub.web.authorization import Access, needs
 from hub.web.console.pages import COOKIE
 from hub.web.problems import Problem
@@ -63,7 +63,7 @@ def _prose(text: str | None) -> Markup:
     return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
 
 
-def make_docs(hub: Hub, gate: Gate, app: FastAPI) -> APIRouter:
+def make_docs(hub: Hub, authenticator: Authenticator, app: FastAPI) -> APIRouter:
     """The pages about the API."""
     router = APIRouter(include_in_schema=False)
     page = Environment(loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -83,7 +83,7 @@ def make_docs(hub: Hub, gate: Gate, app: FastAPI) -> APIRouter:
         cookie = request.cookies.get(COOKIE)
         if secret is None and cookie and hub.accounts.session(cookie) is not None:
             return
-        gate.check(secret, None, address(request))
+        authenticator.check(secret, None, address(request))
 
     @router.get("/api/openapi.json")
     @needs(Access.SIGNED_IN)

@@ -1,4 +1,4 @@
-"""The outermost layer of the application: limits on request bodies, headers of every response, internal errors."""
+"""Outermost ASGI middleware: bounds request bodies, sets security headers, turns unhandled exceptions into 500."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hub.web import problems
 from hub.web.uploads import Uploads
 
 
-class Edge:
-    """ASGI middleware. Headers that a response has already stay as they are."""
+class OuterMiddleware:
+    """The outermost middleware. Headers that a response has already stay as they are."""
 
     def __init__(self, app: ASGIApp, uploads: Uploads) -> None:
         self._app = app
