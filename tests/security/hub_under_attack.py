@@ -6,11 +6,14 @@ user, and counts what a limit on address space would not: memory that is used, n
 
 from __future__ import annotations
 
+import base64
+import json
 import resource
 import signal
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,6 +24,7 @@ import httpx
 from hub.app.lifecycle import Hub, build
 from hub.programs.supervisor import die_with_parent
 from hub.settings import Settings
+from hub.transports.signing import Signer
 from tests.support import clients
 from tests.support.http_target import HttpTarget
 from tests.support.hubs import add_rule, add_service
@@ -33,6 +37,7 @@ MEMORY = 512 * 1024 * 1024
 DESCRIPTORS = 1024
 PATIENCE = 60.0  # seconds that a response may take: the machine may be busy, the attack goes on all the while
 INBOUND = "inbound-token-1"
+SIGNING = "whsec_" + base64.b64encode(b"a secret of 24 bytes and more").decode()
 _WEB = [sys.executable, "-c", "from hub.cli import main; main()", "web"]
 _WORKER = [
     sys.executable, "-m", "dramatiq", "--processes", "1", "--threads", "4", "--skip-logging", "hub.worker:broker",
@@ -73,12 +78,20 @@ class UnderAttack:
         headers["X-Forwarded-For"] = "198.51.100.7"
         return clients.post(self.url + path, json=value, headers=headers).status_code
 
+    def signed(self) -> int:
+        """The status of a signed webhook call from the address that the attack comes from."""
+        body = json.dumps({"n": self._sent})
+        headers = Signer({"signing_secret": SIGNING}).headers(f"call-{uuid.uuid4()}", body)
+        headers["Content-Type"] = "application/json"
+        return clients.post(self.url + "/webhook/signed", content=body, headers=headers).status_code
+
     def goes_on(self) -> None:
         """Health is reported, webhooks and events are taken, deliveries arrive, memory stays below the limit."""
         assert self.get("/healthz") == 200
         assert self.get("/readyz") == 200
         assert self.get("/metrics") == 200
         assert self.post("/webhook/crm", {"n": 1}, Authorization=f"Bearer {INBOUND}") == 202
+        assert self.signed() == 202
         self._sent += 1
         event = {"name": "e", "data": {"probe": self._sent}}
         assert self.post("/api/v1/events", event, Authorization=f"Bearer {self._token}") == 202
@@ -124,6 +137,7 @@ def under_attack(settings: Settings, folder: Path) -> Iterator[UnderAttack]:
         target = stack.enter_context(HttpTarget())
         hub = stack.enter_context(build(settings, role="cli"))
         add_service(hub, target.url, inbound={"token": INBOUND})
+        add_service(hub, target.url, "signed", inbound={"signing_secret": SIGNING})
         add_rule(hub)
         output = stack.enter_context((folder / "output").open("wb"))
         processes = [_start(command, settings, output) for command in (_WEB, _WORKER)]
