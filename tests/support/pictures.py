@@ -20,9 +20,9 @@ from hub.programs.up import work
 from hub.settings import Settings
 from hub.web.passwords import hash_password
 from hub.web.server import WebServer
-from tests.servers import HttpTarget
-from tests.support.api import eventually
+from tests.support.http_target import HttpTarget
 from tests.support.provision import browser as browser_path
+from tests.support.waiting import eventually
 
 FLAGS = [
     "--no-sandbox",
