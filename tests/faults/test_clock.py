@@ -219,7 +219,7 @@ def test_a_signed_call_is_judged_by_the_true_time(hub: Hub, elsewhere: Elsewhere
         from hub.web.server import WebServer
         with build(load_settings(), role="web") as hub, WebServer(hub) as web:
             for headers in json.loads(sys.argv[1]):
-                answer = clients.post(web.url + "/webhook/crm", content="{}", headers=headers, trust_env=False)
+                answer = clients.post(web.url + "/webhook/crm", content="{}", headers=headers)
                 tell(status=answer.status_code)
         """,
         json.dumps(calls),
