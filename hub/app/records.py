@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -46,13 +47,17 @@ def check_schema(db: Database, *, embedded: bool) -> None:
 class Records:
     """The stores of one command. Close it when done.
 
+    Args:
+        set_up_logging: called before a part that may log is imported: logging costs more than most listings.
+
     Raises:
         ConfigError: the database needs `hub migrate`.
         UnavailableError: the database does not answer.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, set_up_logging: Callable[[], object] = lambda: None) -> None:
         self.settings = settings
+        self._set_up_logging = set_up_logging
         self._postgres: PrivatePostgres | None = None
         url = settings.database_url.get_secret_value() if settings.database_url else self._start_postgres()
         self.db = Database(url, size=2)
@@ -69,12 +74,14 @@ class Records:
     def _start_postgres(self) -> str:
         from hub.embedded import PrivatePostgres
 
+        self._set_up_logging()
         self._postgres = PrivatePostgres(self.settings.home)
         return self._postgres.start()
 
     @cached_property
     def registry(self) -> Registry:
         """Services and rules."""
+        self._set_up_logging()
         from hub.app.keys import vault_keys
         from hub.store.registry import Registry
         from hub.store.vault import Vault
@@ -84,6 +91,7 @@ class Records:
     @cached_property
     def schedule(self) -> Schedule:
         """Scheduled tasks."""
+        self._set_up_logging()
         from hub.scheduling.schedule import Schedule
         from hub.store.schedules import Schedules
 

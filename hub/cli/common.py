@@ -100,7 +100,7 @@ def open_records() -> Iterator[Records]:
     from hub.settings import load_settings
 
     logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # its failures reach the caller as exceptions
-    with Records(load_settings()) as records:
+    with Records(load_settings(), set_up_logging=get_settings) as records:
         try:
             yield records
         except UnicodeEncodeError:

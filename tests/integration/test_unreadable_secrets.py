@@ -206,7 +206,7 @@ def test_the_console_marks_it_and_its_form_asks_for_all_secrets(api: Api) -> Non
         assert "HUB_SECRET_KEYS" in page and "/services/crm/edit" in page
         assert "HUB_SECRET_KEYS" not in maria.get("/services/open").text
         form = maria.get("/services/crm/edit").text
-        assert "Enter all of them again" in form and 'value="***"' not in form
+        assert "Enter all secrets again" in form and 'value="***"' not in form
         typed = {"name": "crm", "type": "rest", "base_url": "http://127.0.0.1:9", "auth_type": "bearer"}
         assert maria.post("/services/crm/edit", data=typed).status_code == 422
         assert maria.post("/services/crm/edit", data=typed | {"auth_token": OTHER}).status_code == 303
