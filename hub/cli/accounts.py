@@ -163,10 +163,17 @@ def list_tokens(as_json: JsonFlag = False) -> None:
     """All tokens; never their values."""
     with open_hub() as hub:
         rows = [
-            {"id": t.id, "name": t.name, "scope": t.scope, "expires_at": t.expires_at, "revoked_at": t.revoked_at,
-             "last_used_at": t.last_used_at, "created_at": t.created_at}
+            {
+                "id": t.id,
+                "name": t.name,
+                "scope": t.scope,
+                "expires_at": t.expires_at,
+                "revoked_at": t.revoked_at,
+                "last_used_at": t.last_used_at,
+                "created_at": t.created_at,
+            }
             for t in hub.accounts.tokens()
-        ]  # fmt: skip
+        ]
     columns = ("id", "name", "scope", "created_at", "expires_at", "last_used_at", "revoked_at")
     show_rows(rows, columns, as_json=as_json, empty="no tokens; `hub token add NAME`")
 

@@ -46,10 +46,17 @@ processes.register(app)
 events.register(app)
 files.register(app)
 for name, group in (
-    ("service", services.app), ("rule", rules.app), ("tasks", tasks.app), ("schedule", schedules.app),
-    ("dlq", dlq.app), ("log", logs.app), ("breaker", breaker.app), ("user", accounts.users), ("token", accounts.tokens),
+    ("service", services.app),
+    ("rule", rules.app),
+    ("tasks", tasks.app),
+    ("schedule", schedules.app),
+    ("dlq", dlq.app),
+    ("log", logs.app),
+    ("breaker", breaker.app),
+    ("user", accounts.users),
+    ("token", accounts.tokens),
     ("activity", activity.app),
-):  # fmt: skip
+):
     app.add_typer(group, name=name)
 logs.register(app)
 

@@ -43,9 +43,26 @@ _CELL = 60
 _SHRINKS = frozenset({"error", "last_error", "summary", "base_url"})
 _LEAST = 16  # characters of a text that explains
 _FIRST_TO_GO = (
-    "default_cron", "last_duration_ms", "max_retries", "timeout", "pid", "host", "direction", "tries", "latency_ms",
-    "method", "ended_at", "endpoint", "reason", "task_id", "rule", "created_at", "attempt", "success", "summary",
-)  # fmt: skip
+    "default_cron",
+    "last_duration_ms",
+    "max_retries",
+    "timeout",
+    "pid",
+    "host",
+    "direction",
+    "tries",
+    "latency_ms",
+    "method",
+    "ended_at",
+    "endpoint",
+    "reason",
+    "task_id",
+    "rule",
+    "created_at",
+    "attempt",
+    "success",
+    "summary",
+)
 _WIDE = 10_000  # in a pipe a row is one line
 
 
@@ -315,10 +332,15 @@ def progress(description: str, total: int | None = None) -> Iterator[tuple[Progr
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=err.console, transient=True, disable=not sys.stderr.isatty(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=err.console,
+        transient=True,
+        disable=not sys.stderr.isatty(),
         redirect_stdout=sys.stdout.isatty(),  # a file or a pipe gets what is printed, not the terminal
-    )  # fmt: skip
+    )
     with bar:
         yield bar, bar.add_task(description, total=total)
 

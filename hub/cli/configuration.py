@@ -85,8 +85,11 @@ def _row(change: Change) -> dict[str, Any]:
 def _print(change: Change) -> None:
     print(f"{_SIGN[change.action]} {change.kind} {change.name}")
     for name, (before, after) in change.fields.items():
-        print(f"    {name}: {_value(after)}" if change.action == "add"
-              else f"    {name}: {_value(before)} -> {_value(after)}")  # fmt: skip
+        print(
+            f"    {name}: {_value(after)}"
+            if change.action == "add"
+            else f"    {name}: {_value(before)} -> {_value(after)}"
+        )
 
 
 def _value(value: Any) -> str:

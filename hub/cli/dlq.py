@@ -51,9 +51,14 @@ def list_(
 ) -> None:
     """Dead letters, newest first."""
     filters: dict[str, Any] = {
-        "service": service, "rule": rule, "event": event, "reason": reason, "since": parse_time(since),
-        "until": parse_time(until), "before": before,
-    }  # fmt: skip
+        "service": service,
+        "rule": rule,
+        "event": event,
+        "reason": reason,
+        "since": parse_time(since),
+        "until": parse_time(until),
+        "before": before,
+    }
     with open_records() as hub:
         rows = hub.views.list_dead_letters(**filters, limit=limit)
     show_rows(rows, _COLUMNS, as_json=as_json, empty="no dead letters", filters=filters.values())

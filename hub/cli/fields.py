@@ -42,8 +42,10 @@ def collect(fields: list[str] | None, **options: Any) -> dict[str, Any]:
 
 
 # These are texts whatever they look like: a key of digits, a header that says `true`.
-_TEXT = re.compile(r"^(auth|inbound|headers|secret_headers)\.|^(name|event|service|endpoint|base_url|response_queue)$"
-                   r"|_(secret|secret_old|file|cert|key)$")  # fmt: skip
+_TEXT = re.compile(
+    r"^(auth|inbound|headers|secret_headers)\.|^(name|event|service|endpoint|base_url|response_queue)$"
+    r"|_(secret|secret_old|file|cert|key)$"
+)
 
 
 def keep_others(fields: list[str] | None, given: dict[str, Any], current: dict[str, Any]) -> None:

@@ -30,9 +30,19 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="The delivery log and the run log.", rich_markup_mode=None)
 _COLUMNS = (
-    "id", "created_at", "direction", "service", "event", "endpoint", "attempt", "tries", "status", "latency_ms",
-    "success", "error",
-)  # fmt: skip
+    "id",
+    "created_at",
+    "direction",
+    "service",
+    "event",
+    "endpoint",
+    "attempt",
+    "tries",
+    "status",
+    "latency_ms",
+    "success",
+    "error",
+)
 _FOLLOW = 1.0
 _PAGE = 1000
 
@@ -61,16 +71,25 @@ def list_(
     if direction not in (None, "inbound", "outbound"):
         raise usage("--direction is inbound or outbound")
     filters: dict[str, Any] = {
-        "service": service, "direction": direction, "failed": True if failed else None, "task": task, "event": event,
-        "status": status, "since": parse_time(since), "until": parse_time(until),
-    }  # fmt: skip
+        "service": service,
+        "direction": direction,
+        "failed": True if failed else None,
+        "task": task,
+        "event": event,
+        "status": status,
+        "since": parse_time(since),
+        "until": parse_time(until),
+    }
     with open_records() as hub:
         rows = hub.views.list_deliveries(**filters, before=before, limit=limit)
         if not follow:
             show_rows(
-                rows, _COLUMNS, as_json=as_json, empty="nothing was delivered or received yet",
+                rows,
+                _COLUMNS,
+                as_json=as_json,
+                empty="nothing was delivered or received yet",
                 filters=(*filters.values(), before),
-            )  # fmt: skip
+            )
             return
         for row in _following(hub, filters, rows[::-1]):
             _line(row, as_json)
@@ -163,14 +182,26 @@ def stats(as_json: JsonFlag = False) -> None:
     if as_json:
         tasks = now["tasks"]
         print_json(
-            {**now, "pending": tasks["pending"], "running": tasks["running"], "delayed": tasks["delayed"],
-             "held": tasks["held"], "dead": now["dead_letters"], "last_runs": runs}
-        )  # fmt: skip
+            {
+                **now,
+                "pending": tasks["pending"],
+                "running": tasks["running"],
+                "delayed": tasks["delayed"],
+                "held": tasks["held"],
+                "dead": now["dead_letters"],
+                "last_runs": runs,
+            }
+        )
         return
     show_object(
-        {"queue_depth": now["queue_depth"], **{k: v for k, v in now["tasks"].items() if k != "pending"},
-         "dead_letters": now["dead_letters"], "oldest_due": now["oldest_due_at"]}, as_json=False,
-    )  # fmt: skip
+        {
+            "queue_depth": now["queue_depth"],
+            **{k: v for k, v in now["tasks"].items() if k != "pending"},
+            "dead_letters": now["dead_letters"],
+            "oldest_due": now["oldest_due_at"],
+        },
+        as_json=False,
+    )
     services = [{"service": name, **counts} for name, counts in now["services"].items()]
     _table("services", services, ("service", "pending", "running", "delayed", "held"))
     _table("breakers", now["breakers"], ("service", "state", "failures", "retry_at"))

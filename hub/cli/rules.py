@@ -44,9 +44,12 @@ def list_(service: ServiceName = None, as_json: JsonFlag = False) -> None:
             if service is None or r.service == service
         ]
     show_rows(
-        rows, _COLUMNS, as_json=as_json, filters=(service,),
+        rows,
+        _COLUMNS,
+        as_json=as_json,
+        filters=(service,),
         empty="no rules yet; `hub rule add` or `hub apply FILE` makes one",
-    )  # fmt: skip
+    )
 
 
 @app.command()

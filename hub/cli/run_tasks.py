@@ -122,8 +122,12 @@ def consume(hub: Hub, *, parallel: int) -> dict[str, Any]:
         result = hub.consume(service_id)
         outcome = result.outcome if result else "skipped"
         stored = result.stored + result.malformed if result else 0
-        return {"service": service.name if service else None, "result": outcome, "messages": stored,
-                "error": result.error if result else None}  # fmt: skip
+        return {
+            "service": service.name if service else None,
+            "result": outcome,
+            "messages": stored,
+            "error": result.error if result else None,
+        }
 
     services = response_services(hub.registry.services())
     _each(iter([s.id for s in services]), read, results.append, parallel)

@@ -25,10 +25,16 @@ Name = Annotated[str, typer.Argument(help="consume_responses_task or housekeepin
 
 def _row(task: ScheduledTask) -> dict[str, Any]:
     return {
-        "name": task.name, "cron": task.cron, "enabled": task.enabled, "last_run_at": task.last_run_at,
-        "last_result": task.last_result, "next_run_at": task.next_run_at, "default_cron": task.default_cron,
-        "last_duration_ms": task.last_duration_ms, "run_requested": task.run_requested_at is not None,
-    }  # fmt: skip
+        "name": task.name,
+        "cron": task.cron,
+        "enabled": task.enabled,
+        "last_run_at": task.last_run_at,
+        "last_result": task.last_result,
+        "next_run_at": task.next_run_at,
+        "default_cron": task.default_cron,
+        "last_duration_ms": task.last_duration_ms,
+        "run_requested": task.run_requested_at is not None,
+    }
 
 
 @app.command("list")

@@ -152,9 +152,14 @@ def edit(
     from hub.operations.services import update_service
 
     given = collect(
-        fields, name=new_name, type=type_, base_url=base_url, timeout=timeout, max_retries=max_retries,
+        fields,
+        name=new_name,
+        type=type_,
+        base_url=base_url,
+        timeout=timeout,
+        max_retries=max_retries,
         response_queue=response_queue,
-    )  # fmt: skip
+    )
     with open_hub() as hub:
         current = hub.registry.service(name)
         keep_others(fields, given, service_document(current))

@@ -23,8 +23,9 @@ from hub.cli.common import (
     usage,
 )
 
-app = typer.Typer(no_args_is_help=True, help="Tasks: one rule x one event, until delivered or dead.",
-                  rich_markup_mode=None)  # fmt: skip
+app = typer.Typer(
+    no_args_is_help=True, help="Tasks: one rule x one event, until delivered or dead.", rich_markup_mode=None
+)
 _COLUMNS = ("id", "event", "rule", "service", "state", "attempts", "next_run_at", "created_at", "last_error")
 Ids = Annotated[list[int], typer.Argument(help="Ids of tasks.")]
 TASKS = ("dispatch_event_task", "consume_responses_task", "housekeeping_task")
@@ -55,15 +56,24 @@ def list_(
     if state not in (None, "pending", "running", "delayed", "held"):
         raise usage("--state is pending, running, delayed or held")
     filters: dict[str, Any] = {
-        "state": state, "service": service, "rule": rule, "event": event, "failed": failed, "orphan": orphan,
-        "overdue": overdue, "before": before,
-    }  # fmt: skip
+        "state": state,
+        "service": service,
+        "rule": rule,
+        "event": event,
+        "failed": failed,
+        "orphan": orphan,
+        "overdue": overdue,
+        "before": before,
+    }
     with open_records() as hub:
         rows = hub.views.list_tasks(**filters, limit=limit)
     show_rows(
-        rows, _COLUMNS, as_json=as_json, filters=filters.values(),
+        rows,
+        _COLUMNS,
+        as_json=as_json,
+        filters=filters.values(),
         empty="no tasks: all that came in was delivered, or is dead (hub dlq list)",
-    )  # fmt: skip
+    )
 
 
 @app.command()
@@ -130,9 +140,12 @@ def failures(
         rows = hub.views.list_tasks(service=service, failed=True, before=before, limit=limit)
         runs = hub.views.list_runs(failed=True, limit=min(limit, 20))
     show_rows(
-        rows, _COLUMNS, as_json=as_json, filters=(service, before),
+        rows,
+        _COLUMNS,
+        as_json=as_json,
+        filters=(service, before),
         empty="no task has failed; dead ones are in `hub dlq list`",
-    )  # fmt: skip
+    )
     if not as_json and runs:
         err.print("\nfailed runs of scheduled tasks:")
         show_rows(runs, ("id", "name", "service", "started_at", "result", "error"), as_json=False, empty="")

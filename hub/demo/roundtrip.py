@@ -95,15 +95,27 @@ def round_trip(stage: Stage, scene: Scene, url: str, service: Responder) -> None
     hub = stage.hub
     base = urlunsplit(urlsplit(url)._replace(query=f"queue_declare={service.requests}"))
     made = hub.registry.add_service(
-        parse_spec(ServiceSpec, {
-            "name": _SERVICE, "type": "amqp", "base_url": base, "response_queue": service.answers,
-        })
-    )  # fmt: skip
+        parse_spec(
+            ServiceSpec,
+            {
+                "name": _SERVICE,
+                "type": "amqp",
+                "base_url": base,
+                "response_queue": service.answers,
+            },
+        )
+    )
     hub.registry.add_rule(
-        parse_spec(RuleSpec, {
-            "name": "grade-requests", "event": EVENT, "service": _SERVICE, "payload": {"attempt": "{{attempt}}"},
-        })
-    )  # fmt: skip
+        parse_spec(
+            RuleSpec,
+            {
+                "name": "grade-requests",
+                "event": EVENT,
+                "service": _SERVICE,
+                "payload": {"attempt": "{{attempt}}"},
+            },
+        )
+    )
     task = stage.feed([Event(EVENT, {"attempt": 1207})])[0].tasks[0]
     sent = stage.until(lambda: stage.delivered(task), "waiting for the broker's confirm")
     stage.until(lambda: service.seen, "waiting for the service")

@@ -76,9 +76,9 @@ class Play:
         scene.attempts = row["attempt"]
         scene.check("the ledger: one attempt, 201", (row["attempt"], row["tries"], row["status"]), (1, 1, 201))
         scene.check("the service got it once, with its token", [r.authorized for r in got], [True])
-        scene.check("the payload is the rule's template, filled", _bodies(got), [
-            {"course": 10, "learner": 5, "at": 1708258999}
-        ])  # fmt: skip
+        scene.check(
+            "the payload is the rule's template, filled", _bodies(got), [{"course": 10, "learner": 5, "at": 1708258999}]
+        )
 
     def third_attempt(self, stage: Stage, scene: Scene) -> None:
         """Two network tries in each attempt; the service is back in the middle of the third."""
@@ -88,9 +88,9 @@ class Play:
         log = stage.deliveries(task)
         got = stage.target.at("directory")
         scene.attempts = row["attempt"]
-        scene.check("the ledger: two attempts failed, the third delivered", _course(log), [
-            (1, False), (2, False), (3, True)
-        ])  # fmt: skip
+        scene.check(
+            "the ledger: two attempts failed, the third delivered", _course(log), [(1, False), (2, False), (3, True)]
+        )
         scene.check("network tries in each of them", [row["tries"] for row in log], [2, 2, 1])
         scene.check("the service saw each try", [r.status for r in got], [503] * DIRECTORY_RESTARTS + [200])
         scene.check("all with one idempotency key", len({r.key for r in got}), 1)
@@ -138,9 +138,11 @@ class Play:
         scene.check("nothing was sent while the circuit was open", cooldown > 3.0)
         scene.check("exactly one probe went through", all(r.begun >= probe.ended for r in others))
         scene.check("its success closed the circuit", stage.hub.views.breaker(service)["state"], "closed")
-        scene.check("all eight are delivered, each once", (len(ends), sorted(r.key or "" for r in answered)), (
-            8, sorted({r.key or "" for r in answered})
-        ))  # fmt: skip
+        scene.check(
+            "all eight are delivered, each once",
+            (len(ends), sorted(r.key or "" for r in answered)),
+            (8, sorted({r.key or "" for r in answered})),
+        )
         scene.check("no name in them broke the JSON", _users(answered), _users_of(self._named("user_loggedin")))
 
     def replayed(self, stage: Stage, scene: Scene) -> None:

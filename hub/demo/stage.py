@@ -192,9 +192,7 @@ def open_stage(screen: Screen, stop: threading.Event) -> Iterator[Stage]:
                 ticker = Ticker(tick, now=hub.clock.now)
                 ticker.start()
                 stack.callback(ticker.stop)
-            yield Stage(
-                hub, witness=witness, target=target, web=web.url, screen=screen, stop=stop, last_words=log
-            )  # fmt: skip
+            yield Stage(hub, witness=witness, target=target, web=web.url, screen=screen, stop=stop, last_words=log)
         except BaseException as e:
             if not isinstance(e, Interrupted | KeyboardInterrupt):
                 screen.raw("".join(log()))

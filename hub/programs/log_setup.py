@@ -1,7 +1,7 @@
-"""Structured logs on stderr: for people (console) or machines (json).
+"""Structured logging on stderr, in the format `console` (text) or `json`.
 
-With `HUB_LOG_FORMAT=json` every line of a process is one JSON object: also those of libraries, warnings, and exceptions
-that nobody caught. Fields of every line: `message`, `level`, `logger`, `timestamp` (ISO 8601, UTC), `host`, `pid`,
+With `HUB_LOG_FORMAT=json` every line is one JSON object, including log lines of libraries, warnings and uncaught
+exceptions. Fields of every line: `message`, `level`, `logger`, `timestamp` (ISO 8601, UTC), `host`, `pid`,
 `version`. Lines about a task add `task`, `_event` (event name), `event_id`, `key` (idempotency key), `attempt`, `rule`
 and `service`.
 """
@@ -24,13 +24,13 @@ import structlog
 from hub import __version__
 from hub.settings import Settings
 
-# What moves a terminal's cursor, begins a line or turns text around.
+# Characters that move a terminal's cursor, start a line or reverse the text direction.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_QUOTED = re.compile("""[ \t=\r\n"']""")  # the renderer quotes and escapes values with one of these by itself
+_QUOTED = re.compile("""[ \t=\r\n"']""")  # the renderer quotes and escapes values that contain one of these
 
 
 def _on_one_line(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Nothing that came from outside forges a line, or plays with the terminal of who reads it."""
+    """Escape control characters: a value from outside must not forge a log line or control the reader's terminal."""
     for name, value in line.items():
         if not isinstance(value, str) or name in ("exception", "stack") or not _CONTROL.search(value):
             continue
@@ -43,14 +43,14 @@ _HOST = socket.gethostname()
 
 
 def _add_process(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Where a line comes from."""
+    """Add host, process id and version."""
     line.update(host=_HOST, pid=os.getpid(), version=__version__)
     return line
 
 
 def _log_uncaught() -> None:
-    """Log exceptions that nobody caught, and warnings, in the place of Python's own text on stderr."""
-    log = structlog.get_logger("hub.uncaught")
+    """Log uncaught exceptions and warnings, instead of Python's own text on stderr."""
+    log = structlog.get_logger("hub.programs.log_setup")
 
     def uncaught(
         kind: type[BaseException], error: BaseException | None, trace: types.TracebackType | None, **where: object
@@ -58,7 +58,7 @@ def _log_uncaught() -> None:
         if issubclass(kind, KeyboardInterrupt):
             log.warning("interrupted")
         elif not issubclass(kind, SystemExit):
-            log.critical("an exception was not caught", exc_info=(kind, error, trace), **where)
+            log.critical("uncaught exception", exc_info=(kind, error, trace), **where)
 
     def in_thread(args: threading.ExceptHookArgs) -> None:
         uncaught(args.exc_type, args.exc_value, args.exc_traceback, thread=args.thread.name if args.thread else None)
@@ -80,7 +80,7 @@ def configure_logging(settings: Settings, *, level: str | None = None) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        # The line's text is `message`; `event` is the hub's own word (passed as `_event`).
+        # The text of a line is `message`. `event` means an event of the hub, which is passed as `_event`.
         structlog.processors.EventRenamer("message", "_event"),
     ]
     renderer: Any
@@ -93,7 +93,7 @@ def configure_logging(settings: Settings, *, level: str | None = None) -> None:
         renderer = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(),
             event_key="message",
-            exception_formatter=structlog.dev.plain_traceback,  # rich ones show locals, and so secrets
+            exception_formatter=structlog.dev.plain_traceback,  # Rich ones show local variables: secrets too
         )
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -79,9 +79,12 @@ class _Child:
             if now >= self._due:
                 # A session of its own: Ctrl-C reaches the hub, which then asks its children to finish.
                 self.process = subprocess.Popen(
-                    self._command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=die_with_parent,
+                    self._command,
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                    preexec_fn=die_with_parent,
                     env=None if self._env is None else {**os.environ, **self._env},
-                )  # fmt: skip
+                )
                 self._started = now
         elif (code := self.process.poll()) is not None:
             self._failures = 0 if now - self._started >= _LIVED else self._failures + 1

@@ -89,10 +89,19 @@ def worker(settings: Settings, *, processes: int | None = None, threads: int | N
     _needs_broker(settings, "worker")
     build(settings, role="worker", check=True).close()  # what is wrong is said once, before anything starts
     command = [
-        sys.executable, "-m", "hub.programs.child", "dramatiq", "--processes", "1",
-        "--threads", str(threads or settings.threads), "--worker-shutdown-timeout", str(_SHUTDOWN_MS),
-        "--skip-logging", "hub.worker:broker",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "hub.programs.child",
+        "dramatiq",
+        "--processes",
+        "1",
+        "--threads",
+        str(threads or settings.threads),
+        "--worker-shutdown-timeout",
+        str(_SHUTDOWN_MS),
+        "--skip-logging",
+        "hub.worker:broker",
+    ]
     replace_process(command, count=processes or settings.processes, grace=_GRACE)
 
 

@@ -59,9 +59,10 @@ class Authenticator:
             if wait:
                 raise _too_many(wait)
             raise Problem(
-                401, "the token is unknown, revoked or has expired",
+                401,
+                "the token is unknown, revoked or has expired",
                 headers={"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'},
-            )  # fmt: skip
+            )
         if wait := self._requests.take(token.id):
             raise too_often("this token makes too many requests", wait)
         if needed is not None and needed not in _ALLOWED[token.scope]:

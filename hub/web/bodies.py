@@ -45,9 +45,11 @@ async def chunks(request: Request) -> AsyncIterator[bytes]:
     """
     if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise Problem(
-            415, "a compressed body is not read; send it as it is", field="Content-Encoding",
+            415,
+            "a compressed body is not read; send it as it is",
+            field="Content-Encoding",
             headers={"Accept-Encoding": "identity"},
-        )  # fmt: skip
+        )
     async for chunk in request.stream():
         if chunk:
             yield chunk

@@ -50,9 +50,7 @@ class Limits:
         stall: seconds in which a client has to read what fits its receive window.
     """
 
-    def __init__(
-        self, most: int, per_address: int, trusted: Sequence[str], *, idle: float, stall: float
-    ) -> None:  # fmt: skip
+    def __init__(self, most: int, per_address: int, trusted: Sequence[str], *, idle: float, stall: float) -> None:
         self.most = most
         self.per_address = per_address
         self.idle = idle

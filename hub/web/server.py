@@ -50,9 +50,15 @@ def make_app(hub: Hub) -> FastAPI:
     Raises:
         RuntimeError: a route does not declare who may use it.
     """
-    app = FastAPI(title="Integration Hub", version=__version__, openapi_url=None, docs_url=None, redoc_url=None,
-                  generate_unique_id_function=_operation_id,
-                  redirect_slashes=False)  # fmt: skip # a redirect would repeat the Host that the caller made up
+    app = FastAPI(
+        title="Integration Hub",
+        version=__version__,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=_operation_id,
+        redirect_slashes=False,
+    )  # a redirect would repeat the Host that the caller made up
     authenticator = Authenticator(hub.accounts, hub.settings)
     problems.install(app)
     app.add_middleware(OuterMiddleware, uploads=_uploads(hub.settings))
@@ -72,17 +78,24 @@ def _operation_id(route: APIRoute) -> str:
 def _limits(settings: Settings) -> Limits:
     most = most_connections(settings.connections)
     return Limits(
-        most, min(settings.connections_per_address, most), settings.trusted_proxies, idle=settings.header_timeout,
+        most,
+        min(settings.connections_per_address, most),
+        settings.trusted_proxies,
+        idle=settings.header_timeout,
         stall=_STALL,
-    )  # fmt: skip
+    )
 
 
 def _uploads(settings: Settings) -> Uploads:
     most = max(4, most_connections(settings.connections) // 4)
     return Uploads(
-        most=most, per_client=most // 2, memory=max(_BODY_MEMORY, 8 * settings.event_limit),
-        grace=settings.body_timeout, rate=settings.body_rate, trusted=Networks(settings.trusted_proxies),
-    )  # fmt: skip
+        most=most,
+        per_client=most // 2,
+        memory=max(_BODY_MEMORY, 8 * settings.event_limit),
+        grace=settings.body_timeout,
+        rate=settings.body_rate,
+        trusted=Networks(settings.trusted_proxies),
+    )
 
 
 class _Server(uvicorn.Server):

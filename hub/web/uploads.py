@@ -33,7 +33,7 @@ class Uploads:
 
     def __init__(
         self, *, most: int, per_client: int, memory: int, grace: float, rate: float, trusted: Networks
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._most = most
         self._per_client = per_client
         self._memory = memory

@@ -77,16 +77,28 @@ def make_dead_letters(hub: Hub, authenticator: Authenticator) -> APIRouter:
         limit: shapes.Limit = 50,
     ) -> dict[str, Any]:
         rows = hub.views.list_dead_letters(
-            service=service, rule=rule, event=event, reason=reason, since=since, until=until,
-            before=before, limit=limit,
-        )  # fmt: skip
+            service=service,
+            rule=rule,
+            event=event,
+            reason=reason,
+            since=since,
+            until=until,
+            before=before,
+            limit=limit,
+        )
         return shapes.page(rows, limit)
 
     @r.view.get(
-        "/export", summary="Export dead letters as NDJSON", response_class=Response,
-        responses={200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}},
-                         "description": "One dead letter a line, newest first, with the event's data."}},
-    )  # fmt: skip
+        "/export",
+        summary="Export dead letters as NDJSON",
+        response_class=Response,
+        responses={
+            200: {
+                "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+                "description": "One dead letter a line, newest first, with the event's data.",
+            }
+        },
+    )
     def export(
         service: shapes.OfService = None,
         rule: shapes.OfRule = None,
@@ -151,8 +163,13 @@ def _replay(hub: Hub, what: Replay) -> dict[str, Any]:
         done = replays.replay_ids(hub.dead_letters, what.ids)
     else:
         done = replays.replay(hub.dead_letters, _chosen(what), most=_MOST)
-    return {"replayed": len(done.tasks), "tasks": done.tasks, "orphans": done.orphans, "remaining": done.remaining,
-            "up_to": done.up_to}  # fmt: skip
+    return {
+        "replayed": len(done.tasks),
+        "tasks": done.tasks,
+        "orphans": done.orphans,
+        "remaining": done.remaining,
+        "up_to": done.up_to,
+    }
 
 
 def _detail(hub: Hub, dead_letter_id: int) -> dict[str, Any]:

@@ -37,9 +37,18 @@ def make_deliveries(hub: Hub, authenticator: Authenticator) -> APIRouter:
     ) -> dict[str, Any]:
         """Newest first. To follow the log give `after`; `next` is then the `after` of the next request."""
         rows = hub.views.list_deliveries(
-            service=service, direction=direction, failed=failed, task=task, event=event, status=status, since=since,
-            until=until, before=before, after=after, limit=limit,
-        )  # fmt: skip
+            service=service,
+            direction=direction,
+            failed=failed,
+            task=task,
+            event=event,
+            status=status,
+            since=since,
+            until=until,
+            before=before,
+            after=after,
+            limit=limit,
+        )
         if after is not None:
             return {"items": rows, "next": rows[-1]["id"] if rows else after}
         return shapes.page(rows, limit)

@@ -1,4 +1,4 @@
-"""`POST /api/v1/events`: events come in, one, many or as a stream; 202 only when the ledger has them."""
+"""`POST /api/v1/events`: accepts one event, an array or a stream; 202 only after the ledger's commit."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from hub.web.problems import Problem
 from hub.web.rate_limits import Busy, ConcurrencyLimiter
 from hub.web.uploads import dropped
 
-_AT_ONCE = 200  # requests whose body is there; more would only wait for the same database
-_STRANGERS = 50  # of those that tell only in the body who they are: they cannot keep out the others
-_SHARE = 0.75  # of them for one token or address
-_SMALL = 65536  # bytes that may be read before it is known who sends them
+_AT_ONCE = 200  # requests with a complete body; more would only wait for the same database
+_BODY_TOKENS = 50  # requests whose token is in the body; their own limit, so that they cannot block the others
+_SHARE = 0.75  # part of these limits that one token or address may use
+_SMALL = 65536  # bytes; a body up to this size is read before the token is checked
 _KINDS = "must be application/json or application/x-ndjson"
-_ARRAY = 4  # times the limit of one event
-_LINES = 500  # of a stream that become one transaction
+_ARRAY = 4  # size limit of an array, as a multiple of the limit of one event
+_LINES = 500  # lines of a stream written in one transaction
 _BATCH_BYTES = 4 * 1024 * 1024
 _MOST_LINES = 1_000_000
 
@@ -61,13 +61,13 @@ def make_events(hub: Hub, authenticator: Authenticator) -> APIRouter:
     )
     @needs(Access.SCOPE_INGEST)
     async def accept(request: Request) -> Response:
-        """Takes one event (an object, answered by an object), an array of at most 1,000, or NDJSON of any length.
+        """Accepts one event (an object; the response is an object), an array of at most 1,000, or NDJSON of any length.
 
-        An event is `{"name": ..., "data": {...}, "id": optional}` or a Moodle event as it is; the body of Moodle's
-        `local_webhooks` needs no header, its `token` is the API token and is not kept, and its media type may be that
-        of a form. An array is accepted as a whole or not at all. A stream is accepted 500 lines at a time: if one line
-        is wrong, the response says which one, and how many before it were accepted. Where the list of what became of
-        the lines would be longer than 1 MiB, counts are sent in its place: `{"accepted", "duplicates", "tasks"}`.
+        An event is `{"name": ..., "data": {...}, "id": optional}` or an unchanged Moodle event. The body of Moodle's
+        `local_webhooks` needs no header: its `token` is the API token and is not stored, and its media type may be
+        that of a form. An array is accepted as a whole or not at all. A stream is accepted 500 lines at a time: if a
+        line is invalid, the response names it and says how many lines before it were accepted. If the list of results
+        would be longer than 1 MiB, the response has counts instead: `{"accepted", "duplicates", "tasks"}`.
         """
         return await ingest.accept(request)
 
@@ -80,7 +80,7 @@ class _Ingest:
         self._authenticator = authenticator
         self._limit = hub.settings.event_limit
         self._known = ConcurrencyLimiter(_AT_ONCE, math.ceil(_AT_ONCE * _SHARE))
-        self._strangers = ConcurrencyLimiter(_STRANGERS, math.ceil(_STRANGERS * _SHARE))
+        self._body_tokens = ConcurrencyLimiter(_BODY_TOKENS, math.ceil(_BODY_TOKENS * _SHARE))
 
     async def accept(self, request: Request) -> Response:
         kind = bodies.media_type(request)
@@ -89,10 +89,10 @@ class _Ingest:
             if not _is_small(request):
                 self._authenticator.before_body(sender)
             body = await bodies.read(request, self._limit)
-            with self._strangers.acquire(sender):
+            with self._body_tokens.acquire(sender):
                 return await run_in_threadpool(self._with_own_token, body, request, sender)
         if _is_json(kind) and _is_small(request):
-            # One thread checks the token and writes: what comes one by one must be cheap.
+            # One thread checks the token and writes: single events must be cheap.
             body = await bodies.read(request, _SMALL)
             with self._known.acquire(secret):
                 return await run_in_threadpool(self._checked, body, request, secret, sender)
@@ -107,12 +107,12 @@ class _Ingest:
             return await run_in_threadpool(lambda: self._whole(_parsed(body, kind), key, source))
 
     def _checked(self, body: bytes, request: Request, secret: str | None, sender: str) -> Response:
-        """Check the token of the header, and accept."""
+        """Check the token of the header and accept the body."""
         known = self._authenticator.check(secret, "ingest", sender)
         return self._whole(_parsed(body, bodies.media_type(request)), _header_key(request), _source(known))
 
     def _with_own_token(self, body: bytes, request: Request, sender: str) -> Response:
-        """Check the token of Moodle's body, before the body is parsed, and accept."""
+        """Check the token of Moodle's body before the body is parsed, and accept the event."""
         token, secret = self._authenticator.look_up(candidates(body), "ingest", sender)
         value = _parsed(body, bodies.media_type(request))
         if not isinstance(value, dict) or "eventname" not in value or value.get("token") != secret:
@@ -120,7 +120,7 @@ class _Ingest:
         return self._whole(value, _header_key(request), _source(token))
 
     def _whole(self, value: JSON, key: str | None, source: str) -> Response:
-        """One object or an array."""
+        """Accept one object or an array."""
         if not isinstance(value, list):
             return JSONResponse(shown(self._intake.handle_event(self._event(value, key, source))), 202)
         if len(value) > event_schema.MOST:
@@ -144,7 +144,7 @@ class _Ingest:
         return parse_event(value, limit=self._limit, key=key, source=source)
 
     async def _stream(self, request: Request, key: str | None, token: Token) -> Response:
-        """Accept batch by batch; whatever goes wrong, the response says how many lines were accepted before it."""
+        """Accept batch by batch. An error response says how many lines were accepted before it."""
         result = StreamResponse()
         try:
             async for batch in self._batches(request):
@@ -165,7 +165,7 @@ class _Ingest:
         return result.response()
 
     async def _batches(self, request: Request) -> AsyncIterator[list[tuple[int, bytes]]]:
-        """(line number, line) of what comes, in batches of bounded size."""
+        """Batches of (line number, line), bounded in lines and bytes; blank lines are left out."""
         batch: list[tuple[int, bytes]] = []
         size, number = 0, 0
         async for line in _split(request, self._limit * 2):
@@ -197,7 +197,7 @@ class _Ingest:
 
 
 async def _split(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """The body's lines; never holds more than one chunk and `limit` bytes."""
+    """The body's lines. Holds at most one chunk and `limit` bytes."""
     rest = b""
     number = 0
     async for chunk in bodies.chunks(request):
@@ -218,7 +218,7 @@ def _wrong(status: int, number: int, why: str) -> Problem:
 
 
 def _parsed(body: bytes, kind: str) -> JSON:
-    """The body as JSON; of what says that it is a form only a Moodle event."""
+    """The body as JSON. With the media type of a form, only a Moodle event is accepted."""
     if not bodies.is_moodle_form(kind):
         return bodies.parse(body)
     try:
@@ -247,5 +247,5 @@ def _header_key(request: Request) -> str | None:
 
 
 def _source(token: Token) -> str:
-    """Whose ids these are: a token's ids collide with no other token's."""
+    """The source of event ids: each token has a namespace of its own."""
     return f"token:{token.id}"

@@ -79,14 +79,18 @@ def routers(hub: Hub, authenticator: Authenticator, path: str, tag: str) -> Rout
     limit = hub.settings.event_limit
     return Routers(
         APIRouter(
-            prefix=path, tags=[tag], route_class=guarded(authenticator, Access.SCOPE_VIEW, limit=limit),
+            prefix=path,
+            tags=[tag],
+            route_class=guarded(authenticator, Access.SCOPE_VIEW, limit=limit),
             responses=problems(404),
         ),
         APIRouter(
-            prefix=path, tags=[tag], route_class=guarded(authenticator, Access.SCOPE_MANAGE, limit=limit),
+            prefix=path,
+            tags=[tag],
+            route_class=guarded(authenticator, Access.SCOPE_MANAGE, limit=limit),
             responses=problems(404, 408, 409, 413, 415),
         ),
-    )  # fmt: skip
+    )
 
 
 Part = Callable[[Hub, Authenticator], APIRouter]

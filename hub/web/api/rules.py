@@ -61,8 +61,11 @@ class Preview(BaseModel):
 def shown(rule: Rule) -> dict[str, Any]:
     """A rule as the API shows it."""
     return rule_document(rule) | {
-        "id": rule.id, "version": rule.version, "created_at": rule.created_at, "updated_at": rule.updated_at,
-    }  # fmt: skip
+        "id": rule.id,
+        "version": rule.version,
+        "created_at": rule.created_at,
+        "updated_at": rule.updated_at,
+    }
 
 
 def make_rules(hub: Hub, authenticator: Authenticator) -> APIRouter:
@@ -98,13 +101,18 @@ def make_rules(hub: Hub, authenticator: Authenticator) -> APIRouter:
         return tagged(response, shown(registry.rule(name)))
 
     @r.manage.patch(
-        "/{name}", summary="Change a rule", responses=problems(412), openapi_extra={"requestBody": _PATCH},
+        "/{name}",
+        summary="Change a rule",
+        responses=problems(412),
+        openapi_extra={"requestBody": _PATCH},
         response_model=shapes.Rule,
-    )  # fmt: skip
+    )
     def edit_rule(
-        name: shapes.RuleName, document: Annotated[dict[str, Any], Body()], response: Response,
+        name: shapes.RuleName,
+        document: Annotated[dict[str, Any], Body()],
+        response: Response,
         if_match: IfMatch = None,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         """Members that are not given stay."""
         changed, version = changes(document, if_match, read_only=_READ_ONLY)
         return tagged(response, shown(registry.update_rule(name, changed, version)))
@@ -145,9 +153,17 @@ def _bare(rule: Rule) -> Rule:
 
 def _unsaved(spec: RuleSpec) -> Rule:
     return Rule(
-        id=0, name=spec.name, event=spec.event, service_id=0, service=spec.service, endpoint=spec.endpoint,
-        method=spec.method, payload=spec.template(), conditions=spec.conditions, strict=spec.strict,
-    )  # fmt: skip
+        id=0,
+        name=spec.name,
+        event=spec.event,
+        service_id=0,
+        service=spec.service,
+        endpoint=spec.endpoint,
+        method=spec.method,
+        payload=spec.template(),
+        conditions=spec.conditions,
+        strict=spec.strict,
+    )
 
 
 def _preview(hub: Hub, rule: Rule, what: PreviewOf) -> dict[str, Any]:

@@ -86,8 +86,9 @@ def make_schedules(hub: Hub, authenticator: Authenticator) -> APIRouter:
         schedule.enable(name, False)
         return shown(name)
 
-    @r.manage.post("/{name}/reset", summary="Back to the expression the hub came with",
-                   response_model=shapes.ScheduleDetail)  # fmt: skip
+    @r.manage.post(
+        "/{name}/reset", summary="Back to the expression the hub came with", response_model=shapes.ScheduleDetail
+    )
     def reset(name: Name) -> dict[str, Any]:
         schedule.reset(name)
         return shown(name)

@@ -46,9 +46,12 @@ class Tested(BaseModel):
 def shown(service: Service) -> dict[str, Any]:
     """A service as the API shows it: secrets masked."""
     return service_document(service) | {
-        "id": service.id, "version": service.version, "created_at": service.created_at,
-        "updated_at": service.updated_at, "secrets_unreadable": service.secrets_unreadable,
-    }  # fmt: skip
+        "id": service.id,
+        "version": service.version,
+        "created_at": service.created_at,
+        "updated_at": service.updated_at,
+        "secrets_unreadable": service.secrets_unreadable,
+    }
 
 
 def _note(saved: services.Saved) -> dict[str, str]:
@@ -76,13 +79,18 @@ def make_services(hub: Hub, authenticator: Authenticator) -> APIRouter:
         return tagged(response, shown(registry.service(name)))
 
     @r.manage.patch(
-        "/{name}", summary="Change a service", responses=problems(412), openapi_extra={"requestBody": _PATCH},
+        "/{name}",
+        summary="Change a service",
+        responses=problems(412),
+        openapi_extra={"requestBody": _PATCH},
         **as_written,
-    )  # fmt: skip
+    )
     def edit_service(
-        name: shapes.ServiceName, document: Annotated[dict[str, Any], Body()], response: Response,
+        name: shapes.ServiceName,
+        document: Annotated[dict[str, Any], Body()],
+        response: Response,
         if_match: IfMatch = None,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         """Members that are not given stay; `auth` and `inbound` are merged; a secret that is `***` stays."""
         changed, version = changes(document, if_match, read_only=_READ_ONLY)
         saved = services.update_service(hub, name, changed, version)

@@ -67,9 +67,16 @@ def make_tasks(hub: Hub, authenticator: Authenticator) -> APIRouter:
         limit: shapes.Limit = 50,
     ) -> dict[str, Any]:
         rows = hub.views.list_tasks(
-            state=state, service=service, rule=rule, event=event, failed=failed, orphan=orphan, overdue=overdue,
-            before=before, limit=limit,
-        )  # fmt: skip
+            state=state,
+            service=service,
+            rule=rule,
+            event=event,
+            failed=failed,
+            orphan=orphan,
+            overdue=overdue,
+            before=before,
+            limit=limit,
+        )
         return shapes.page(rows, limit)
 
     @r.view.get("/fails", summary="List tasks that failed at least once", response_model=shapes.Page[shapes.Task])

@@ -32,9 +32,12 @@ _SCHEMES = {
     "inbound": {"type": "http", "scheme": "bearer", "description": "The service's inbound token."},
     "apikey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The service's inbound token."},
     "signature": {
-        "type": "apiKey", "in": "header", "name": "webhook-signature", "description": "A Standard Webhooks signature.",
+        "type": "apiKey",
+        "in": "header",
+        "name": "webhook-signature",
+        "description": "A Standard Webhooks signature.",
     },
-}  # fmt: skip
+}
 _METHODS = ("get", "post", "put", "patch", "delete")
 
 
