@@ -1,4 +1,4 @@
-"""Addresses of clients: which belong together, and which are those of trusted proxies."""
+"""Client addresses: the key that limits count by, and the set of trusted proxies."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import ipaddress
 from collections.abc import Sequence
 from functools import lru_cache
 
+_LONGEST = 100  # characters of a text that is not an IP address
+
 
 def client_key(address: str) -> str:
-    """What limits count for: an IPv4 address, or the /64 network of an IPv6 address, which one client has whole."""
+    """The key that limits count by: an IPv4 address, or the /64 network of an IPv6 address, which one customer owns."""
     try:
-        found = ipaddress.ip_address(address)
+        found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
-        return address
+        return address[:_LONGEST]
     if isinstance(found, ipaddress.IPv6Address):
         if found.ipv4_mapped is not None:
             return str(found.ipv4_mapped)
         return str(ipaddress.ip_network((found, 64), strict=False))
-    return address
+    return str(found)
 
 
 class Networks:

@@ -1,4 +1,4 @@
-"""Who is asking, and whether they may: API tokens, scopes, and how often."""
+"""Authentication of API requests: tokens, their scopes, and rate limits."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _SCOPES: dict[Access, Scope] = {
     Access.SCOPE_MANAGE: "manage",
 }
 _CHALLENGE = 'Bearer realm="hub"'
-_FAILURES = 20  # wrong tokens from one address at once,
-_FAILURE_RATE = 0.5  # and so many more per second, before it is only told to wait
+_FAILURES = 20  # wrong tokens that one address may send at once
+_FAILURE_RATE = 0.5  # wrong tokens per second in the long run; beyond it the response is 429
 
 
 class Authenticator:
-    """Checks API tokens. A valid token is always let in: nobody can lock out others behind the same address."""
+    """Checks API tokens. A valid token is accepted even from an address that sent too many wrong ones."""
 
     def __init__(self, accounts: Accounts, settings: Settings) -> None:
         self._accounts = accounts
@@ -42,13 +42,13 @@ class Authenticator:
         self._failures = RateLimiter(_FAILURE_RATE, _FAILURES)
 
     def check(self, secret: str | None, needed: Scope | None, address: str) -> Token:
-        """The token, if it may do what is asked; asks the database.
+        """Return the token if it is valid and its scope is sufficient. Reads the database.
 
         Args:
-            needed: None: any scope will do.
+            needed: the scope that is needed; None accepts any scope.
 
         Raises:
-            Problem: 401 no token or none that is valid, 403 it may not, 429 too often.
+            Problem: 401 without a valid token, 403 the scope is not sufficient, 429 too many requests.
         """
         if secret is None:
             raise no_token()
@@ -70,7 +70,7 @@ class Authenticator:
         return token
 
     def look_up(self, secrets: Sequence[str], needed: Scope, address: str) -> tuple[Token, str]:
-        """The first of some secrets that is a token, checked as `check` does; without one of them 401 or 429."""
+        """Return the first secret that is a token, checked as by `check`; raises `Problem` 401 or 429 if none is."""
         for secret in secrets[:-1]:
             if self._accounts.use_token(secret) is not None:
                 return self.check(secret, needed, address), secret
@@ -81,7 +81,7 @@ class Authenticator:
         return self.check(secrets[-1], needed, address), secrets[-1]
 
     def before_body(self, address: str) -> None:
-        """Refuse an address that sent too many wrong tokens; for what is costly to read before the token is known."""
+        """Refuse an address that sent too many wrong tokens, before a large body is read."""
         if wait := self._failures.wait(address):
             raise _too_many(wait)
 
@@ -97,7 +97,7 @@ def _too_many(wait: float) -> Problem:
 
 
 def too_often(detail: str, wait: float) -> Problem:
-    """429 with how long to wait, in seconds."""
+    """429 with `Retry-After`; `wait` is in seconds."""
     return Problem(429, detail, headers={"Retry-After": str(max(1, round(wait + 0.5)))})
 
 
@@ -108,12 +108,12 @@ def bearer(request: Request) -> str | None:
 
 
 def address(request: Request) -> str:
-    """Where a request comes from."""
+    """The client's address; `?` if it is unknown."""
     return request.client.host if request.client else "?"
 
 
 def guarded(authenticator: Authenticator, access: Access, *, limit: int) -> type[APIRoute]:
-    """A kind of route that declares a scope: the token is checked before the body is read; the body is bounded.
+    """A route class that declares a scope. The token is checked before the body is read; `limit` bounds it in bytes.
 
     Handlers find the token as `request.state.token`.
     """

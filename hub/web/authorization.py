@@ -1,7 +1,7 @@
-"""Authorization: what every route asks of its caller, declared on the route itself.
+"""Authorization: each route declares what its caller needs.
 
-`needs` declares it beside the route's path; `check_declared` refuses to start an application that has a route
-without a declaration. Nothing is derived from a path, so no name of a rule or service can change what is allowed.
+`needs` stands beside the route's path. `check_declared` refuses to start an application that has a route without a
+declaration. Nothing is derived from a path, so the name of a rule or service cannot change what is allowed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _ATTRIBUTE = "hub_access"
 
 
 class Access(StrEnum):
-    """What a route asks of its caller.
+    """What the caller of a route needs.
 
-    A role is that of a console user's session, a scope that of an API token.
+    Roles belong to sessions of console users, scopes to API tokens.
     """
 
-    PUBLIC = "public"  # everybody; the route itself may ask for a proof, as `/metrics` does
+    PUBLIC = "public"  # everybody; the route may have a check of its own, as `/metrics` does
     SERVICE = "service"  # a service's own inbound token or signature
     SIGNED_IN = "any token or session"
     ROLE_VIEW = "role view"
@@ -42,7 +42,7 @@ class Declared(NamedTuple):
 
 
 def needs(access: Access) -> Callable[[F], F]:
-    """Declare what a route asks of its caller; stands between the route's path and its function."""
+    """Declare what the caller of a route needs. Place it between the route decorator and the function."""
 
     def declare(endpoint: F) -> F:
         setattr(endpoint, _ATTRIBUTE, access)
@@ -52,19 +52,19 @@ def needs(access: Access) -> Callable[[F], F]:
 
 
 def access_of(endpoint: object) -> Access | None:
-    """What a route's function declares; None: nothing."""
+    """What a route's function declares; None if it declares nothing."""
     found = getattr(endpoint, _ATTRIBUTE, None)
     return found if isinstance(found, Access) else None
 
 
 def declared(routes: Sequence[BaseRoute]) -> Iterator[Declared]:
-    """Every route, those of included routers too, with what it declares."""
+    """Every route, including those of included routers, with what it declares."""
     for route in iter_route_contexts(routes):
         yield Declared(route.path or "?", tuple(sorted(route.methods or ())), access_of(route.endpoint))
 
 
 def check_declared(routes: Sequence[BaseRoute]) -> None:
-    """Raises `RuntimeError` that names the routes which declare nothing."""
+    """Raise `RuntimeError` that names the routes without a declaration."""
     missing = [f"{' '.join(route.methods) or '*'} {route.path}" for route in declared(routes) if route.access is None]
     if missing:
         raise RuntimeError(f"these routes do not declare who may use them: {', '.join(missing)}")

@@ -1,4 +1,4 @@
-"""Request bodies, read with limits: so many bytes and no more, uncompressed, strict JSON."""
+"""Request bodies: bounded, uncompressed, parsed as strict JSON."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from fastapi import Request
 
 from hub.codec import loads
 from hub.errors import PayloadError
+from hub.web import uploads
 from hub.web.problems import Problem
-from hub.web.uploads import dropped
 
-_DRAINED = 64 * 1024 * 1024  # so much is read and thrown away, so that the sender gets to read the refusal
+_DRAINED = 64 * 1024 * 1024  # bytes read and dropped, so that the client reads the response before a reset
 NDJSON = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
 
 
 def media_type(request: Request) -> str:
-    """What the body is said to be, in lower case and without parameters; empty when nothing is said."""
+    """The declared media type, in lower case and without parameters; empty if there is none."""
     given = request.headers.get("content-type")
     if not given:
         return ""
@@ -28,25 +28,25 @@ def media_type(request: Request) -> str:
 
 
 def is_json(kind: str) -> bool:
-    """Whether a media type says JSON."""
+    """Whether a media type is JSON."""
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def is_moodle_form(kind: str) -> bool:
-    """Whether a media type is the one that Moodle's `local_webhooks` may be set to; its body is JSON all the same."""
+    """Whether a media type is the form type of Moodle's `local_webhooks`, whose body is nevertheless JSON."""
     return kind == "application/x-www-form-urlencoded"
 
 
 async def chunks(request: Request) -> AsyncIterator[bytes]:
-    """The body as it comes.
+    """The body in chunks, as they arrive.
 
     Raises:
-        Problem: 415 it is compressed, 408 it comes too slowly, 503 its place was needed.
+        Problem: 415 it is compressed, 408 it arrives too slowly, 503 its place was needed for faster bodies.
     """
     if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise Problem(
             415,
-            "a compressed body is not read; send it as it is",
+            "compressed bodies are not supported; send the body uncompressed",
             field="Content-Encoding",
             headers={"Accept-Encoding": "identity"},
         )
@@ -56,10 +56,10 @@ async def chunks(request: Request) -> AsyncIterator[bytes]:
 
 
 async def read(request: Request, limit: int) -> bytes:
-    """The whole body; never holds more than `limit` bytes of it.
+    """The whole body. Holds at most `limit` bytes of it.
 
     Raises:
-        Problem: 413 it is longer; and those of `chunks`.
+        Problem: 413 it is longer than `limit`; and those of `chunks`.
     """
     length = request.headers.get("content-length", "")
     too_long = Problem(413, f"the body has more than {limit} bytes", field="body")
@@ -76,14 +76,14 @@ async def read(request: Request, limit: int) -> bytes:
             break
         else:
             body.clear()
-            dropped(request.scope)
+            uploads.release(request.scope)
     if size > limit:
         raise too_long
     return bytes(body)
 
 
 def parse(body: bytes) -> Any:
-    """The body as JSON; raises `Problem` 422."""
+    """Parse the body as JSON; raises `Problem` 422."""
     try:
         return loads(body)
     except PayloadError as e:
@@ -91,7 +91,7 @@ def parse(body: bytes) -> Any:
 
 
 class JsonRequest(Request):
-    """A request whose body is bounded and strict JSON: what FastAPI reads when a handler wants a body."""
+    """A request whose body is bounded and parsed as strict JSON. FastAPI calls `body` and `json`."""
 
     limit = 0
 

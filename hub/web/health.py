@@ -1,4 +1,4 @@
-"""Signs of life: `/healthz` (the process), `/readyz` (what it needs), `/metrics` (for Prometheus)."""
+"""Health endpoints: `/healthz` (process), `/readyz` (database and broker), `/metrics` (Prometheus)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hub.monitoring.exposition import Scraper, make_scraper
 from hub.tasks.broker import DISPATCH
 from hub.web.authorization import Access, needs
 
-log = structlog.get_logger("hub.web")
+log = structlog.get_logger("hub.web.health")
 _METRICS: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {
@@ -26,9 +26,12 @@ _METRICS: dict[int | str, dict[str, Any]] = {
             "application/openmetrics-text": {"schema": {"type": "string"}},
         }
     },
-    401: {"description": "`HUB_METRICS_TOKEN` is set, and was not given.", "content": {"text/plain": {}}},
+    401: {
+        "description": "`HUB_METRICS_TOKEN` is set and the request has no valid token.",
+        "content": {"text/plain": {}},
+    },
 }
-_PATIENCE = 3.0  # seconds; a probe that waits longer is no sign of life
+_TIMEOUT = 3.0  # seconds after which a probe counts as failed
 
 
 def make_health(hub: Hub) -> APIRouter:
@@ -47,7 +50,9 @@ def make_health(hub: Hub) -> APIRouter:
         return {"status": "ok"}
 
     @router.head("/readyz", include_in_schema=False)
-    @router.get("/readyz", summary="The hub can take events", responses={503: {"description": "The database is away."}})
+    @router.get(
+        "/readyz", summary="The hub can accept events", responses={503: {"description": "The database is unavailable."}}
+    )
     @needs(Access.PUBLIC)
     async def readyz() -> JSONResponse:
         database, broker = await asyncio.gather(*(probe.ask() for probe in probes))
@@ -63,7 +68,7 @@ def make_health(hub: Hub) -> APIRouter:
     async def metrics(request: Request) -> Response:
         token = hub.settings.metrics_token
         if not may_scrape(request.headers.get("authorization", ""), token.get_secret_value() if token else None):
-            return Response("a bearer token is needed\n", 401, {"WWW-Authenticate": "Bearer"}, "text/plain")
+            return Response("a bearer token is required\n", 401, {"WWW-Authenticate": "Bearer"}, "text/plain")
         kind, text = await scrape(request.headers.get("accept", ""))
         return Response(text, media_type=kind)
 
@@ -71,9 +76,9 @@ def make_health(hub: Hub) -> APIRouter:
 
 
 class _Scrape:
-    """Renders metrics in a thread of its own: those of the server may all be taken by requests of strangers.
+    """Renders metrics in a thread of its own, since requests may occupy all threads of the server.
 
-    Requests that come while one is rendered share the next one, so that they cannot make a queue either.
+    Scrapes that arrive during a rendering share the next one, so that they cannot form a queue.
     """
 
     def __init__(self, scraper: Scraper) -> None:
@@ -90,7 +95,7 @@ class _Scrape:
         return await asyncio.shield(self._waiting[kind])
 
     def _render(self, kind: bool, loop: asyncio.AbstractEventLoop) -> tuple[str, bytes]:
-        loop.call_soon_threadsafe(self._waiting.pop, kind)  # who comes from now on gets newer numbers
+        loop.call_soon_threadsafe(self._waiting.pop, kind)  # later scrapes get newer values
         return self._scraper.response("application/openmetrics-text" if kind else "")
 
     def close(self) -> None:
@@ -98,7 +103,7 @@ class _Scrape:
 
 
 class _Probe:
-    """One question, asked in a thread of its own: when all others hang, that is what must be said."""
+    """One check in a thread of its own, so that it works while all other threads hang."""
 
     def __init__(self, name: str, check: Callable[[], object]) -> None:
         self._name = name
@@ -106,11 +111,11 @@ class _Probe:
         self._thread = ThreadPoolExecutor(1, f"hub-probe-{name}")
 
     async def ask(self) -> str:
-        """`ok` or `away`; the reason goes to the log, for the endpoint is anybody's."""
+        """`ok` or `away`. The reason is only logged: the endpoint is public."""
         try:
-            await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(self._thread, self._check), _PATIENCE)
+            await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(self._thread, self._check), _TIMEOUT)
         except Exception as e:
-            log.warning("not ready", what=self._name, error=str(e) or f"no answer within {_PATIENCE:g} s")
+            log.warning("not ready", what=self._name, error=str(e) or f"no response within {_TIMEOUT:g} s")
             return "away"
         return "ok"
 
@@ -122,4 +127,4 @@ def _broker(hub: Hub) -> None:
     try:
         hub.broker.ready(hub.queues[DISPATCH])
     except UnavailableError:
-        hub.broker.ready(hub.queues[DISPATCH])  # the first connection may have died of idleness
+        hub.broker.ready(hub.queues[DISPATCH])  # the first connection may have been closed while idle

@@ -10,7 +10,7 @@ from hub.web.uploads import Uploads
 
 
 class OuterMiddleware:
-    """The outermost middleware. Headers that a response has already stay as they are."""
+    """The outermost middleware. Keeps the headers that a response already has."""
 
     def __init__(self, app: ASGIApp, uploads: Uploads) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Every error as RFC 9457 problem details, whoever raised it. No value that was sent is repeated in one."""
+"""Errors as RFC 9457 problem details. They never repeat a value of the request."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from hub.errors import (
 )
 from hub.web.rate_limits import Busy
 
-log = structlog.get_logger("hub.web")
+log = structlog.get_logger("hub.web.problems")
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER = 2  # seconds to wait when the hub's own database is away or busy
+RETRY_AFTER = 2  # seconds, when the database is unavailable or busy
 _CSP = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 _NOTHING_HERE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -54,11 +54,11 @@ _STATUS: tuple[tuple[type[HubError], int], ...] = (
 
 
 class Problem(HTTPException):
-    """A refusal.
+    """A request that is refused.
 
     Args:
-        field: what of the request is wrong, dotted.
-        extra: further members of the problem's JSON.
+        field: the invalid part of the request, as a dotted path.
+        extra: more members of the problem's JSON.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Problem(HTTPException):
         self.extra = extra
 
 
-def answer(
+def response_of(
     status: int,
     detail: str,
     *,
@@ -91,29 +91,29 @@ def answer(
 
 
 def of_hub_error(e: HubError, *, extra: Mapping[str, Any] | None = None) -> JSONResponse:
-    """The problem that one of the hub's own errors is."""
+    """The response for an error of the hub."""
     status = next((status for kind, status in _STATUS if isinstance(e, kind)), 500)
     if status >= 500:
-        log.warning("request not served", error=str(e))
+        log.warning("request failed", error=str(e))
     headers = {"Retry-After": str(RETRY_AFTER)} if status == 503 else {}
-    detail = "the hub's database or broker does not answer; try again" if status == 503 else str(e)
+    detail = "the hub's database or broker is unavailable; try again" if status == 503 else str(e)
     errors: list[tuple[str, str]] = []
     if status in (413, 422):
         errors = [found for part in str(e).split("; ") if (found := _field(part))]
-    return answer(status, detail, errors=errors, headers=headers, extra=extra)
+    return response_of(status, detail, errors=errors, headers=headers, extra=extra)
 
 
 def busy(*, extra: Mapping[str, Any] | None = None) -> JSONResponse:
     """503: a concurrency limit is reached."""
-    return answer(503, "the hub is busy; try again", headers={"Retry-After": "1"}, extra=extra)
+    return response_of(503, "the hub is busy; try again", headers={"Retry-After": "1"}, extra=extra)
 
 
 def internal_error(e: Exception, *, extra: Mapping[str, Any] | None = None) -> JSONResponse:
-    """500 for an error that nobody foresaw; the log says where it happened."""
-    # The first line only: those after it of a database's error hold what was to be written.
+    """500 for an unexpected exception, which is logged with its place."""
+    # Only the first line: further lines of a database error contain the values that were to be written.
     why = f"{type(e).__name__}: {str(e).partition(chr(10))[0][:300]}"
     log.error("internal error", error=why, at="".join(traceback.format_tb(e.__traceback__)[-8:]))
-    return answer(500, "internal error; the hub's log says more", extra=extra)
+    return response_of(500, "internal error; the hub's log says more", extra=extra)
 
 
 def install(app: FastAPI) -> None:
@@ -124,7 +124,7 @@ def install(app: FastAPI) -> None:
         headers = dict(e.headers or {})
         detail = str(e.detail)
         if isinstance(e, Problem):
-            return answer(
+            return response_of(
                 e.status_code, detail, headers=headers, extra=e.extra, errors=[(e.field, detail)] if e.field else ()
             )
         if e.status_code == 404 and _is_person(request):
@@ -134,7 +134,7 @@ def install(app: FastAPI) -> None:
         if e.status_code == 405:
             headers["Allow"] = ", ".join(sorted(_methods(app.routes, request))) or headers.get("Allow", "GET")
             detail = f"only {headers['Allow']} can be done here"
-        return answer(e.status_code, detail, headers=headers)
+        return response_of(e.status_code, detail, headers=headers)
 
     async def on_validation(request: Request, e: Exception) -> Response:
         assert isinstance(e, RequestValidationError)
@@ -142,20 +142,20 @@ def install(app: FastAPI) -> None:
             (_path(error["loc"]), _message(str(error["type"]), str(error["msg"]))) for error in list(e.errors())[:50]
         ]
         detail = "; ".join(f"{field}: {message}" for field, message in errors[:5])
-        return answer(422, detail, errors=errors)
+        return response_of(422, detail, errors=errors)
 
     async def on_hub_error(request: Request, e: Exception) -> Response:
         assert isinstance(e, HubError)
         return of_hub_error(e)
 
     async def on_nesting(request: Request, e: Exception) -> Response:
-        return answer(422, "nested too deeply", errors=[("body", "nested too deeply")])
+        return response_of(422, "nested too deeply", errors=[("body", "nested too deeply")])
 
     async def on_busy(request: Request, e: Exception) -> Response:
         return busy()
 
     async def on_disconnect(request: Request, e: Exception) -> Response:
-        return answer(400, "the body ended before it was complete")
+        return response_of(400, "the body ended before it was complete")
 
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_validation)

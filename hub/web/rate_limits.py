@@ -1,4 +1,4 @@
-"""Rate limits, kept in memory: per process, bounded, and forgotten at a restart."""
+"""Rate and concurrency limits in memory: per process, bounded, reset by a restart."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _SALT = secrets.token_bytes(16)
 
 
 class Busy(Exception):  # noqa: N818 - a state
-    """Every place is taken."""
+    """A concurrency limit is reached."""
 
 
 class ConcurrencyLimiter:
-    """Concurrency limiter without a queue: what could only wait in memory is refused.
+    """Concurrency limiter without a queue: beyond the limit, work is refused.
 
     Args:
         count: how many at once.
-        each: how many of one key at once; None: as many as there are.
+        each: how many of one key at once; None sets no limit per key.
     """
 
     def __init__(self, count: int, each: int | None = None) -> None:
@@ -69,15 +69,15 @@ class RateLimiter:
         self._lock = threading.Lock()
 
     def take(self, key: Hashable) -> float:
-        """Take one; returns 0, or the seconds to wait until there is one."""
+        """Take one action; returns 0, or the seconds to wait until one is available."""
         return self._look(fixed(key), 1.0)
 
     def wait(self, key: Hashable) -> float:
-        """Seconds until there is one, 0 when there is; takes nothing."""
+        """Seconds until an action is available, 0 if one is; takes nothing."""
         return self._look(fixed(key), 0.0)
 
     def give(self, key: Hashable) -> None:
-        """Put back what one `take` took."""
+        """Return the action of one `take`."""
         self._look(fixed(key), -1.0)
 
     def forget(self, key: Hashable) -> None:
@@ -104,7 +104,7 @@ class RateLimiter:
             return wait
 
     def _room(self, now: float) -> bool:
-        """Whether one more bucket may be kept; drops the one that was used least lately and is not blocked."""
+        """Whether one more bucket may be kept; drops the least recently used bucket that is not blocked."""
         if len(self._free) + len(self._blocked) < _KEYS:
             return True
         if self._free:

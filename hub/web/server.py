@@ -1,4 +1,4 @@
-"""The web server: `make_app(hub)` puts API, webhooks, console and `/metrics` together, `WebServer` serves it."""
+"""The web server: `make_app(hub)` combines API, webhooks, console and `/metrics`; `WebServer` serves it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from hub.web.addresses import Networks
 from hub.web.api import make_api
 from hub.web.authentication import Authenticator
 from hub.web.authorization import check_declared
-from hub.web.connections import Connection, Limits, most_connections
+from hub.web.connection_limits import Limits, most_connections
+from hub.web.connections import Connection
 from hub.web.console.router import make_console
 from hub.web.docs import make_docs
 from hub.web.health import make_health
@@ -33,22 +34,22 @@ from hub.web.middleware import OuterMiddleware
 from hub.web.uploads import Uploads
 from hub.web.webhooks import make_webhooks
 
-log = structlog.get_logger("hub.web")
+log = structlog.get_logger("hub.web.server")
 _START_SECONDS = 30.0
-_DRAIN_SECONDS = 10  # how long requests under way may take to end
+_DRAIN_SECONDS = 10  # for running requests, at a stop
 _BACKLOG = 1024
-_ACCEPTED_AT_ONCE = 32  # connections; a burst must not take all file descriptors before the limits see it
+_ACCEPTED_AT_ONCE = 32  # connections; a burst must not use up the file descriptors before the limits apply
 _KEEP_ALIVE = 5  # seconds that a connection stays open after a response
-_STALL = 30.0  # seconds in which a client has to read some of a response
-_BODY_MEMORY = 64 * 1024 * 1024  # bytes of request bodies held at once, of all requests together
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to tell people who ask for an address
+_STALL = 30.0  # seconds within which a client must read some of a response
+_BODY_MEMORY = 64 * 1024 * 1024  # bytes of request bodies in memory, of all requests together
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - shown to people, not bound
 
 
 def make_app(hub: Hub) -> FastAPI:
-    """Everything the hub serves over HTTP, as one ASGI application.
+    """The ASGI application: everything that the hub serves over HTTP.
 
     Raises:
-        RuntimeError: a route does not declare who may use it.
+        RuntimeError: a route does not declare what its caller needs.
     """
     app = FastAPI(
         title="Integration Hub",
@@ -57,8 +58,8 @@ def make_app(hub: Hub) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=_operation_id,
-        redirect_slashes=False,
-    )  # a redirect would repeat the Host that the caller made up
+        redirect_slashes=False,  # a redirect would repeat a Host header that the caller chose
+    )
     authenticator = Authenticator(hub.accounts, hub.settings)
     problems.install(app)
     app.add_middleware(OuterMiddleware, uploads=_uploads(hub.settings))
@@ -99,7 +100,7 @@ def _uploads(settings: Settings) -> Uploads:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which says when it is ready."""
+    """uvicorn with an event that is set once it is ready."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -108,7 +109,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listening in sockets or []:
-            listening.listen(_BACKLOG)  # asyncio takes one number for the queue and for how many it accepts at once
+            listening.listen(_BACKLOG)  # asyncio uses one number for the queue and for accepts at once
         self.settled.set()
 
 
@@ -140,20 +141,20 @@ class WebServer:
 
     @property
     def url(self) -> str:
-        """Where it listens, as `http://host:port`."""
+        """The address to use, as `http://host:port`."""
         host, port = self._socket.getsockname()[:2]
         host = _EVERYWHERE.get(host, host)
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def start(self) -> None:
-        """Answer, in a thread; returns when requests are taken."""
+        """Serve in a thread; returns once requests are accepted."""
         self._thread.start()
         if not self._server.settled.wait(_START_SECONDS) or not self._server.started:
-            raise UnavailableError("the web server did not start; the log says why")
+            raise UnavailableError("the web server did not start; see the log")
         log.info("web server listens", at=self.url)
 
     def stop(self) -> None:
-        """Take no more requests, let those under way end (at most 10 s), and return."""
+        """Accept no more requests and wait at most 10 s for the running ones."""
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(_DRAIN_SECONDS + 5)
@@ -183,13 +184,13 @@ def _bind(listen: str) -> socket.socket:
         listening = socket.create_server(
             (host or "127.0.0.1", int(port)), family=socket.AF_INET6 if ipv6 else socket.AF_INET, backlog=_BACKLOG
         )
-        # asyncio does so only for sockets that name their protocol; without it every answer may wait for an
-        # acknowledgement that the client delays by 40 ms. Connections inherit it.
+        # asyncio sets it only on sockets that name their protocol. Without it a response may wait for an
+        # acknowledgement that the client delays by 40 ms. Connections inherit the option.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listening
     except (OSError, ValueError) as e:
         why = os.strerror(e.errno) if isinstance(e, OSError) and e.errno and e.errno > 0 else str(e)
         raise ConfigError(
-            f"cannot listen on {listen}: {why}; is another hub running, or is the address not of this machine?",
+            f"cannot listen on {listen}: {why}; is the port in use, or the address not of this machine?",
             field="HUB_LISTEN",
         ) from None

@@ -1,7 +1,7 @@
-"""Request bodies on their way in: a least rate for each, and limits on how many there are and what they hold.
+"""Limits on incoming request bodies: a minimum rate for each, and bounds on their number and memory.
 
-A body that is there at once is never refused for those that are not: when a limit is reached, the slowest of the bodies
-that are being waited for is given up. So slow senders take nothing from others, whoever they are.
+When a limit is reached, the slowest of the incomplete bodies is dropped. So slow senders cannot keep out others, and a
+body that arrives at once is not refused because of slow ones.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Uploads:
     """The bodies of one server. Used on the event loop's thread only.
 
     Args:
-        most: bodies being waited for, in all.
-        per_client: of one client; clients at `trusted` addresses are only bounded by `most`.
-        memory: bytes of bodies held, from their arrival to the response.
-        grace: seconds that a body may take, in addition to
-        rate: one second for so many bytes of it.
+        most: incomplete bodies in all.
+        per_client: incomplete bodies of one client; for `trusted` addresses only `most` applies.
+        memory: bytes of bodies in memory, from their arrival to the response.
+        grace: seconds that a body may take in addition to its size divided by `rate`.
+        rate: minimum rate, in bytes per second.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Uploads:
         self._held = 0
 
     def upload(self, scope: Scope, receive: Receive) -> Upload | None:
-        """The body of a request, to be received through it; None: the request has none."""
+        """The limited body of a request; None if the request has no body."""
         headers = dict(scope["headers"])
         if headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers:
             return None
@@ -55,17 +55,17 @@ class Uploads:
         return upload
 
     def enter(self, upload: Upload) -> None:
-        """Count a body that is being waited for; raises `Busy`."""
+        """Count an incomplete body; raises `Busy`."""
         own = upload.address not in self._trusted and self._by_client[upload.client] >= self._per_client
         if own:
-            self._give_up(lambda other: other.client == upload.client)
+            self._drop_slowest(lambda other: other.client == upload.client)
         elif len(self._coming) >= self._most:
-            self._give_up(lambda _: True)
+            self._drop_slowest(lambda _: True)
         self._coming[upload] = None
         self._by_client[upload.client] += 1
 
     def leave(self, upload: Upload) -> None:
-        """Count a body no more: it is there, or has been given up."""
+        """Uncount a body that is complete or was dropped."""
         if upload in self._coming:
             del self._coming[upload]
             self._by_client[upload.client] -= 1
@@ -73,25 +73,25 @@ class Uploads:
                 del self._by_client[upload.client]
 
     def hold(self, upload: Upload, size: int) -> None:
-        """Account for bytes of a body, or for fewer; raises `Busy` when there is no memory for them."""
+        """Add `size` bytes, which may be negative, to the memory in use; raises `Busy` when the limit is reached."""
         upload.held += size
         self._held += size
         while size > 0 and self._held > self._memory:
-            self._give_up(lambda other: other is not upload and other.held > 0)
+            self._drop_slowest(lambda other: other is not upload and other.held > 0)
 
-    def _give_up(self, which: Callable[[Upload], bool]) -> None:
+    def _drop_slowest(self, which: Callable[[Upload], bool]) -> None:
         slowest = min((u for u in self._coming if u.waits and which(u)), key=Upload.progress, default=None)
         if slowest is None:
             raise Busy
-        slowest.give_up()
+        slowest.drop()
 
 
 class Upload:
-    """One body.
+    """One request body.
 
     Args:
-        client: what limits count for.
-        address: where it comes from.
+        client: the key that limits count by.
+        address: the client's address.
     """
 
     def __init__(self, uploads: Uploads, receive: Receive, client: str, address: str) -> None:
@@ -108,19 +108,19 @@ class Upload:
 
     @property
     def waits(self) -> bool:
-        """Whether the server waits for more of it now."""
+        """Whether the server is waiting for the next part."""
         return self._timeout is not None
 
     def progress(self) -> float:
-        """Bytes per second so far; a body that has just begun counts as quick."""
+        """Bytes per second so far; a body that has just begun counts as fast."""
         return (self._size + 1024) / (asyncio.get_running_loop().time() - self._begun + 1)
 
     async def receive(self) -> Message:
-        """The next part; ASGI's `receive`.
+        """Receive the next part; ASGI's `receive`.
 
         Raises:
-            Problem: 408 it comes too slowly, 503 it was given up for others.
-            Busy: there is no place or no memory for it.
+            Problem: 408 it arrives too slowly, 503 it was dropped for faster ones.
+            Busy: a limit on number or memory is reached.
         """
         if self._state == "there":
             return await self._receive()
@@ -138,7 +138,7 @@ class Upload:
         finally:
             self._timeout = None
             self._waited += loop.time() - since
-        if self._state == "given up":  # with its last part arriving at that moment
+        if self._state == "dropped":  # while its last part arrived
             raise self._refusal()
         size = len(message.get("body", b""))
         self._size += size
@@ -148,33 +148,35 @@ class Upload:
         self._uploads.hold(self, size)
         return message
 
-    def give_up(self) -> None:
-        """End the wait for it: others need its place."""
-        self._state = "given up"
+    def drop(self) -> None:
+        """Stop waiting for this body: another one needs its place."""
+        self._state = "dropped"
         self._uploads.leave(self)
         self._uploads.hold(self, -self.held)
         if self._timeout is not None:
             self._timeout.reschedule(0)
 
-    def dropped(self) -> None:
-        """What came so far is not held any more."""
+    def release(self) -> None:
+        """Release the memory of what arrived so far."""
         self._uploads.hold(self, -self.held)
 
     def close(self) -> None:
-        """The request is over."""
+        """Release everything at the end of the request."""
         self._uploads.leave(self)
-        self.dropped()
+        self.release()
 
     def _refusal(self) -> Problem:
-        if self._state == "given up":
-            why = "the body came more slowly than those of others, and their place was needed"
+        if self._state == "dropped":
+            why = "the body arrived more slowly than others, and its place was needed"
             return Problem(503, why, headers={**_CLOSE, "Retry-After": "1"})
         self._uploads.leave(self)
-        return Problem(408, f"the body came more slowly than {self._uploads.rate:g} bytes a second", headers=_CLOSE)
+        return Problem(
+            408, f"the body arrived more slowly than {self._uploads.rate:g} bytes per second", headers=_CLOSE
+        )
 
 
-def dropped(scope: Scope) -> None:
-    """Say that nothing of a request's body is held any more: it was written, or thrown away."""
+def release(scope: Scope) -> None:
+    """Release the memory of a request's body: it was written or dropped."""
     upload = scope.get(_KEY)
     if isinstance(upload, Upload):
-        upload.dropped()
+        upload.release()

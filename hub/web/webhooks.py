@@ -41,7 +41,7 @@ from hub.store.intake import once
 from hub.transports.masking import hidden, without_secrets
 from hub.transports.signing import fits
 from hub.web import bodies
-from hub.web.api import routers, shapes
+from hub.web.api import parameters, routers, shapes
 from hub.web.authentication import address, bearer, too_often
 from hub.web.authorization import Access, needs
 from hub.web.problems import Problem
@@ -93,7 +93,7 @@ def make_webhooks(hub: Hub) -> APIRouter:
                        "parameters": _HEADERS},
     )  # fmt: skip
     @needs(Access.SERVICE)
-    async def receive(service: shapes.ServiceName, request: Request) -> Response:
+    async def receive(service: parameters.ServiceName, request: Request) -> Response:
         """Takes any JSON. The proof is the service's inbound token (bearer or `X-API-Key`) or a Standard Webhooks
         signature with its inbound signing secret, not older than five minutes. It becomes the event
         `hub.webhook_received`.

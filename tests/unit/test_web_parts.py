@@ -116,7 +116,7 @@ def test_the_hash_pool_refuses_what_would_wait_too_long() -> None:
         return True
 
     async def attack() -> list[object]:
-        pool = HashPool(2, waiting=3, patience=0.5)
+        pool = HashPool(2, waiting=3, wait=0.5)
         calls = [asyncio.ensure_future(pool.run(work)) for _ in range(10)]
         await asyncio.sleep(0)
         refused = await asyncio.gather(*calls[5:], return_exceptions=True)

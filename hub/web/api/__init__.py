@@ -1,4 +1,4 @@
-"""The HTTP API: everything the CLI can do, and events in. `make_api(hub, authenticator)` is its router."""
+"""The HTTP API under `/api/v1`. `make_api(hub, authenticator)` returns its router."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PARTS = (
 
 
 def make_api(hub: Hub, authenticator: Authenticator) -> APIRouter:
-    """Every endpoint under `/api/v1`."""
+    """The router of all endpoints under `/api/v1`."""
     router = APIRouter()
     for make in _PARTS:
         router.include_router(make(hub, authenticator))

@@ -1,4 +1,4 @@
-"""`/api/v1/activity`: who changed what."""
+"""`/api/v1/activity`: the audit trail."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 
 from hub.app.lifecycle import Hub
-from hub.web.api import shapes
+from hub.web.api import parameters, shapes
 from hub.web.api.routers import routers
 from hub.web.authentication import Authenticator
 
@@ -16,7 +16,7 @@ Text = Annotated[str | None, Query(max_length=255, pattern=r"^[^\x00]*$")]
 
 
 class Change(shapes.Shape):
-    """One entry of the audit trail. Where both `before` and `after` are given they hold what differs."""
+    """One entry of the audit trail. If both `before` and `after` are given, they hold only what differs."""
 
     id: int
     at: shapes.Utc
@@ -32,7 +32,7 @@ class Change(shapes.Shape):
 
 
 def make_activity(hub: Hub, authenticator: Authenticator) -> APIRouter:
-    """The endpoint of the audit trail; it needs the scope manage."""
+    """The endpoint of the audit trail. It needs the scope `manage`."""
     r = routers(hub, authenticator, "/activity", "activity")
 
     @r.manage.get("", summary="List changes", response_model=shapes.Page[Change])
@@ -41,9 +41,9 @@ def make_activity(hub: Hub, authenticator: Authenticator) -> APIRouter:
         action: Text = None,
         kind: Text = None,
         name: Text = None,
-        since: shapes.Since = None,
-        before: shapes.Before = None,
-        limit: shapes.Limit = 50,
+        since: parameters.Since = None,
+        before: parameters.Before = None,
+        limit: parameters.Limit = 50,
     ) -> dict[str, Any]:
         """Newest first. Secrets are masked."""
         rows = hub.audit.list(actor=actor, action=action, kind=kind, name=name, since=since, before=before, limit=limit)

@@ -1,6 +1,6 @@
-"""The API token in the body of Moodle's `local_webhooks`, found without reading the body as JSON.
+"""Find the API token in the body of Moodle's `local_webhooks` without parsing the body.
 
-Parsing costs a hundred times what this search costs, and anybody can send a body.
+Parsing costs a hundred times as much as this search, and a body may come from anybody.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import re
 from itertools import islice
 
 _MEMBER = re.compile(rb'"token"[ \t\r\n]*:[ \t\r\n]*"(hub_[A-Za-z0-9_-]{1,100})"')
-_LOOKED_AT = 16  # members of that name, wherever they are in the JSON
+_MOST = 16  # members named `token` that are looked at
 
 
 def candidates(body: bytes) -> list[str]:
-    """At most two texts that may be the token: the first and the last member of that name that looks like one.
+    """At most two texts that may be the token: the first and the last member `token` with a token's form.
 
-    Whoever finds one of them to be a token still has to see, in the parsed body, that it is where it belongs.
+    The caller must check in the parsed body that the token is a member of the top-level object.
     """
-    found = [match[1].decode() for match in islice(_MEMBER.finditer(body), _LOOKED_AT)]
+    found = [match[1].decode() for match in islice(_MEMBER.finditer(body), _MOST)]
     return list(dict.fromkeys([found[-1], found[0]])) if found else []

@@ -1,4 +1,4 @@
-"""`/api/v1/dead-letters`: tasks that failed for good, kept until a person decides."""
+"""`/api/v1/dead-letters`: tasks that failed finally, kept until a person replays or deletes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hub.app.lifecycle import Hub
 from hub.codec import readable
 from hub.operations import dead_letters as operation
 from hub.operations import replay as replays
-from hub.web.api import shapes
+from hub.web.api import parameters, shapes
 from hub.web.api.routers import routers
 from hub.web.authentication import Authenticator
 from hub.web.problems import Problem
@@ -23,38 +23,38 @@ _MOST = 10_000  # replayed by one request
 Reason = Annotated[Literal["attempts", "expired", "worker_lost"] | None, Query()]
 
 
-class Replay(shapes.Given):
-    """Which dead letters: by id, or by service and time, or all."""
+class Replay(parameters.Given):
+    """Which dead letters to replay: by id, by service and time, or all."""
 
-    ids: shapes.Ids | None = None
+    ids: parameters.Ids | None = None
     service: Annotated[str, Field(max_length=100, pattern=r"^[^\x00]*$")] | None = None
-    since: shapes.Moment | None = None
-    until: shapes.Moment | None = None
+    since: parameters.Moment | None = None
+    until: parameters.Moment | None = None
     all: bool = False
     up_to: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
-        None, description="Only dead letters up to this id: the `up_to` of the response before, to continue its run."
+        None, description="Only dead letters up to this id. To continue a run, the `up_to` of its last response."
     )
     dry_run: bool = Field(False, description="Only count.")
 
     @property
     def chosen(self) -> bool:
-        """Whether anything was chosen: nothing is not everything."""
+        """Whether the request chooses anything. An empty choice does not mean all."""
         return self.all or any(v is not None for v in (self.ids, self.service, self.since, self.until))
 
 
 class Replayed(BaseModel):
     replayed: int
     tasks: list[int] = Field(description="The new tasks.")
-    orphans: int = Field(description="Left where they are: their rule or service was deleted.")
+    orphans: int = Field(description="Not replayed, because their rule or service was deleted.")
     remaining: int = Field(
-        description="Could be replayed, and were not (at most 10,000 a request): ask again with `up_to`."
+        description="Not replayed yet (at most 10,000 per request): repeat the request with `up_to`."
     )
-    up_to: int = Field(0, description="The newest dead letter at the start: what dies again meanwhile stays.")
+    up_to: int = Field(0, description="The newest dead letter at the start; later ones are not replayed.")
     dry_run: bool = False
 
 
-class Chosen(shapes.Given):
-    ids: shapes.Ids
+class Chosen(parameters.Given):
+    ids: parameters.Ids
 
 
 class Deleted(BaseModel):
@@ -67,14 +67,14 @@ def make_dead_letters(hub: Hub, authenticator: Authenticator) -> APIRouter:
 
     @r.view.get("", summary="List dead letters", response_model=shapes.Page[shapes.DeadLetter])
     def list_dead_letters(
-        service: shapes.OfService = None,
-        rule: shapes.OfRule = None,
-        event: shapes.OfEvent = None,
+        service: parameters.OfService = None,
+        rule: parameters.OfRule = None,
+        event: parameters.OfEvent = None,
         reason: Reason = None,
-        since: shapes.Since = None,
-        until: shapes.Since = None,
-        before: shapes.Before = None,
-        limit: shapes.Limit = 50,
+        since: parameters.Since = None,
+        until: parameters.Since = None,
+        before: parameters.Before = None,
+        limit: parameters.Limit = 50,
     ) -> dict[str, Any]:
         rows = hub.views.list_dead_letters(
             service=service,
@@ -95,44 +95,44 @@ def make_dead_letters(hub: Hub, authenticator: Authenticator) -> APIRouter:
         responses={
             200: {
                 "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
-                "description": "One dead letter a line, newest first, with the event's data.",
+                "description": "One dead letter per line, newest first, with the event's data.",
             }
         },
     )
     def export(
-        service: shapes.OfService = None,
-        rule: shapes.OfRule = None,
-        event: shapes.OfEvent = None,
+        service: parameters.OfService = None,
+        rule: parameters.OfRule = None,
+        event: parameters.OfEvent = None,
         reason: Reason = None,
-        since: shapes.Since = None,
-        until: shapes.Since = None,
+        since: parameters.Since = None,
+        until: parameters.Since = None,
     ) -> StreamingResponse:
         rows = operation.export(hub, operation.Filter(service, rule, event, reason, since, until))
-        first = next(rows, None)  # before the head is sent: an error gets its own status
+        first = next(rows, None)  # before the head is sent, so that an error has its own status
         return StreamingResponse(_lines(first, rows), media_type="application/x-ndjson")
 
     @r.manage.post("/replay", summary="Replay dead letters", response_model=Replayed)
     def replay(what: Replay) -> dict[str, Any]:
         """Each becomes a new task of the same rule and event, with attempts from 0 and a new idempotency key."""
         if not what.chosen:
-            raise Problem(422, "choose by ids, service, since or until, or say all: true", field="ids")
+            raise Problem(422, "give ids, service, since or until, or all: true", field="ids")
         if what.ids is not None and (what.service or what.since or what.until):
-            raise Problem(422, "choose either by ids or by service and time", field="ids")
+            raise Problem(422, "give either ids, or service and time", field="ids")
         if what.dry_run:
             return _counted(hub, what)
         return _replay(hub, what)
 
     @r.manage.post("/delete", summary="Delete dead letters", response_model=Deleted)
     def delete_many(chosen: Chosen) -> dict[str, Any]:
-        """They are not delivered. Ids of which there is no dead letter are left out."""
+        """Their events are not delivered. Ids without a dead letter are ignored."""
         return {"deleted": operation.delete(hub, chosen.ids, missing_ok=True)}
 
     @r.view.get("/{dead_letter_id:id}", summary="Show a dead letter", response_model=shapes.DeadLetterDetail)
-    def show(dead_letter_id: shapes.Id) -> dict[str, Any]:
+    def show(dead_letter_id: parameters.Id) -> dict[str, Any]:
         return _detail(hub, dead_letter_id)
 
     @r.manage.post("/{dead_letter_id:id}/replay", summary="Replay a dead letter", response_model=Replayed)
-    def replay_one(dead_letter_id: shapes.Id) -> dict[str, Any]:
+    def replay_one(dead_letter_id: parameters.Id) -> dict[str, Any]:
         hub.views.dead_letter(dead_letter_id)
         result = _replay(hub, Replay.model_validate({"ids": [dead_letter_id]}))
         if not result["replayed"]:
@@ -140,8 +140,8 @@ def make_dead_letters(hub: Hub, authenticator: Authenticator) -> APIRouter:
         return result
 
     @r.manage.delete("/{dead_letter_id:id}", summary="Delete a dead letter", response_model=Deleted)
-    def delete(dead_letter_id: shapes.Id) -> dict[str, Any]:
-        """It is not delivered. A row in the table `cancellations` and the audit trail say who deleted it."""
+    def delete(dead_letter_id: parameters.Id) -> dict[str, Any]:
+        """Its event is not delivered. The table `cancellations` and the audit trail record who deleted it."""
         return {"deleted": operation.delete(hub, [dead_letter_id])}
 
     return r.joined()
@@ -178,7 +178,7 @@ def _detail(hub: Hub, dead_letter_id: int) -> dict[str, Any]:
 
 
 def _lines(first: dict[str, Any] | None, rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
-    """One JSON text a line."""
+    """NDJSON lines."""
     while first is not None:
         yield shapes.DeadLetterDetail.model_validate(first).model_dump_json().encode() + b"\n"
         first = next(rows, None)

@@ -1,4 +1,4 @@
-"""`/api/v1/deliveries`: the log of every attempt and of every message that came in."""
+"""`/api/v1/deliveries`: the log of attempts and of inbound messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from hub.app.lifecycle import Hub
 from hub.operations.raw_message import hex_dump, raw_message
-from hub.web.api import shapes
+from hub.web.api import parameters, shapes
 from hub.web.api.routers import routers
 from hub.web.authentication import Authenticator
 
@@ -20,22 +20,22 @@ def make_deliveries(hub: Hub, authenticator: Authenticator) -> APIRouter:
 
     @r.view.get("", summary="List deliveries", response_model=shapes.Page[shapes.Delivery])
     def list_deliveries(
-        service: shapes.OfService = None,
+        service: parameters.OfService = None,
         direction: Literal["inbound", "outbound"] | None = None,
         failed: Annotated[bool | None, Query(description="true: only failures, false: only successes.")] = None,
         task: Annotated[int | None, Query(ge=1, le=2**63 - 1, description="All attempts of one task.")] = None,
-        event: shapes.OfEvent = None,
+        event: parameters.OfEvent = None,
         status: Annotated[int | None, Query(ge=100, le=999, description="HTTP status.")] = None,
-        since: shapes.Since = None,
-        until: shapes.Since = None,
-        before: shapes.Before = None,
+        since: parameters.Since = None,
+        until: parameters.Since = None,
+        before: parameters.Before = None,
         after: Annotated[
             int | None,
-            Query(ge=0, le=2**63 - 1, description="To follow the log: the items after this one, oldest first."),
+            Query(ge=0, le=2**63 - 1, description="To follow the log: items after this id, oldest first."),
         ] = None,
-        limit: shapes.Limit = 50,
+        limit: parameters.Limit = 50,
     ) -> dict[str, Any]:
-        """Newest first. To follow the log give `after`; `next` is then the `after` of the next request."""
+        """Newest first. To follow the log, give `after`; `next` is then the `after` of the next request."""
         rows = hub.views.list_deliveries(
             service=service,
             direction=direction,
@@ -54,7 +54,7 @@ def make_deliveries(hub: Hub, authenticator: Authenticator) -> APIRouter:
         return shapes.page(rows, limit)
 
     @r.view.get("/{delivery_id:id}", summary="Show a delivery", response_model=shapes.DeliveryDetail)
-    def show_delivery(delivery_id: shapes.Id) -> dict[str, Any]:
+    def show_delivery(delivery_id: parameters.Id) -> dict[str, Any]:
         return hub.views.delivery(delivery_id)
 
     @r.manage.get(
@@ -64,10 +64,10 @@ def make_deliveries(hub: Hub, authenticator: Authenticator) -> APIRouter:
         responses={200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
     )
     def download_message(
-        delivery_id: shapes.Id,
-        form: Annotated[Literal["bytes", "hex"], Query(alias="format", description="hex: a dump.")] = "bytes",
+        delivery_id: parameters.Id,
+        form: Annotated[Literal["bytes", "hex"], Query(alias="format", description="`hex`: a hex dump.")] = "bytes",
     ) -> Response:
-        """The bytes of an inbound message that is not JSON; of one over the limit, the first. They are not masked."""
+        """The raw bytes of an inbound message that is not JSON, up to the limit. They are not masked."""
         if form == "hex":
             return Response(hex_dump(raw_message(hub, delivery_id)), media_type="text/plain; charset=utf-8")
         name = f'attachment; filename="delivery-{delivery_id}.bin"'

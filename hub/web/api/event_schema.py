@@ -1,4 +1,4 @@
-"""What `POST /api/v1/events` takes, for the OpenAPI document."""
+"""OpenAPI schema of the body and headers of `POST /api/v1/events`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "The sender's id of the event: accepted once per 24 h, token and event name. Of an array or a"
-    " stream, the item's place is added. An event's own `id` wins.",
+    "description": "The sender's id of the event, accepted once per 24 h, token and event name. For an array or a"
+    " stream, the item's index is appended. An event's own `id` has precedence.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
 }
 _NAME = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
@@ -26,7 +26,7 @@ _EVENT = {
             "additionalProperties": False,
         },
         {
-            "description": "A Moodle event; its data is the whole object but `token`.",
+            "description": "A Moodle event; its data is the whole object without `token`.",
             "type": "object",
             "properties": {"eventname": _NAME},
             "required": ["eventname"],
@@ -42,6 +42,6 @@ BODY = {
     "required": True,
     "content": {
         "application/json": {"schema": {"anyOf": [_EVENT, {"type": "array", "items": _EVENT, "maxItems": MOST}]}},
-        "application/x-ndjson": {"schema": {"type": "string", "description": "One event a line."}},
+        "application/x-ndjson": {"schema": {"type": "string", "description": "One event per line."}},
     },
 }

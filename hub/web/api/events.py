@@ -16,7 +16,7 @@ from hub.errors import HubError, PayloadError, TooLargeError
 from hub.models import JSON, Accepted, Event
 from hub.pipeline.intake import parse_event
 from hub.store.tokens import Token
-from hub.web import bodies, problems
+from hub.web import bodies, problems, uploads
 from hub.web.api import event_schema, routers, shapes
 from hub.web.api.body_token import candidates
 from hub.web.api.stream_response import StreamResponse, shown
@@ -29,7 +29,6 @@ from hub.web.authentication import (
 from hub.web.authorization import Access, needs
 from hub.web.problems import Problem
 from hub.web.rate_limits import Busy, ConcurrencyLimiter
-from hub.web.uploads import dropped
 
 _AT_ONCE = 200  # requests with a complete body; more would only wait for the same database
 _BODY_TOKENS = 50  # requests whose token is in the body; their own limit, so that they cannot block the others
@@ -150,7 +149,7 @@ class _Ingest:
             async for batch in self._batches(request):
                 with self._known.acquire(token.id):
                     result.add(await run_in_threadpool(self._lines, batch, key, _source(token)))
-                dropped(request.scope)
+                uploads.release(request.scope)
         except HubError as e:
             return problems.of_hub_error(e, extra={"accepted": result.lines})
         except Problem as e:

@@ -1,4 +1,4 @@
-"""`/api/v1/breakers`, `/stats`, `/event-names`: how it stands."""
+"""`/api/v1/breakers`, `/stats` and `/event-names`: circuits, counts and known events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from hub.app.lifecycle import Hub
 from hub.operations.circuits import reset_circuits
-from hub.web.api import shapes
+from hub.web.api import parameters, shapes
 from hub.web.api.routers import routers
 from hub.web.authentication import Authenticator
 
@@ -28,7 +28,7 @@ class Counts(BaseModel):
 class Heartbeat(shapes.Shape):
     component: str
     at: shapes.Utc
-    alive: int = Field(description="Processes that reported within a minute.")
+    alive: int = Field(description="Processes with a heartbeat within the last minute.")
 
 
 class Stats(shapes.Shape):
@@ -60,20 +60,20 @@ def make_overview(hub: Hub, authenticator: Authenticator) -> APIRouter:
         return {"items": hub.views.breakers()}
 
     @r.view.get("/breakers/{service}", summary="Show a circuit", response_model=shapes.Breaker)
-    def show_breaker(service: shapes.ServiceName) -> dict[str, Any]:
+    def show_breaker(service: parameters.ServiceName) -> dict[str, Any]:
         return hub.views.breaker(service)
 
     @r.manage.post("/breakers/{service}/reset", summary="Close a circuit", response_model=shapes.Breaker)
-    def reset_breaker(service: shapes.ServiceName) -> dict[str, Any]:
+    def reset_breaker(service: parameters.ServiceName) -> dict[str, Any]:
         reset_circuits(hub, hub.registry.service(service))
         return hub.views.breaker(service)
 
-    @r.view.get("/stats", summary="One look at everything", response_model=Stats)
+    @r.view.get("/stats", summary="Show counts, circuits and heartbeats", response_model=Stats)
     def stats() -> dict[str, Any]:
         return hub.views.stats()
 
-    @r.view.get("/event-names", summary="Names of events that were seen", response_model=EventNames)
-    def event_names(limit: shapes.Limit = 500) -> dict[str, Any]:
+    @r.view.get("/event-names", summary="List names of accepted events", response_model=EventNames)
+    def event_names(limit: parameters.Limit = 500) -> dict[str, Any]:
         return {"items": hub.views.event_names(limit=limit)}
 
     return r.joined()

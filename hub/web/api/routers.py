@@ -1,4 +1,4 @@
-"""How the API's routers are made: who may use them, and which problems they document."""
+"""Routers of the API, with the scope that they need and the problems that they document."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from hub.web.problems import MEDIA_TYPE
 
 PREFIX = "/api/v1"
 _TEXTS = {
-    400: "The request cannot be read",
-    401: "No token, or none that is valid",
+    400: "The request is malformed",
+    401: "No valid token",
     403: "The token's scope does not allow it",
-    404: "There is no such thing",
-    408: "The body did not come",
-    409: "The name is taken, or it cannot be done now",
+    404: "Not found",
+    408: "The body did not arrive in time",
+    409: "The name is in use, or the operation is not possible in the current state",
     412: "It has changed since it was read (If-Match)",
     413: "The body is too large",
     415: "The body is not JSON",
-    422: "Something in the request is wrong; `errors` names the fields",
-    429: "Too many requests; Retry-After says when to come again",
-    500: "The hub's own fault",
-    502: "The service does not answer as it should",
-    503: "The database is away or busy; Retry-After says when to come again",
+    422: "The request is invalid; `errors` names the fields",
+    429: "Too many requests; see Retry-After",
+    500: "Internal error",
+    502: "The service failed",
+    503: "The database is unavailable or busy; see Retry-After",
 }
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """These problems, and those of every endpoint, for the OpenAPI document."""
+    """OpenAPI responses: these problems and those of every endpoint."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     every = (400, 401, 403, 422, 429, 500, 503)
     return {status: {"description": _TEXTS[status], "content": content} for status in sorted({*every, *statuses})}
 
 
 class _Id(Convertor[str]):
-    """`{task_id:id}` in a path: a number, so that a word in its place (`/tasks/run`) finds its own route or none.
+    """`{task_id:id}` in a path matches numbers only, so that `/tasks/run` is not taken for an id.
 
-    The number's range is checked where the parameter is declared.
+    The range is checked where the parameter is declared.
     """
 
     regex = "-?[0-9]+"
@@ -61,13 +61,13 @@ register_url_convertor("id", _Id())
 
 @dataclass(frozen=True, slots=True)
 class Routers:
-    """A resource's routers: `view` needs the scope view, `manage` the scope manage."""
+    """The routers of a resource. `view` needs the scope `view`, `manage` the scope `manage`."""
 
     view: APIRouter
     manage: APIRouter
 
     def joined(self) -> APIRouter:
-        """Both as one, under the API's prefix."""
+        """One router with both, under the prefix of the API."""
         router = APIRouter(prefix=PREFIX)
         router.include_router(self.view)
         router.include_router(self.manage)
@@ -75,7 +75,7 @@ class Routers:
 
 
 def routers(hub: Hub, authenticator: Authenticator, path: str, tag: str) -> Routers:
-    """Routers of one resource."""
+    """Make the routers of one resource."""
     limit = hub.settings.event_limit
     return Routers(
         APIRouter(

@@ -1,4 +1,4 @@
-"""`/api/v1/rules`: which events become requests to which services, and what they look like."""
+"""`/api/v1/rules`: which events are sent to which service, and as which request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hub.config.documents import rule_document
 from hub.domain import rules
 from hub.models import Event, Rule
 from hub.operations.preview import latest_event, preview
-from hub.web.api import shapes
+from hub.web.api import parameters, shapes
 from hub.web.api.partial import partial
 from hub.web.api.routers import problems, routers
 from hub.web.api.versions import (
@@ -38,28 +38,28 @@ class Deleted(BaseModel):
     deleted: str
 
 
-class PreviewOf(shapes.Given):
-    """A rule, and the event to try it on."""
+class PreviewOf(parameters.Given):
+    """A rule and the event to preview it with."""
 
-    rule: RuleSpec | None = Field(None, description="A rule that is not saved; none: the one of the path.")
+    rule: RuleSpec | None = Field(None, description="An unsaved rule; without it, the rule of the path.")
     event: Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] | None = Field(
-        None, description="Name of an event that was seen: its latest data; none: one the rule is for."
+        None, description="Use the latest data of this event; without it, of an event that the rule matches."
     )
-    data: Any = Field(None, description="Data to use in place of what was seen.")
+    data: Any = Field(None, description="Data to use instead of the latest data.")
 
 
 class Preview(BaseModel):
-    matches: bool = Field(description="Name and conditions fit.")
+    matches: bool = Field(description="The event's name and data match the rule.")
     event: str
     data: Any
     method: str
     endpoint: str | None
-    body: Any = Field(None, description="The request's body; null: none, or it failed.")
-    error: str | None = Field(None, description="Why no valid request comes of it.")
+    body: Any = Field(None, description="The body of the request; null if there is none or rendering failed.")
+    error: str | None = Field(None, description="Why no valid request can be made.")
 
 
 def shown(rule: Rule) -> dict[str, Any]:
-    """A rule as the API shows it."""
+    """A rule as the API returns it."""
     return rule_document(rule) | {
         "id": rule.id,
         "version": rule.version,
@@ -75,8 +75,10 @@ def make_rules(hub: Hub, authenticator: Authenticator) -> APIRouter:
 
     @r.view.get("", summary="List rules", response_model=Rules)
     def list_rules(
-        service: shapes.OfService = None,
-        event: Annotated[str | None, Query(max_length=255, description="Only rules that fit this event name.")] = None,
+        service: parameters.OfService = None,
+        event: Annotated[
+            str | None, Query(max_length=255, description="Only rules that match this event name.")
+        ] = None,
     ) -> dict[str, Any]:
         found = [rule for rule in registry.rules() if service is None or rule.service == service]
         if event is not None:
@@ -87,17 +89,15 @@ def make_rules(hub: Hub, authenticator: Authenticator) -> APIRouter:
     def add_rule(spec: RuleSpec, response: Response) -> dict[str, Any]:
         return tagged(response, shown(registry.add_rule(spec)))
 
-    @r.view.post(
-        "/preview", summary="Try a rule that is not saved", response_model=Preview, responses=problems(413, 415)
-    )
+    @r.view.post("/preview", summary="Preview an unsaved rule", response_model=Preview, responses=problems(413, 415))
     def preview_new(what: PreviewOf) -> dict[str, Any]:
-        """Renders the rule's request for an event; sends nothing."""
+        """Renders the request of the rule for an event. Nothing is sent."""
         if what.rule is None:
             raise Problem(422, "is missing", field="rule")
         return _preview(hub, _unsaved(what.rule), what)
 
     @r.view.get("/{name}", summary="Show a rule", response_model=shapes.Rule)
-    def show_rule(name: shapes.RuleName, response: Response) -> dict[str, Any]:
+    def show_rule(name: parameters.RuleName, response: Response) -> dict[str, Any]:
         return tagged(response, shown(registry.rule(name)))
 
     @r.manage.patch(
@@ -108,18 +108,18 @@ def make_rules(hub: Hub, authenticator: Authenticator) -> APIRouter:
         response_model=shapes.Rule,
     )
     def edit_rule(
-        name: shapes.RuleName,
+        name: parameters.RuleName,
         document: Annotated[dict[str, Any], Body()],
         response: Response,
         if_match: IfMatch = None,
     ) -> dict[str, Any]:
-        """Members that are not given stay."""
+        """Missing members stay unchanged."""
         changed, version = changes(document, if_match, read_only=_READ_ONLY)
         return tagged(response, shown(registry.update_rule(name, changed, version)))
 
     @r.manage.delete("/{name}", summary="Delete a rule", responses=problems(412), response_model=Deleted)
-    def delete_rule(name: shapes.RuleName, if_match: IfMatch = None) -> dict[str, Any]:
-        """Its tasks become orphans, to be purged or kept."""
+    def delete_rule(name: parameters.RuleName, if_match: IfMatch = None) -> dict[str, Any]:
+        """Its tasks become orphans, which can be purged."""
         registry.delete_rule(name, expected(if_match))
         return {"deleted": name}
 
@@ -128,16 +128,16 @@ def make_rules(hub: Hub, authenticator: Authenticator) -> APIRouter:
         return tagged(response, shown(registry.rule(name)))
 
     @r.manage.post("/{name}/enable", summary="Enable a rule", response_model=shapes.Rule)
-    def enable_rule(name: shapes.RuleName, response: Response) -> dict[str, Any]:
+    def enable_rule(name: parameters.RuleName, response: Response) -> dict[str, Any]:
         return switch(name, True, response)
 
     @r.manage.post("/{name}/disable", summary="Disable a rule: its tasks are held", response_model=shapes.Rule)
-    def disable_rule(name: shapes.RuleName, response: Response) -> dict[str, Any]:
+    def disable_rule(name: parameters.RuleName, response: Response) -> dict[str, Any]:
         return switch(name, False, response)
 
-    @r.view.post("/{name}/preview", summary="Try a rule", response_model=Preview, responses=problems(413, 415))
-    def preview_rule(name: shapes.RuleName, what: PreviewOf) -> dict[str, Any]:
-        """Renders the rule's request for an event; sends nothing."""
+    @r.view.post("/{name}/preview", summary="Preview a rule", response_model=Preview, responses=problems(413, 415))
+    def preview_rule(name: parameters.RuleName, what: PreviewOf) -> dict[str, Any]:
+        """Renders the request of the rule for an event. Nothing is sent."""
         return _preview(hub, _unsaved(what.rule) if what.rule else registry.rule(name), what)
 
     return r.joined()
@@ -167,14 +167,14 @@ def _unsaved(spec: RuleSpec) -> Rule:
 
 
 def _preview(hub: Hub, rule: Rule, what: PreviewOf) -> dict[str, Any]:
-    """The request that a rule makes of the latest event, or of the data that was given."""
+    """The request of a rule for the latest event, or for the given data."""
     if "data" in what.model_fields_set:
         seen = latest_event(hub, rule.event) if what.event is None and "*" in rule.event else None
         event = Event(what.event or (seen.name if seen else rule.event), what.data)
     else:
         latest = latest_event(hub, rule.event if what.event is None else what.event)
         if latest is None:
-            raise Problem(422, "no event of that name was seen yet; give `data`", field="event")
+            raise Problem(422, "no event of that name was accepted yet; give `data`", field="event")
         event = latest
     found = preview(hub, rule, event)
     return {

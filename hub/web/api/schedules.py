@@ -1,4 +1,4 @@
-"""`/api/v1/schedules`: the scheduled tasks, their cron expressions and their runs."""
+"""`/api/v1/schedules`: scheduled tasks, their cron expressions and their runs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
 from hub.app.lifecycle import Hub
-from hub.web.api import shapes
+from hub.web.api import parameters, shapes
 from hub.web.api.routers import routers
 from hub.web.authentication import Authenticator
 
 Name = Annotated[str, Path(max_length=100, pattern=r"^[a-z_]+$", description="Name of a scheduled task.")]
 
 
-class SetSchedule(shapes.Given):
+class SetSchedule(parameters.Given):
     """What to change."""
 
     cron: Annotated[str, Field(max_length=1000, examples=["*/5 * * * *"])] | None = None
@@ -46,7 +46,7 @@ def make_schedules(hub: Hub, authenticator: Authenticator) -> APIRouter:
     def list_schedules() -> dict[str, Any]:
         return {"items": [shown(row["name"]) for row in hub.views.schedules()]}
 
-    @r.view.get("/preview", summary="When an expression would run", response_model=NextRuns)
+    @r.view.get("/preview", summary="Preview the runs of a cron expression", response_model=NextRuns)
     def preview(
         cron: Annotated[str, Query(max_length=1000)], n: Annotated[int, Query(ge=1, le=100)] = 5
     ) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def make_schedules(hub: Hub, authenticator: Authenticator) -> APIRouter:
 
     @r.manage.patch("/{name}", summary="Change a scheduled task", response_model=shapes.ScheduleDetail)
     def edit(name: Name, change: SetSchedule) -> dict[str, Any]:
-        """Counts from the next minute, in every process."""
+        """Takes effect at the next minute, in every process."""
         hub.views.schedule(name)
         if change.cron is not None:
             schedule.set(name, change.cron)
@@ -86,9 +86,7 @@ def make_schedules(hub: Hub, authenticator: Authenticator) -> APIRouter:
         schedule.enable(name, False)
         return shown(name)
 
-    @r.manage.post(
-        "/{name}/reset", summary="Back to the expression the hub came with", response_model=shapes.ScheduleDetail
-    )
+    @r.manage.post("/{name}/reset", summary="Restore the default cron expression", response_model=shapes.ScheduleDetail)
     def reset(name: Name) -> dict[str, Any]:
         schedule.reset(name)
         return shown(name)
@@ -96,10 +94,10 @@ def make_schedules(hub: Hub, authenticator: Authenticator) -> APIRouter:
     @r.view.get("/{name}/runs", summary="List runs of a scheduled task", response_model=shapes.Page[shapes.Run])
     def runs(
         name: Name,
-        service: shapes.OfService = None,
+        service: parameters.OfService = None,
         failed: bool = False,
-        before: shapes.Before = None,
-        limit: shapes.Limit = 50,
+        before: parameters.Before = None,
+        limit: parameters.Limit = 50,
     ) -> dict[str, Any]:
         hub.views.schedule(name)
         rows = hub.runs.list(name=name, service=service, failed_only=failed, before=before, limit=limit)
@@ -109,5 +107,5 @@ def make_schedules(hub: Hub, authenticator: Authenticator) -> APIRouter:
 
 
 def vars_of(row: Any) -> dict[str, Any]:
-    """A row that is a dataclass as a dictionary."""
+    """A dataclass row as a dictionary."""
     return {name: getattr(row, name) for name in row.__dataclass_fields__}

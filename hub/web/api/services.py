@@ -1,4 +1,4 @@
-"""`/api/v1/services`: what the hub delivers to."""
+"""`/api/v1/services`: external systems that the hub delivers to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hub.config.documents import service_document
 from hub.models import Service
 from hub.operations import services
 from hub.operations.service_test import run_service_test
-from hub.web.api import shapes
+from hub.web.api import parameters, shapes
 from hub.web.api.partial import partial
 from hub.web.api.routers import problems, routers
 from hub.web.api.versions import (
@@ -35,16 +35,16 @@ class Services(BaseModel):
 
 class Deleted(BaseModel):
     deleted: str
-    rules: int = Field(description="Rules that went with it.")
+    rules: int = Field(description="Number of its rules, which were deleted too.")
 
 
 class Tested(BaseModel):
     ok: bool
-    message: str = Field(description="What was seen.")
+    message: str = Field(description="Result in words.")
 
 
 def shown(service: Service) -> dict[str, Any]:
-    """A service as the API shows it: secrets masked."""
+    """A service as the API returns it, with secrets masked."""
     return service_document(service) | {
         "id": service.id,
         "version": service.version,
@@ -75,7 +75,7 @@ def make_services(hub: Hub, authenticator: Authenticator) -> APIRouter:
         return tagged(response, shown(saved.service) | _note(saved))
 
     @r.view.get("/{name}", summary="Show a service", **as_written)
-    def show_service(name: shapes.ServiceName, response: Response) -> dict[str, Any]:
+    def show_service(name: parameters.ServiceName, response: Response) -> dict[str, Any]:
         return tagged(response, shown(registry.service(name)))
 
     @r.manage.patch(
@@ -86,12 +86,12 @@ def make_services(hub: Hub, authenticator: Authenticator) -> APIRouter:
         **as_written,
     )
     def edit_service(
-        name: shapes.ServiceName,
+        name: parameters.ServiceName,
         document: Annotated[dict[str, Any], Body()],
         response: Response,
         if_match: IfMatch = None,
     ) -> dict[str, Any]:
-        """Members that are not given stay; `auth` and `inbound` are merged; a secret that is `***` stays."""
+        """Missing members and secrets given as `***` stay unchanged; `auth` and `inbound` are merged."""
         changed, version = changes(document, if_match, read_only=_READ_ONLY)
         saved = services.update_service(hub, name, changed, version)
         return tagged(response, shown(saved.service) | _note(saved))
@@ -99,7 +99,7 @@ def make_services(hub: Hub, authenticator: Authenticator) -> APIRouter:
     @r.manage.delete(
         "/{name}", summary="Delete a service and its rules", responses=problems(412), response_model=Deleted
     )
-    def delete_service(name: shapes.ServiceName, if_match: IfMatch = None) -> dict[str, Any]:
+    def delete_service(name: parameters.ServiceName, if_match: IfMatch = None) -> dict[str, Any]:
         """Its tasks become orphans, to be purged or kept."""
         return {"deleted": name, "rules": registry.delete_service(name, expected(if_match))}
 
@@ -108,15 +108,15 @@ def make_services(hub: Hub, authenticator: Authenticator) -> APIRouter:
         return tagged(response, shown(registry.service(name)))
 
     @r.manage.post("/{name}/enable", summary="Enable a service", **as_written)
-    def enable_service(name: shapes.ServiceName, response: Response) -> dict[str, Any]:
+    def enable_service(name: parameters.ServiceName, response: Response) -> dict[str, Any]:
         return switch(name, True, response)
 
     @r.manage.post("/{name}/disable", summary="Disable a service: its tasks are held", **as_written)
-    def disable_service(name: shapes.ServiceName, response: Response) -> dict[str, Any]:
+    def disable_service(name: parameters.ServiceName, response: Response) -> dict[str, Any]:
         return switch(name, False, response)
 
-    @r.manage.post("/{name}/test", summary="Reach a service without side effects", response_model=Tested)
-    def test_service(name: shapes.ServiceName) -> dict[str, Any]:
+    @r.manage.post("/{name}/test", summary="Test the connection to a service", response_model=Tested)
+    def test_service(name: parameters.ServiceName) -> dict[str, Any]:
         tested = run_service_test(hub, name)
         return {"ok": tested.ok, "message": tested.message}
 

@@ -1,14 +1,12 @@
-"""The shapes of what the API answers, and the parameters that listings share."""
+"""Shapes of the API's responses."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from fastapi import Path, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-_BIG = 2**63 - 1
 T = TypeVar("T")
 
 
@@ -18,39 +16,9 @@ def _utc(at: datetime) -> datetime:
 
 Utc = Annotated[datetime, AfterValidator(_utc)]
 
-Id = Annotated[int, Path(ge=1, le=_BIG)]
-Ids = Annotated[list[Annotated[int, Field(ge=1, le=_BIG)]], Field(min_length=1, max_length=1000)]
-ServiceName = Annotated[str, Path(max_length=100, description="Name of a service.")]
-RuleName = Annotated[str, Path(max_length=100, description="Name of a rule.")]
-Limit = Annotated[int, Query(ge=1, le=1000, description="Most items of one page.")]
-Before = Annotated[int | None, Query(ge=1, le=_BIG, description="`next` of the page before.")]
-_Text = Query(max_length=255, pattern=r"^[^\x00]*$")
-OfService = Annotated[str | None, _Text]
-OfRule = Annotated[str | None, _Text]
-OfEvent = Annotated[
-    str | None, Query(max_length=255, pattern=r"^[^\x00]*$", description="A name, or its beginning and `*`.")
-]
-
-
-def _given(at: datetime) -> datetime:
-    """A time somebody gave, in UTC; without a zone it is that already."""
-    if not 1970 <= at.year < 9000:
-        raise ValueError("must lie between 1970 and 9000")
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-
-
-Moment = Annotated[datetime, AfterValidator(_given)]
-Since = Annotated[Moment | None, Query(description="ISO 8601; without a zone it is UTC.")]
-
-
-class Given(BaseModel):
-    """What is sent has these members and no others."""
-
-    model_config = ConfigDict(extra="forbid")
-
 
 class Shape(BaseModel):
-    """What is answered has these members; what the store knows besides stays inside."""
+    """A response with these members; other columns of the store are dropped."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -59,7 +27,7 @@ class Page(BaseModel, Generic[T]):
     """One page, newest first."""
 
     items: list[T]
-    next: int | None = Field(None, description="Give it as `before` for the next page; null: this is the last.")
+    next: int | None = Field(None, description="The `before` of the next page; null on the last page.")
 
 
 def page(rows: list[Any], limit: int) -> dict[str, Any]:
@@ -68,15 +36,17 @@ def page(rows: list[Any], limit: int) -> dict[str, Any]:
 
 
 class Accepted(BaseModel):
-    """What became of one event."""
+    """The result of one event."""
 
-    id: str = Field(description="The event's id: the sender's own if it gave one; of a duplicate the first one's.")
+    id: str = Field(
+        description="The id that the sender gave, else a new one; for a duplicate, the id of the first event."
+    )
     duplicate: bool
     tasks: list[int] = Field(description="One per rule that matched.")
 
 
 class AcceptedCounts(BaseModel):
-    """In place of a long list."""
+    """Counts instead of a list that is too long."""
 
     accepted: int = Field(description="Lines, duplicates included.")
     duplicates: int
@@ -114,7 +84,7 @@ class DeadLetter(Shape):
     attempts: int
     reason: Literal["attempts", "expired", "worker_lost"]
     error: str | None
-    payload: str | None = Field(description="The last request's body as text.")
+    payload: str | None = Field(description="The body of the last request, as text.")
     created_at: Utc
     status: int | None
     event_id: str
@@ -171,7 +141,7 @@ class Schedule(Shape):
     next_run_at: Utc | None
     default_cron: str
     last_duration_ms: float | None
-    run_requested: bool = Field(description="It runs at the next tick, whatever the expression says.")
+    run_requested: bool = Field(description="Runs at the next tick, independent of the cron expression.")
 
 
 class ScheduleDetail(Schedule):
@@ -202,7 +172,7 @@ class Token(Shape):
 
 
 class NewToken(Token):
-    token: str = Field(description="The secret; it is shown this once.")
+    token: str = Field(description="The secret. It is not shown again.")
 
 
 class FieldError(BaseModel):
@@ -222,7 +192,7 @@ class ProblemShape(BaseModel):
 
 
 class Service(BaseModel):
-    """A service as it was written, secrets masked; see `NewService` for what the members mean."""
+    """A service as it was defined, with secrets masked. `ServiceSpec` describes the members."""
 
     model_config = ConfigDict(extra="allow")
     id: int
@@ -238,14 +208,12 @@ class Service(BaseModel):
     cb_cooldown: float
     response_queue: str | None
     secrets_unreadable: bool = Field(
-        description="No key opens its secrets: nothing is sent until they are given again."
+        description="No key decrypts its secrets: nothing is sent until they are entered again."
     )
-    version: int = Field(description="Grows with every change; also the ETag.")
+    version: int = Field(description="Increases with every change; also the ETag.")
     created_at: Utc
     updated_at: Utc
-    note: str = Field(
-        "", description="After a change: what is still to be done, such as a response queue that could not be declared."
-    )
+    note: str = Field("", description="After a change: what did not succeed, such as declaring the response queue.")
 
 
 class Rule(BaseModel):
@@ -259,6 +227,6 @@ class Rule(BaseModel):
     conditions: Any
     strict: bool
     enabled: bool
-    version: int = Field(description="Grows with every change; also the ETag.")
+    version: int = Field(description="Increases with every change; also the ETag.")
     created_at: Utc
     updated_at: Utc

@@ -1,4 +1,4 @@
-"""The response to a stream of events: what became of each while that is short, else counts."""
+"""The response to a stream of events: a list of results, or counts if the list would be too long."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hub.codec import dumps
 from hub.models import Accepted
 
 LONGEST = 1024 * 1024
-"""Most bytes of a list; a longer one is not kept, neither in memory nor in a file."""
+"""Bytes: limit of the list. A longer list is dropped."""
 
 
 class StreamResponse:
-    """Collects what became of the lines of a stream."""
+    """Collects the results of the lines of a stream."""
 
     def __init__(self) -> None:
         self.lines = 0
@@ -37,12 +37,12 @@ class StreamResponse:
         self._listed = self._listed + texts if self._size <= LONGEST else None
 
     def response(self) -> Response:
-        """202 with an array of `{id, duplicate, tasks}`; in place of a long one `{accepted, duplicates, tasks}`."""
+        """202 with an array of `{id, duplicate, tasks}`, or with `{accepted, duplicates, tasks}` if it is too long."""
         if self._listed is not None:
             return Response(f"[{','.join(self._listed)}]", 202, media_type="application/json")
         return JSONResponse({"accepted": self.lines, "duplicates": self._duplicates, "tasks": self._tasks}, 202)
 
 
 def shown(accepted: Accepted) -> dict[str, Any]:
-    """What became of one event, as the API says it."""
+    """The result of one event, as the API returns it."""
     return {"id": accepted.id, "duplicate": accepted.duplicate, "tasks": list(accepted.tasks)}

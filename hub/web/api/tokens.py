@@ -1,4 +1,4 @@
-"""`/api/v1/tokens`: who may use the API. A token's secret is answered once, when it is made."""
+"""`/api/v1/tokens`: API tokens. The secret is returned once, when the token is created."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
 from hub.app.lifecycle import Hub
-from hub.web.api import shapes
+from hub.web.api import parameters, shapes
 from hub.web.api.routers import routers
 from hub.web.api.schedules import vars_of
 from hub.web.authentication import Authenticator
@@ -17,14 +17,14 @@ from hub.web.problems import Problem
 Name = Annotated[str, Path(max_length=100, description="Name of a token.")]
 
 
-class AddToken(shapes.Given):
-    """A token to make."""
+class AddToken(parameters.Given):
+    """A token to create."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     scope: Literal["ingest", "view", "manage"] = Field(
-        description="ingest: only send events; view: only read; manage: everything."
+        description="`ingest`: only send events; `view`: only read; `manage`: everything."
     )
-    expires_at: shapes.Moment | None = Field(None, description="When it ends; null: never.")
+    expires_at: parameters.Moment | None = Field(None, description="When it expires; null means never.")
 
 
 class Tokens(BaseModel):
@@ -36,17 +36,17 @@ class Revoked(BaseModel):
 
 
 def make_tokens(hub: Hub, authenticator: Authenticator) -> APIRouter:
-    """The endpoints of API tokens; all need the scope manage."""
+    """The endpoints of API tokens. All need the scope `manage`."""
     r = routers(hub, authenticator, "/tokens", "tokens")
 
     @r.manage.get("", summary="List tokens", response_model=Tokens)
     def list_tokens() -> dict[str, Any]:
         return {"items": [vars_of(token) for token in hub.accounts.tokens()]}
 
-    @r.manage.post("", status_code=201, summary="Make a token", response_model=shapes.NewToken)
+    @r.manage.post("", status_code=201, summary="Create a token", response_model=shapes.NewToken)
     def add_token(add: AddToken) -> dict[str, Any]:
         if add.expires_at is not None and add.expires_at <= hub.clock.now():
-            raise Problem(422, "has passed already", field="expires_at")
+            raise Problem(422, "must be in the future", field="expires_at")
         token, secret = hub.accounts.add_token(add.name, add.scope, expires_at=add.expires_at)
         return vars_of(token) | {"token": secret}
 

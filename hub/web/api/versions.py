@@ -1,4 +1,4 @@
-"""ETag and If-Match: two editors do not overwrite each other."""
+"""ETag and If-Match: optimistic locking of rules and services."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from hub.web.problems import Problem
 
 IfMatch = Annotated[
     str | None,
-    Header(description='The ETag of what was read, like `"3"`: 412 if it has changed since.', max_length=100),
+    Header(description='The ETag that was read, such as `"3"`; 412 if the resource has changed since.', max_length=100),
 ]
 _ETAG = re.compile(r'\s*(?:W/)?"?(\d{1,9})"?\s*')
 
 
 def expected(if_match: str | None) -> int | None:
-    """The version an editor saw; None: whatever there is.
+    """The version that the caller has read; None accepts any version.
 
     Raises:
-        Problem: 412, it is none of the hub's ETags.
+        Problem: 412, the header is not an ETag of the hub.
     """
     if if_match is None or if_match.strip() == "*":
         return None
     found = _ETAG.fullmatch(if_match)
     if found is None:
-        raise Problem(412, "is no ETag of the hub's; read it again", field="If-Match")
+        raise Problem(412, "is not an ETag of the hub; read the resource again", field="If-Match")
     return int(found[1])
 
 
 def tagged(response: Response, thing: dict[str, Any]) -> dict[str, Any]:
-    """The same, with its version as the response's ETag."""
+    """Return `thing`; its version becomes the ETag of the response."""
     response.headers["ETag"] = f'"{thing["version"]}"'
     return thing
 
@@ -39,9 +39,9 @@ def tagged(response: Response, thing: dict[str, Any]) -> dict[str, Any]:
 def changes(
     document: dict[str, Any], if_match: str | None, *, read_only: frozenset[str]
 ) -> tuple[dict[str, Any], int | None]:
-    """(what a PATCH changes, the version it was made for); what is only to be read is left out.
+    """(members that a PATCH changes, the version it was made for). Read-only members are left out.
 
-    A `version` in the document counts when there is no If-Match.
+    A `version` in the document is used if there is no If-Match.
     """
     version = expected(if_match)
     given = document.get("version")

@@ -1,7 +1,6 @@
-"""`/api/docs` and `/api/openapi.json`: what the API can do, readable without JavaScript and without the internet.
+"""`/api/docs` and `/api/openapi.json`: the API reference, readable without JavaScript and without the internet.
 
-Like everything but the health endpoints it is not for anonymous visitors: an API token of any scope, or a
-browser that is signed in to the console.
+Both need an API token of any scope, or a session of the console.
 """
 
 from __future__ import annotations
@@ -61,13 +60,13 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 
 def _prose(text: str | None) -> Markup:
-    """A description as HTML: escaped, what stands between backticks as code."""
+    """A description as HTML: escaped, text between backticks as code."""
     parts = str(text or "").split("`")
     return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
 
 
 def make_docs(hub: Hub, authenticator: Authenticator, app: FastAPI) -> APIRouter:
-    """The pages about the API."""
+    """The endpoints of the API reference."""
     router = APIRouter(include_in_schema=False)
     page = Environment(loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
@@ -101,7 +100,7 @@ def make_docs(hub: Hub, authenticator: Authenticator, app: FastAPI) -> APIRouter
             await run_in_threadpool(admit, request)
         except Problem as e:
             if e.status_code == 401 and bearer(request) is None and "text/html" in request.headers.get("accept", ""):
-                return RedirectResponse("/login?next=/api/docs", 303)  # a person, who can sign in
+                return RedirectResponse("/login?next=/api/docs", 303)  # a browser: send the person to the log-in
             raise
         operations = [
             {"method": method.upper(), "path": path, **operation}
