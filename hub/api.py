@@ -46,7 +46,7 @@ def _get() -> Hub:
     with _lock:
         if _hub is None:
             _hub = build(load_settings(), role="cli")
-            _hub.registry.listen()
+            _hub.registry.configuration.listen()
             atexit.register(close)
         return _hub
 
@@ -106,7 +106,7 @@ def request(
         headers=dict(headers or {}),
         idempotency_key=idempotency_key,
     )
-    target = hub.registry.service(service)
+    target = hub.configuration.service(service)
     if not target.enabled:
         raise HubError(f"service {service!r} is disabled")
     try:

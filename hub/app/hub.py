@@ -54,10 +54,10 @@ from hub.store.registry import Registry
 from hub.store.responses import Responses
 from hub.store.run_log import RunLog
 from hub.store.schedules import Schedules
-from hub.store.statistics import Activity
 from hub.store.task_admin import TaskAdmin
 from hub.store.vault import Vault
 from hub.store.views import Views
+from hub.store.views.activity import Activity
 from hub.tasks.actors import register
 from hub.tasks.broker import (
     queue_names,
@@ -95,6 +95,7 @@ class Hub:
         self.db.open()
         self.clock = Clock(self.db)
         self.registry = Registry(self.db, self.vault)
+        self.configuration = self.registry.configuration
         self.heartbeats = Heartbeats(self.db, self.instance)
         self.ledger = Ledger(self.db, worker=self.instance, body_limit=settings.body_limit)
         self.outbox = Outbox(self.db, max_attempts=settings.max_attempts)
@@ -103,7 +104,7 @@ class Hub:
         self.admin = TaskAdmin(self.db)
         self.accounts = Accounts(self.db, self.hooks)
         self.audit = AuditLog(self.db)
-        self.activity = Activity(self.db, self.clock)
+        self.activity = Activity(self.db, self.clock, self.views.deliveries)
         self.breakers = Breakers(self.db, self.hooks)
         self.response_breakers = Breakers(self.db, self.hooks, "responses")
         self.lease = Lease(self.ledger, seconds=settings.worker_lease)
@@ -125,7 +126,7 @@ class Hub:
         store = DeadLetterStore(self.db, max_age=settings.task_max_age)
         self.dead_letters = DeadLetters(self.ledger, store, self.hooks)
         self.dispatcher = Dispatcher(
-            self.registry,
+            self.configuration,
             self.ledger,
             self.gateway,
             self.hooks,
@@ -144,7 +145,7 @@ class Hub:
         )
         self.enqueuer = Enqueuer(self.publisher) if isinstance(self.publisher, BrokerPublisher) else None
         self.intake = Intake(
-            self.registry,
+            self.configuration,
             IntakeStore(self.db, max_age=settings.task_max_age),
             self.enqueuer or self.publisher,
             self.hooks,
@@ -164,7 +165,7 @@ class Hub:
             settings,
             self.hooks,
             emit=through(self.intake),
-            wanted=lambda: wanted_by(self.registry.rules()),
+            wanted=lambda: wanted_by(self.configuration.rules()),
             stopping=self.stopping.is_set,
             execute=self.gateway.execute_consumption,
             log=self.log.add,
@@ -192,12 +193,12 @@ class Hub:
 
     def consume(self, service_id: int) -> RunResult | None:
         """One run over a service's response queue; None: it has none, is disabled, or does not exist."""
-        service: Service | None = self.registry.service_by_id(service_id)
+        service: Service | None = self.configuration.service_by_id(service_id)
         return self.consumer.consume(service) if service and response_services([service]) else None
 
     def service_type(self, name: str) -> ServiceType:
         """The type of the service of that name; REST for a service that does not exist."""
-        return next((s.type for s in self.registry.services() if s.name == name), ServiceType.REST)
+        return next((s.type for s in self.configuration.services() if s.name == name), ServiceType.REST)
 
     def tick(self) -> list[Due]:
         """Launch the scheduled tasks that are due in this minute, unless another process has claimed it."""
@@ -205,7 +206,7 @@ class Hub:
             self.schedule,
             {
                 CONSUME_TASK: lambda: fan_out(
-                    self.registry.services(),
+                    self.configuration.services(),
                     lambda service_id: self.broker.publish(self.actors.consume.message(service_id)),
                 ),
                 HOUSEKEEPING: lambda: self.broker.publish(self.actors.housekeeping.message()),

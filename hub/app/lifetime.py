@@ -43,7 +43,7 @@ class Lifetime:
     def start_worker(self, threads: int) -> None:
         """Start the lease, the listener for configuration changes, and the relay. The caller runs Dramatiq."""
         self._hub.bulkhead.threads = threads
-        self._hub.registry.listen()
+        self._hub.configuration.listen()
         self._hub.lease.start()
         self.start_heartbeat("worker")
         if self._hub.relay is not None:
@@ -81,7 +81,7 @@ class Lifetime:
                 pass  # its row expires
         self._hub.ledger.flush(_FLUSH)
         self._hub.ledger.stop()
-        self._hub.registry.close()
+        self._hub.configuration.close()
         self._hub.lease.stop()
         self._hub.gateway.close()
         try:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hub.scheduling.schedule import Schedule
     from hub.settings import Settings
     from hub.store.audit import AuditLog
+    from hub.store.configuration import Configuration
     from hub.store.registry import Registry
 
 
@@ -80,13 +81,18 @@ class Records:
 
     @cached_property
     def registry(self) -> Registry:
-        """Services and rules."""
+        """Services and rules, read and written."""
         self._set_up_logging()
         from hub.app.keys import vault_keys
         from hub.store.registry import Registry
         from hub.store.vault import Vault
 
         return Registry(self.db, Vault(vault_keys(self.settings)))
+
+    @property
+    def configuration(self) -> Configuration:
+        """Services and rules, read."""
+        return self.registry.configuration
 
     @cached_property
     def schedule(self) -> Schedule:

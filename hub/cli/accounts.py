@@ -48,7 +48,7 @@ def add_user(
     if role not in _ROLES:
         raise usage("--role is view or manage")
     with open_hub() as hub:
-        hub.accounts.add_user(name, hash_password(_password(password), about=[name]), role)  # type: ignore[arg-type]
+        hub.accounts.users.add(name, hash_password(_password(password), about=[name]), role)  # type: ignore[arg-type]
     print(f"user {name} added ({role})")
 
 
@@ -58,7 +58,7 @@ def list_users(as_json: JsonFlag = False) -> None:
     with open_hub() as hub:
         rows: list[dict[str, Any]] = [
             {"name": u.name, "role": u.role, "enabled": u.enabled, "created_at": u.created_at}
-            for u in hub.accounts.users()
+            for u in hub.accounts.users.list()
         ]
     show_rows(rows, ("name", "role", "enabled", "created_at"), as_json=as_json, empty="no users; `hub user add NAME`")
 
@@ -69,8 +69,8 @@ def set_password(name: Name, password: Password = None) -> None:
     from hub.web.passwords import hash_password
 
     with open_hub() as hub:
-        hub.accounts.user(name)
-        hub.accounts.set_password(name, hash_password(_password(password), about=[name]))
+        hub.accounts.users.get(name)
+        hub.accounts.users.set_password(name, hash_password(_password(password), about=[name]))
     print(f"password of {name} set")
 
 
@@ -80,7 +80,7 @@ def set_role(name: Name, role: Annotated[str, typer.Argument(help="view or manag
     if role not in _ROLES:
         raise usage("ROLE is view or manage")
     with open_hub() as hub:
-        hub.accounts.set_role(name, role)  # type: ignore[arg-type]
+        hub.accounts.users.set_role(name, role)  # type: ignore[arg-type]
     print(f"{name} may {role} now")
 
 
@@ -88,7 +88,7 @@ def set_role(name: Name, role: Annotated[str, typer.Argument(help="view or manag
 def enable_user(name: Name) -> None:
     """Let a user log in again."""
     with open_hub() as hub:
-        hub.accounts.enable_user(name, True)
+        hub.accounts.users.enable(name, True)
     print(f"{name} enabled")
 
 
@@ -96,7 +96,7 @@ def enable_user(name: Name) -> None:
 def disable_user(name: Name) -> None:
     """Keep a user out; ends the sessions."""
     with open_hub() as hub:
-        hub.accounts.enable_user(name, False)
+        hub.accounts.users.enable(name, False)
     print(f"{name} disabled")
 
 
@@ -104,9 +104,9 @@ def disable_user(name: Name) -> None:
 def delete_user(name: Name, yes: Yes = False) -> None:
     """Delete a user."""
     with open_hub() as hub:
-        hub.accounts.user(name)
+        hub.accounts.users.get(name)
         confirm(f"Delete user {name!r}?", yes=yes)
-        hub.accounts.delete_user(name)
+        hub.accounts.users.delete(name)
     print(f"{name} deleted")
 
 
@@ -116,7 +116,7 @@ def list_sessions(
 ) -> None:
     """Browsers that are logged in to the console."""
     with open_hub() as hub:
-        rows = [asdict(session) for session in hub.accounts.sessions(name)]
+        rows = [asdict(session) for session in hub.accounts.sessions.list(name)]
     columns = ("id", "user", "origin", "created_at", "expires_at")
     show_rows(rows, columns, as_json=as_json, empty="nobody is logged in", filters=(name,))
 
@@ -125,7 +125,7 @@ def list_sessions(
 def revoke_session(number: Annotated[int, typer.Argument(metavar="SESSION", help="Its id.")]) -> None:
     """End a session."""
     with open_hub() as hub:
-        hub.accounts.revoke_session(number)
+        hub.accounts.sessions.revoke(number)
     print(f"session {number} ended")
 
 
@@ -134,7 +134,7 @@ def link() -> None:
     """Print a link that makes an administrator, once, within an hour; links printed before end."""
     with open_hub() as hub:
         base = hub.settings.public_url or f"http://{hub.settings.listen}"
-        print(f"{base.rstrip('/')}/login/link/{hub.accounts.add_link()}")
+        print(f"{base.rstrip('/')}/login/link/{hub.accounts.links.add()}")
 
 
 @tokens.command("add")
@@ -151,7 +151,7 @@ def add_token(
         raise usage("--scope is ingest, view or manage")
     with open_hub() as hub:
         until = hub.clock.now() + timedelta(days=expires) if expires else None
-        token, value = hub.accounts.add_token(name, scope, expires_at=until)  # type: ignore[arg-type]
+        token, value = hub.accounts.tokens.add(name, scope, expires_at=until)  # type: ignore[arg-type]
     if as_json:
         print_json({"id": token.id, "name": name, "scope": scope, "expires_at": until, "token": value})
     else:
@@ -172,7 +172,7 @@ def list_tokens(as_json: JsonFlag = False) -> None:
                 "last_used_at": t.last_used_at,
                 "created_at": t.created_at,
             }
-            for t in hub.accounts.tokens()
+            for t in hub.accounts.tokens.list()
         ]
     columns = ("id", "name", "scope", "created_at", "expires_at", "last_used_at", "revoked_at")
     show_rows(rows, columns, as_json=as_json, empty="no tokens; `hub token add NAME`")
@@ -182,5 +182,5 @@ def list_tokens(as_json: JsonFlag = False) -> None:
 def revoke_token(name: Name) -> None:
     """End a token at once."""
     with open_hub() as hub:
-        hub.accounts.revoke_token(name)
+        hub.accounts.tokens.revoke(name)
     print(f"token {name} revoked")

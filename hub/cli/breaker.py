@@ -23,7 +23,7 @@ app = typer.Typer(no_args_is_help=True, help="Circuit breakers, one per service.
 def list_(as_json: JsonFlag = False) -> None:
     """The circuit of every service."""
     with open_records() as hub:
-        rows = hub.views.breakers()
+        rows = hub.views.overview.breakers()
     show_rows(
         rows,
         ("service", "state", "failures", "retry_at", "changed_at", "responses"),
@@ -36,7 +36,7 @@ def list_(as_json: JsonFlag = False) -> None:
 def show(service: str, as_json: JsonFlag = False) -> None:
     """The circuit of one service."""
     with open_records() as hub:
-        row = hub.views.breaker(service)
+        row = hub.views.overview.breaker(service)
     show_object(row, as_json=as_json)
 
 
@@ -52,7 +52,7 @@ def reset(
     from hub.operations.circuits import reset_circuits
 
     with open_hub() as hub:
-        chosen = hub.registry.services() if all_ else [hub.registry.service(name) for name in services or []]
+        chosen = hub.configuration.services() if all_ else [hub.configuration.service(name) for name in services or []]
         closed = [s.name for s in chosen if reset_circuits(hub, s)]
     if as_json:
         print_json({"reset": closed})

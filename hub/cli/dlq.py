@@ -60,7 +60,7 @@ def list_(
         "before": before,
     }
     with open_records() as hub:
-        rows = hub.views.list_dead_letters(**filters, limit=limit)
+        rows = hub.views.dead_letters.list(**filters, limit=limit)
     show_rows(rows, _COLUMNS, as_json=as_json, empty="no dead letters", filters=filters.values())
 
 
@@ -70,9 +70,9 @@ def show(id_: Annotated[int, typer.Argument(metavar="ID")], as_json: JsonFlag = 
     from hub.codec import readable
 
     with open_records() as hub:
-        row = hub.views.dead_letter(id_)
+        row = hub.views.dead_letters.get(id_)
         row["event_data"] = readable(row["event_data"])
-        row["deliveries"] = hub.views.list_deliveries(task=row["task_id"], limit=100)[::-1]
+        row["deliveries"] = hub.views.deliveries.list(task=row["task_id"], limit=100)[::-1]
     show_object(row, as_json=as_json)
 
 
@@ -142,7 +142,7 @@ def delete(
     start, end = parse_time(since), parse_time(until)
     with open_hub() as hub:
         if wanted:
-            if missing := hub.views.missing_dead_letters(wanted):
+            if missing := hub.views.dead_letters.missing(wanted):
                 raise NotFoundError(f"no dead letter {missing[0]}")
             confirm(f"Delete {len(wanted)} dead letter(s)?", yes=yes)
             gone = operation.delete(hub, wanted, missing_ok=True)

@@ -81,7 +81,7 @@ def list_(
         "until": parse_time(until),
     }
     with open_records() as hub:
-        rows = hub.views.list_deliveries(**filters, before=before, limit=limit)
+        rows = hub.views.deliveries.list(**filters, before=before, limit=limit)
         if not follow:
             show_rows(
                 rows,
@@ -99,7 +99,7 @@ def _following(hub: Records, filters: dict[str, Any], rows: list[dict[str, Any]]
     """`rows`, then what comes, each once. Looks back a little: a lower id may be committed later."""
     shown: deque[int] = deque(maxlen=_PAGE * 2)
     if not rows:
-        newest = hub.views.list_deliveries(limit=1)
+        newest = hub.views.deliveries.list(limit=1)
         shown.extend(row["id"] for row in newest)
     while True:
         for row in rows:
@@ -109,7 +109,7 @@ def _following(hub: Records, filters: dict[str, Any], rows: list[dict[str, Any]]
             time.sleep(_FOLLOW)
         known = set(shown)
         after = max(max(known, default=0) - _PAGE // 2, min(known, default=0) - 1)
-        found = hub.views.list_deliveries(**filters, after=after, limit=_PAGE)
+        found = hub.views.deliveries.list(**filters, after=after, limit=_PAGE)
         rows = [row for row in found if row["id"] not in known]
 
 
@@ -142,7 +142,7 @@ def show(
         if raw:
             sys.stdout.buffer.write(raw_message(hub, id_))
             return
-        row = dict(hub.views.delivery(id_))
+        row = dict(hub.views.deliveries.get(id_))
         if hexed := hex_preview(hub, id_):
             row["raw_hex"] = hexed
     show_object(row, as_json=as_json)
@@ -166,7 +166,7 @@ def runs(
     if before is not None and task is None:
         raise usage("--before needs --task: each class has ids of its own")
     with open_records() as hub:
-        rows = hub.views.task_log(task=task, service=service, failed=failed, before=before, limit=limit)
+        rows = hub.views.runs.all(task=task, service=service, failed=failed, before=before, limit=limit)
     columns = ("id", "name", "service", "started_at", "ended_at", "result", "host", "pid", "summary", "error")
     show_rows(rows, columns, as_json=as_json, empty="no run yet", filters=(name, service, failed, before))
 
@@ -174,11 +174,11 @@ def runs(
 def stats(as_json: JsonFlag = False) -> None:
     """One look: queue depth, running, delayed, dead, breakers, last runs."""
     with open_records() as hub:
-        now = hub.views.stats()
+        now = hub.views.overview.stats()
         planned = {task.name: task.next_run_at for task in hub.schedule.list()}
         for row in now["schedules"]:
             row["next_run_at"] = planned.get(row["name"])
-        runs = hub.views.list_runs(limit=5)
+        runs = hub.views.runs.scheduled(limit=5)
     if as_json:
         tasks = now["tasks"]
         print_json(

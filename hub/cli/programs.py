@@ -114,7 +114,7 @@ def keygen() -> None:
 def rotate_secrets(as_json: JsonFlag = False) -> None:
     """Encrypt every stored secret with the first key of HUB_SECRET_KEYS."""
     with open_hub() as hub:
-        count, unreadable = hub.registry.rotate_secrets()
+        count, unreadable = hub.registry.services.rotate_secrets()
     if as_json:
         print_json({"services": count, "unreadable": unreadable})
     elif not unreadable:

@@ -40,7 +40,7 @@ def list_(service: ServiceName = None, as_json: JsonFlag = False) -> None:
     with open_records() as hub:
         rows = [
             {"id": r.id, **rule_document(r), "version": r.version}
-            for r in hub.registry.rules()
+            for r in hub.configuration.rules()
             if service is None or r.service == service
         ]
     show_rows(
@@ -58,7 +58,7 @@ def show(name: Name, as_json: JsonFlag = False) -> None:
     from hub.config.documents import rule_document
 
     with open_records() as hub:
-        r = hub.registry.rule(name)
+        r = hub.configuration.rule(name)
         row = {"id": r.id, **rule_document(r), "version": r.version}
         row |= {"created_at": r.created_at, "updated_at": r.updated_at}
     show_object(row, as_json=as_json)
@@ -82,7 +82,7 @@ def add(
     given = _given(fields, payload, conditions, event=event, service=service, endpoint=endpoint, method=method)
     checked = spec(RuleSpec, {"name": name, **given})
     with open_hub() as hub:
-        rule = hub.registry.add_rule(checked)
+        rule = hub.registry.rules.add(checked)
     said("rule", rule, "added", as_json=as_json)
 
 
@@ -106,7 +106,7 @@ def edit(
     if not given:
         raise usage("nothing to change: name a field, `hub rule edit --help` shows them")
     with open_hub() as hub:
-        rule = hub.registry.update_rule(name, given)
+        rule = hub.registry.rules.update(name, given)
     said("rule", rule, "changed", as_json=as_json)
 
 
@@ -133,8 +133,8 @@ def disable(name: Name, as_json: JsonFlag = False) -> None:
 
 def _enable(name: str, enabled: bool, as_json: bool) -> None:
     with open_hub() as hub:
-        rule = hub.registry.rule(name)
-        hub.registry.enable_rule(name, enabled)
+        rule = hub.configuration.rule(name)
+        hub.registry.rules.enable(name, enabled)
     said("rule", rule, "enabled" if enabled else "disabled", as_json=as_json)
 
 
@@ -142,9 +142,9 @@ def _enable(name: str, enabled: bool, as_json: bool) -> None:
 def delete(name: Name, yes: Yes = False, as_json: JsonFlag = False) -> None:
     """Delete a rule; its tasks become orphans."""
     with open_hub() as hub:
-        rule = hub.registry.rule(name)
+        rule = hub.configuration.rule(name)
         confirm(f"Delete rule {name!r}?", yes=yes)
-        hub.registry.delete_rule(name)
+        hub.registry.rules.delete(name)
     said("rule", rule, "deleted", as_json=as_json)
 
 
@@ -165,11 +165,11 @@ def preview(
     if event_id is not None and (data is not None or event is not None):
         raise usage("give either --event-id, or --data and --event")
     with open_hub() as hub:
-        rule = hub.registry.rule(name)
+        rule = hub.configuration.rule(name)
         if data is not None:
             tried, source = Event(event or rule.event, parse_json(read_text(data), "--data")), "--data"
         elif event_id is not None:
-            stored = hub.views.event(event_id)
+            stored = hub.views.events.get(event_id)
             tried, source = Event(stored["name"], loads(stored["data"])), f"event {event_id}"
         else:
             latest = operation.latest_event(hub, event or rule.event)

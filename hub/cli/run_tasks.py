@@ -76,7 +76,7 @@ def _attempt(hub: Hub, claim: Claim) -> dict[str, Any]:
         row |= {"result": hub.attempts.record(outcome), "error": str(outcome.error)}
     else:
         row["result"] = outcome
-    last = hub.views.list_deliveries(task=claim.id, limit=1) if row["result"] != "parked" else []
+    last = hub.views.deliveries.list(task=claim.id, limit=1) if row["result"] != "parked" else []
     seen = last[0] if last and last[0]["attempt"] == claim.attempt else {}
     names = ("status", "latency_ms", "method", "endpoint", "request_body", "response_body")
     return row | {name: seen.get(name) for name in names}
@@ -118,7 +118,7 @@ def consume(hub: Hub, *, parallel: int) -> dict[str, Any]:
     results: list[dict[str, Any]] = []
 
     def read(service_id: int) -> dict[str, Any]:
-        service = hub.registry.service_by_id(service_id)
+        service = hub.configuration.service_by_id(service_id)
         result = hub.consume(service_id)
         outcome = result.outcome if result else "skipped"
         stored = result.stored + result.malformed if result else 0
@@ -129,7 +129,7 @@ def consume(hub: Hub, *, parallel: int) -> dict[str, Any]:
             "error": result.error if result else None,
         }
 
-    services = response_services(hub.registry.services())
+    services = response_services(hub.configuration.services())
     _each(iter([s.id for s in services]), read, results.append, parallel)
     if not services:
         hub.schedules.finished(CONSUME, "ok")

@@ -42,8 +42,8 @@ def list_(as_json: JsonFlag = False) -> None:
     from hub.config.documents import service_document
 
     with open_records() as hub:
-        circuits = {row["service"]: row["state"] for row in hub.views.breakers()}
-        waiting = hub.views.stats()["services"]
+        circuits = {row["service"]: row["state"] for row in hub.views.overview.breakers()}
+        waiting = hub.views.overview.stats()["services"]
         rows = [
             {
                 "id": s.id,
@@ -53,7 +53,7 @@ def list_(as_json: JsonFlag = False) -> None:
                 _UNREADABLE: s.secrets_unreadable,
                 "version": s.version,
             }
-            for s in hub.registry.services()
+            for s in hub.configuration.services()
         ]
     columns = (*_COLUMNS, _UNREADABLE) if any(row[_UNREADABLE] for row in rows) else _COLUMNS
     show_rows(rows, columns, as_json=as_json, empty="no services yet; `hub service add` or `hub apply FILE` makes one")
@@ -65,7 +65,7 @@ def show(name: Name, as_json: JsonFlag = False) -> None:
     from hub.config.documents import service_document
 
     with open_records() as hub:
-        s = hub.registry.service(name)
+        s = hub.configuration.service(name)
         row: dict[str, Any] = {
             "id": s.id,
             **service_document(s),
@@ -161,7 +161,7 @@ def edit(
         response_queue=response_queue,
     )
     with open_hub() as hub:
-        current = hub.registry.service(name)
+        current = hub.configuration.service(name)
         keep_others(fields, given, service_document(current))
         token, auth = _secret(token, auth)
         if token is not None and auth is None and current.auth_type != "none":
@@ -186,8 +186,8 @@ def disable(name: Name, as_json: JsonFlag = False) -> None:
 
 def _enable(name: str, enabled: bool, as_json: bool) -> None:
     with open_hub() as hub:
-        service = hub.registry.service(name)
-        hub.registry.enable_service(name, enabled)
+        service = hub.configuration.service(name)
+        hub.registry.services.enable(name, enabled)
     said("service", service, "enabled" if enabled else "disabled", as_json=as_json)
 
 
@@ -195,9 +195,9 @@ def _enable(name: str, enabled: bool, as_json: bool) -> None:
 def delete(name: Name, yes: Yes = False, as_json: JsonFlag = False) -> None:
     """Delete a service and its rules; their tasks become orphans."""
     with open_hub() as hub:
-        service = hub.registry.service(name)
+        service = hub.configuration.service(name)
         confirm(f"Delete service {name!r} and its rules?", yes=yes)
-        gone = hub.registry.delete_service(name)
+        gone = hub.registry.services.delete(name)
     if not as_json and gone:
         err.print(f"{gone} rule(s) went with it; `hub tasks purge-orphans` removes tasks that were left")
     said("service", service, "deleted", as_json=as_json)

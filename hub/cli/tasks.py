@@ -66,7 +66,7 @@ def list_(
         "before": before,
     }
     with open_records() as hub:
-        rows = hub.views.list_tasks(**filters, limit=limit)
+        rows = hub.views.tasks.list(**filters, limit=limit)
     show_rows(
         rows,
         _COLUMNS,
@@ -83,12 +83,12 @@ def show(id_: Annotated[int, typer.Argument(metavar="ID")], as_json: JsonFlag = 
     from hub.errors import NotFoundError
 
     with open_records() as hub:
-        attempts = hub.views.list_deliveries(task=id_, limit=100)
+        attempts = hub.views.deliveries.list(task=id_, limit=100)
         try:
-            row = hub.views.task(id_)
+            row = hub.views.tasks.get(id_)
             row["event_data"] = readable(row["event_data"])
         except NotFoundError:
-            ended = hub.views.ended(id_)
+            ended = hub.views.tasks.ended(id_)
             if ended is None:
                 raise
             row = {"id": id_, "state": ended["how"], "ended_at": ended["at"]}
@@ -137,8 +137,8 @@ def failures(
 ) -> None:
     """Tasks that failed and will be tried again, and runs of scheduled tasks that failed."""
     with open_records() as hub:
-        rows = hub.views.list_tasks(service=service, failed=True, before=before, limit=limit)
-        runs = hub.views.list_runs(failed=True, limit=min(limit, 20))
+        rows = hub.views.tasks.list(service=service, failed=True, before=before, limit=limit)
+        runs = hub.views.runs.scheduled(failed=True, limit=min(limit, 20))
     show_rows(
         rows,
         _COLUMNS,

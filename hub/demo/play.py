@@ -122,7 +122,7 @@ def _sound(course: list[str]) -> bool:
 
 def _adds_up(document: dict[str, Any], stage: Stage, scene: Scene) -> None:
     """The ledger is empty, and the log, the metrics and the services agree."""
-    live = sum(row["n"] for row in stage.hub.views.task_counts())
+    live = sum(row["n"] for row in stage.hub.views.tasks.counts())
     got = {r.key for r in stage.target.received if r.status < 300}
     by_http = document["delivered"] - sum(row["method"] == "AMQP" for row in stage.deliveries() if row["success"])
     scene.check("no task is left in the ledger", live, 0)

@@ -94,7 +94,7 @@ def round_trip(stage: Stage, scene: Scene, url: str, service: Responder) -> None
     """Publish by a rule, read the response queue, find the answer at its task."""
     hub = stage.hub
     base = urlunsplit(urlsplit(url)._replace(query=f"queue_declare={service.requests}"))
-    made = hub.registry.add_service(
+    made = hub.registry.services.add(
         parse_spec(
             ServiceSpec,
             {
@@ -105,7 +105,7 @@ def round_trip(stage: Stage, scene: Scene, url: str, service: Responder) -> None
             },
         )
     )
-    hub.registry.add_rule(
+    hub.registry.rules.add(
         parse_spec(
             RuleSpec,
             {

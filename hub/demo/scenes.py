@@ -108,7 +108,7 @@ class Play:
         scene.check("it keeps the error and the payload", "422" in (letter["error"] or "") and bool(letter["payload"]))
         scene.check("the log has exactly five", _course(log), [(n, False) for n in range(1, ATTEMPTS + 1)])
         scene.check("the service got exactly five requests", [r.status for r in got], [422] * ATTEMPTS)
-        scene.check("the task is no longer live", stage.hub.views.list_tasks(service="gradebook"), [])
+        scene.check("the task is no longer live", stage.hub.views.tasks.list(service="gradebook"), [])
 
     def circuit(self, stage: Stage, scene: Scene) -> None:
         """Eight events at a service that is down, and comes back while its circuit is open."""
@@ -119,7 +119,7 @@ class Play:
             return (service, *move) in moves
 
         stage.until(lambda: seen("closed", "open"), "waiting for the circuit to open")
-        failed = stage.hub.views.breaker(service)["failures"]
+        failed = stage.hub.views.overview.breaker(service)["failures"]
         scene.check("three failures in a row opened the circuit", failed >= 3)
         parked = stage.until(lambda: _parked(stage, service), "waiting for tasks to be parked")
         spent = [task for task in parked if task["attempts"] != len(stage.deliveries(task["id"]))]
@@ -137,7 +137,7 @@ class Play:
         cooldown = probe.begun - max(r.begun for r in got if r.status != 200)
         scene.check("nothing was sent while the circuit was open", cooldown > 3.0)
         scene.check("exactly one probe went through", all(r.begun >= probe.ended for r in others))
-        scene.check("its success closed the circuit", stage.hub.views.breaker(service)["state"], "closed")
+        scene.check("its success closed the circuit", stage.hub.views.overview.breaker(service)["state"], "closed")
         scene.check(
             "all eight are delivered, each once",
             (len(ends), sorted(r.key or "" for r in answered)),
@@ -161,7 +161,7 @@ class Play:
         scene.attempts = row["attempt"]
         scene.check("delivered on the first attempt of its new life", (row["attempt"], row["status"]), (1, 201))
         scene.check("the service got it once more, the same payload", _bodies(got[before:]), _bodies(got[:1]))
-        scene.check("the dead-letter queue is empty", stage.hub.views.dead_letter_count(), 0)
+        scene.check("the dead-letter queue is empty", stage.hub.views.dead_letters.count(), 0)
 
     def _named(self, ending: str) -> list[Event]:
         return [event for event in self._events if event.name.endswith(f"\\{ending}")]
@@ -191,10 +191,10 @@ def _users_of(events: Sequence[Event]) -> list[str]:
 
 
 def _letter(stage: Stage, task: int) -> dict[str, Any] | None:
-    return next((row for row in stage.hub.views.list_dead_letters() if row["task_id"] == task), None)
+    return next((row for row in stage.hub.views.dead_letters.list() if row["task_id"] == task), None)
 
 
 def _parked(stage: Stage, service: str) -> list[dict[str, Any]]:
     """Tasks that met the open circuit."""
-    rows = stage.hub.views.list_tasks(service=service, limit=1000)
+    rows = stage.hub.views.tasks.list(service=service, limit=1000)
     return [row for row in rows if "circuit" in (row["last_error"] or "")]

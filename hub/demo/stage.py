@@ -150,7 +150,7 @@ class Stage:
 
     def deliveries(self, task: int | None = None) -> list[Row]:
         """The delivery log, oldest first."""
-        return self.hub.views.list_deliveries(task=task, limit=1000)[::-1]
+        return self.hub.views.deliveries.list(task=task, limit=1000)[::-1]
 
     def metrics(self) -> str:
         """What `/metrics` answers."""
@@ -160,7 +160,7 @@ class Stage:
 
     def delivered(self, task: int) -> Row | None:
         """The row that says so, when a task is over and delivered."""
-        ended = self.hub.views.ended(task)
+        ended = self.hub.views.tasks.ended(task)
         if not ended or ended["how"] != "delivered":
             return None
         return next((row for row in self.deliveries(task) if row["success"]), None)

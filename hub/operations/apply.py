@@ -59,7 +59,7 @@ def plan(document: Mapping[str, Any], registry: Registry, schedule: Schedule, *,
     services = _specs(document.get("services"), "services", ServiceSpec)
     rules = _specs(document.get("rules"), "rules", RuleSpec)
     wanted = _schedules(document.get("schedules"), schedule)
-    now = registry.snapshot()
+    now = registry.configuration.snapshot()
     known = {s.name: s for s in now.services}
     new = {s.name: s for s in services}
     pruned = _pruned(document, now, set(new), {r.name for r in rules}) if prune else []
@@ -123,10 +123,10 @@ def _write(what: Plan, registry: Registry, schedule: Schedule) -> None:
     for spec in what.services:
         action = actions["service", spec.name]
         if action == "add":
-            registry.add_service(spec)
+            registry.services.add(spec)
         elif action == "change":
-            registry.update_service(spec.name, spec.model_dump())
-    registry.write_rules(
+            registry.services.update(spec.name, spec.model_dump())
+    registry.rules.write(
         [rule for rule in what.rules if actions["rule", rule.name] == "add"],
         [rule for rule in what.rules if actions["rule", rule.name] == "change"],
     )
@@ -137,9 +137,9 @@ def _write(what: Plan, registry: Registry, schedule: Schedule) -> None:
             schedule.enable(name, enabled)
     for change in what.changes:  # last: a rule may have moved away from a service that goes
         if change.action == "delete" and change.kind == "rule":
-            registry.delete_rule(change.name)
+            registry.rules.delete(change.name)
         elif change.action == "delete":
-            registry.delete_service(change.name)
+            registry.services.delete(change.name)
 
 
 def _specs(items: Any, part: str, kind: type[Any]) -> list[Any]:

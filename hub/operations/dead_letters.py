@@ -40,7 +40,7 @@ def delete(hub: Hub, ids: Sequence[int], *, missing_ok: bool = False) -> int:
         NotFoundError: names the first id that is no dead letter; nothing was deleted.
     """
     wanted = list(dict.fromkeys(ids))
-    if not missing_ok and (missing := hub.views.missing_dead_letters(wanted)):
+    if not missing_ok and (missing := hub.views.dead_letters.missing(wanted)):
         raise NotFoundError(f"no dead letter {missing[0]}")
     return sum(
         hub.dead_letters.delete(wanted[start : start + BATCH], who=who()) for start in range(0, len(wanted), BATCH)
@@ -70,6 +70,6 @@ def export(hub: Hub, chosen: Filter) -> Iterator[dict[str, Any]]:
 def _pages(hub: Hub, chosen: Filter, *, full: bool = False) -> Iterator[list[dict[str, Any]]]:
     """Pages from the newest id downwards: dead letters added meanwhile are left out."""
     before: int | None = None
-    while rows := hub.views.list_dead_letters(**asdict(chosen), before=before, limit=BATCH, full=full):
+    while rows := hub.views.dead_letters.list(**asdict(chosen), before=before, limit=BATCH, full=full):
         before = rows[-1]["id"]
         yield rows

@@ -16,11 +16,11 @@ from hub.store.registry import Registry
 def export(registry: Registry, schedule: Schedule) -> tuple[str, list[str]]:
     """(the file that `apply` takes, the variables it needs). Secrets stand in it as `${NAME}`."""
     names: dict[str, None] = {}  # in the order in which the file asks for them
-    services = [_exported(service, names) for service in registry.services()]
+    services = [_exported(service, names) for service in registry.configuration.services()]
     plain = RuleSpec.model_construct(name="x", event="x", service="x").model_dump()
     rules = [
         {k: v for k, v in rule_document(rule).items() if k in ("name", "event", "service") or v != plain[k]}
-        for rule in registry.rules()
+        for rule in registry.configuration.rules()
     ]
     schedules: dict[str, Any] = {
         task.name: task.cron if task.enabled else {"cron": task.cron, "enabled": False} for task in schedule.list()

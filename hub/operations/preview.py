@@ -36,9 +36,9 @@ def latest_event(hub: Hub, pattern: str) -> Event | None:
     name: str | None = pattern
     if "*" in pattern or not pattern:
         any_of = Rule(0, "", pattern or "*", 0, "")
-        names = (row["name"] for row in hub.views.event_names())
+        names = (row["name"] for row in hub.views.events.names())
         name = next((seen for seen in names if rules.matches(any_of, Event(seen, {}))), None)
-    data = hub.views.sample(name) if name is not None else None
+    data = hub.views.events.sample(name) if name is not None else None
     return Event(name, loads(data)) if name is not None and data is not None else None
 
 

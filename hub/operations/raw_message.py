@@ -14,13 +14,13 @@ _WIDTH = 16
 
 def raw_message(hub: Hub, delivery_id: int) -> bytes:
     """The stored bytes; raises `NotFoundError` when the delivery has none."""
-    return hub.views.raw_message(delivery_id)
+    return hub.views.deliveries.raw_message(delivery_id)
 
 
 def hex_preview(hub: Hub, delivery_id: int, *, limit: int = PREVIEW) -> str | None:
     """A hex dump of the first `limit` bytes; None when the delivery has no bytes."""
     try:
-        return hex_dump(hub.views.raw_message(delivery_id), limit=limit)
+        return hex_dump(hub.views.deliveries.raw_message(delivery_id), limit=limit)
     except NotFoundError:
         return None
 

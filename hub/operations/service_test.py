@@ -26,7 +26,7 @@ def run_service_test(hub: Hub, name: str) -> Tested:
         NotFoundError: no such service.
         UnavailableError: the database is away.
     """
-    service = hub.registry.service(name)
+    service = hub.configuration.service(name)
     started = time.perf_counter()
     try:
         message, ok = hub.gateway.check(service), True

@@ -33,19 +33,19 @@ class Saved:
 
 def add_service(hub: Hub, spec: ServiceSpec) -> Saved:
     """Create a service; raises as `Registry.add_service`."""
-    service = hub.registry.add_service(spec)
+    service = hub.registry.services.add(spec)
     return Saved(service, declare_response_queue(hub, service))
 
 
 def update_service(hub: Hub, name: str, changes: dict[str, Any], version: int | None = None) -> Saved:
     """Change a service; raises as `Registry.update_service`."""
-    service = hub.registry.update_service(name, changes, version)
+    service = hub.registry.services.update(name, changes, version)
     return Saved(service, declare_response_queue(hub, service))
 
 
 def declare_response_queues(hub: Hub, names: Iterable[str]) -> list[str]:
     """Declare the response queues of these services; the notes for a person."""
-    notes = (declare_response_queue(hub, hub.registry.service(name)) for name in names)
+    notes = (declare_response_queue(hub, hub.configuration.service(name)) for name in names)
     return [note for note in notes if note]
 
 

@@ -39,7 +39,7 @@ def retry_failed(hub: Hub, *, service: str | None = None, restart: bool = False,
     due: list[int] = []
     before: int | None = None
     while (most is None or len(due) < most) and (
-        rows := hub.views.list_tasks(service=service, failed=True, before=before, limit=BATCH)
+        rows := hub.views.tasks.list(service=service, failed=True, before=before, limit=BATCH)
     ):
         before = rows[-1]["id"]
         due += hub.admin.retry([row["id"] for row in rows], restart=restart)

@@ -39,8 +39,8 @@ from hub.pipeline.attempts import AttemptPolicy, FailedAttempt, Outcome, Release
 from hub.pipeline.byte_budget import ByteBudget
 from hub.pipeline.gateway import Gateway, record
 from hub.settings import Settings
+from hub.store.configuration import Configuration
 from hub.store.ledger import Ledger
-from hub.store.registry import Registry
 
 log = structlog.get_logger("hub.pipeline.dispatch")
 _RULE_UNKNOWN = 1.0  # seconds until a task whose rule this process has not read yet is tried again
@@ -58,7 +58,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        registry: Registry,
+        configuration: Configuration,
         ledger: Ledger,
         gateway: Gateway,
         hooks: Hooks,
@@ -68,7 +68,7 @@ class Dispatcher:
         budget: ByteBudget,
         wait: bool = True,
     ) -> None:
-        self._registry = registry
+        self._configuration = configuration
         self._ledger = ledger
         self._gateway = gateway
         self._hooks = hooks
@@ -141,7 +141,7 @@ class Dispatcher:
     def _known(self, claim: Claim) -> tuple[Service | None, Rule | None]:
         """The task's service and rule, as far as this process can read them."""
         try:
-            return self._registry.service_by_id(claim.service_id), self._registry.rule_by_id(claim.rule_id)
+            return self._configuration.service_by_id(claim.service_id), self._configuration.rule_by_id(claim.rule_id)
         except HubError as e:
             log.warning("configuration not read", error=str(e), task=claim.id)
             return None, None
@@ -188,7 +188,7 @@ class Dispatcher:
         """Paths into the event's data that no log may show: masked by the service, or by the event's source."""
 
         def mask_of(name: str) -> list[str]:
-            return next((s.options.get("mask") or [] for s in self._registry.services() if s.name == name), [])
+            return next((s.options.get("mask") or [] for s in self._configuration.services() if s.name == name), [])
 
         paths = masks.event_paths(service.options.get("mask") or [], rule.payload)
         return paths + masks.source_paths(claim.event_name, data, mask_of)

@@ -36,6 +36,7 @@ from hub.models import (
     Rule,
     TaskState,
 )
+from hub.store.configuration import Configuration
 from hub.store.database import Connection
 from hub.store.group_commit import GroupCommit
 from hub.store.intake import (
@@ -45,7 +46,6 @@ from hub.store.intake import (
     NewEvent,
     Written,
 )
-from hub.store.registry import Registry
 
 _TOGETHER = 50  # most events of different callers in one transaction
 _SEEN_AGAIN = 60.0  # seconds after which a name's sample is refreshed
@@ -155,9 +155,9 @@ class Intake:
     """Accepts events. Thread-safe; many processes may accept at once."""
 
     def __init__(
-        self, registry: Registry, store: IntakeStore, publisher: Publisher, hooks: Hooks, *, event_limit: int
+        self, configuration: Configuration, store: IntakeStore, publisher: Publisher, hooks: Hooks, *, event_limit: int
     ) -> None:
-        self._registry = registry
+        self._configuration = configuration
         self._store = store
         self._publisher = publisher
         self._hooks = hooks
@@ -228,7 +228,7 @@ class Intake:
             self._publisher.publish(queued)
 
     def _prepare(self, events: Sequence[Event], depths: Sequence[int]) -> list[_Prepared]:
-        snapshot = self._registry.snapshot()
+        snapshot = self._configuration.snapshot()
         at: dict[bytes, int] = {}
         prepared: list[_Prepared] = []
         for event, depth in zip(events, depths, strict=True):

@@ -72,7 +72,7 @@ def up(settings: Settings, *, announce: Callable[[str], None] = print, stop: thr
 def web(settings: Settings, *, announce: Callable[[str], None] = print, stop: threading.Event | None = None) -> int:
     """The web server: API, webhooks, console, `/metrics`."""
     with _stop(stop) as stop, build(settings, role="web") as hub:
-        hub.registry.listen()
+        hub.configuration.listen()
         hub.start_heartbeat("web")
         server = WebServer(hub)
         server.start()
@@ -134,10 +134,10 @@ def _stop(given: threading.Event | None) -> Iterator[threading.Event]:
 def _welcome(hub: Hub, server: WebServer, announce: Callable[[str], None]) -> None:
     """Say where the hub is reached. A login link goes to a terminal only: logs are read by more people."""
     announce(f"Integration Hub listens on {server.url}")
-    if hub.accounts.users():
+    if hub.accounts.users.list():
         return
     if sys.stdout.isatty():
-        link = f"{server.url}/login/link/{hub.accounts.add_link()}"
+        link = f"{server.url}/login/link/{hub.accounts.links.add()}"
         sys.stdout.write(f"first administrator (this link works once, for an hour): {link}\n")
         sys.stdout.flush()  # never through `announce`: it may write to the log
     else:

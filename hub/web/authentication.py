@@ -52,7 +52,7 @@ class Authenticator:
         """
         if secret is None:
             raise no_token()
-        token = self._accounts.use_token(secret)
+        token = self._accounts.tokens.use(secret)
         if token is None:
             wait = self._failures.take(address)
             self._accounts.trace.happened("token", "refused", quiet=wait > 0, client=address)
@@ -72,7 +72,7 @@ class Authenticator:
     def look_up(self, secrets: Sequence[str], needed: Scope, address: str) -> tuple[Token, str]:
         """Return the first secret that is a token, checked as by `check`; raises `Problem` 401 or 429 if none is."""
         for secret in secrets[:-1]:
-            if self._accounts.use_token(secret) is not None:
+            if self._accounts.tokens.use(secret) is not None:
                 return self.check(secret, needed, address), secret
         if not secrets and (wait := self._failures.take(address)):
             raise _too_many(wait)

@@ -129,7 +129,7 @@ class _Desk:
             Problem: 401 wrong proof or no such service, 429 too many of those, 503 the secrets cannot be read.
         """
         try:
-            service = self._hub.registry.service(name)
+            service = self._hub.configuration.service(name)
         except NotFoundError:
             service = Service(0, name, ServiceType.REST, "")
         if service.secrets_unreadable:  # its proof cannot be judged; a caller that tries again loses nothing
@@ -218,7 +218,7 @@ class _Desk:
     def _chain(self, service: Service, call: _Call) -> tuple[int | None, int]:
         """(the task that the call answers, how deep in a chain its event is)."""
         given = call.headers.get("x-hub-task", "")
-        depth = self._hub.views.depth_of(int(given), service.id) if _TASK.fullmatch(given) else None
+        depth = self._hub.views.tasks.depth_of(int(given), service.id) if _TASK.fullmatch(given) else None
         return (None, 1) if depth is None else (int(given), depth + 1)
 
 

@@ -71,7 +71,7 @@ def _post(rig: Rig, bodies: list[str], connections: int) -> float:
     port = free_ports(1)[0]
     system = HubSystem(rig, rig.fast, listen=f"127.0.0.1:{port}", token_rate=1e6)
     try:
-        token = system.hub.accounts.add_token("bench", "ingest")[1]
+        token = system.hub.accounts.tokens.add("bench", "ingest")[1]
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         url = f"http://127.0.0.1:{port}"
         pool = urllib3.PoolManager(maxsize=connections)
@@ -156,7 +156,7 @@ def consumer(rig: Rig, scale: Scale) -> Numbers:
     system = HubSystem(rig, rig.fast, consumer_run_time=600)
     try:
         spec = {"name": "erp", "type": "amqp", "base_url": system.broker, "response_queue": "q"}
-        service = system.hub.registry.add_service(parse_spec(ServiceSpec, spec))
+        service = system.hub.registry.services.add(parse_spec(ServiceSpec, spec))
         response_queue.fill(system.broker, scale.messages)
         begun = time.perf_counter()
         system.hub.consumer.consume(service)

@@ -82,10 +82,10 @@ def main() -> None:
         db.open()
         registry = Registry(db, Vault([Fernet.generate_key().decode()]))
         spec = {"name": "erp", "type": "amqp", "base_url": rabbit.url, "response_queue": "q"}
-        service = registry.add_service(parse_spec(ServiceSpec, spec))
+        service = registry.services.add(parse_spec(ServiceSpec, spec))
         consumer = ResponseConsumer(
             Responses(db), RunLog(db), Schedules(db, claimed_by="bench"), Settings(consumer_batch=BATCH), Hooks(),
-            wanted=lambda: wanted_by(registry.rules()),
+            wanted=lambda: wanted_by(registry.configuration.rules()),
         )  # fmt: skip
 
         def rate(drain: Callable[[], object]) -> float:

@@ -137,11 +137,11 @@ class HubSystem(System):
         self.add_rule("users-to-crm", "crm", NAME)
 
     def add_service(self, name: str, url: str, **more: Any) -> None:
-        self.hub.registry.add_service(parse_spec(ServiceSpec, {"name": name, "type": "rest", "base_url": url, **more}))
+        self.hub.registry.services.add(parse_spec(ServiceSpec, {"name": name, "type": "rest", "base_url": url, **more}))
 
     def add_rule(self, name: str, service: str, event_name: str) -> None:
         spec = {"name": name, "event": event_name, "service": service, "endpoint": "/users", "payload": TEMPLATE}
-        self.hub.registry.add_rule(parse_spec(RuleSpec, spec))
+        self.hub.registry.rules.add(parse_spec(RuleSpec, spec))
 
     def commands(self) -> list[list[str]]:
         return [[

@@ -59,7 +59,7 @@ def latency(rig: Rig, scale: Scale) -> Numbers:
 
 def _with_registry(system: HubSystem) -> HubSystem:
     """As a web process: it keeps services and rules in memory."""
-    system.hub.registry.listen()
+    system.hub.configuration.listen()
     return system
 
 
@@ -159,7 +159,7 @@ def _depth(rig: Rig, scale: Scale, pending: int) -> Numbers:
         with rig.running(system.commands(), system.env()) as pids:
             system.wait(count // 10, 60)
             looks = {
-                "list_ms": _ms(lambda: hub.views.list_tasks(limit=50)),
+                "list_ms": _ms(lambda: hub.views.tasks.list(limit=50)),
                 "scrape_ms": _ms(scraper.render),
                 "demand_ms": _ms(hub.outbox.demand),
             }

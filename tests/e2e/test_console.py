@@ -76,17 +76,17 @@ def _fill(hub: Hub, target: HttpTarget) -> dict[str, int]:
         {"name": "queue", "type": "amqp", "base_url": "amqp://me:canary-password@127.0.0.1:1/v?queue_declare=q",
          "enabled": False},
     ):  # fmt: skip
-        hub.registry.add_service(parse_spec(ServiceSpec, spec))
+        hub.registry.services.add(parse_spec(ServiceSpec, spec))
     for rule in ({"name": "kept", "event": "dead", "service": "kept", "endpoint": "/dead"},
                  {"name": "held", "event": "dead", "service": "queue"}):  # fmt: skip
-        hub.registry.add_rule(parse_spec(RuleSpec, rule))
+        hub.registry.rules.add(parse_spec(RuleSpec, rule))
     for user, role in (("maria", "manage"), ("vic", "view")):
-        hub.accounts.add_user(user, hash_password(PASSWORD), role)  # type: ignore[arg-type]
-    hub.accounts.add_token("moodle", "ingest")
+        hub.accounts.users.add(user, hash_password(PASSWORD), role)  # type: ignore[arg-type]
+    hub.accounts.tokens.add("moodle", "ingest")
     accepted = hub.intake.handle_event(Event("dead", {"text": HOSTILE}))
-    eventually(lambda: hub.views.dead_letter_count() == 1)
-    (letter,) = hub.views.list_dead_letters()
-    return {"task": accepted.tasks[0], "letter": letter["id"], "delivery": hub.views.list_deliveries()[0]["id"]}
+    eventually(lambda: hub.views.dead_letters.count() == 1)
+    (letter,) = hub.views.dead_letters.list()
+    return {"task": accepted.tasks[0], "letter": letter["id"], "delivery": hub.views.deliveries.list()[0]["id"]}
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def page(browser: Browser, site: Site) -> Iterator[Page]:
 
 def signed_in(page: Page, site: Site, user: str) -> None:
     """With a session of its own, without the wait for the password's hash."""
-    secret = site.hub.accounts.start_session(site.hub.accounts.user(user).id)
+    secret = site.hub.accounts.sessions.start(site.hub.accounts.users.get(user).id)
     page.context.add_cookies([{"name": "hub_session", "value": secret, "url": site.url}])
 
 
@@ -177,7 +177,7 @@ def test_from_nothing_to_a_replayed_dead_letter(page: Page, site: Site) -> None:
     page.get_by_label("Select all on this page").check()
     page.get_by_role("button", name="Replay selected").click()
     expect(page.get_by_role("status")).to_contain_text("1 dead letter replayed")
-    eventually(lambda: site.hub.views.list_deliveries(service="crm")[0]["success"])
+    eventually(lambda: site.hub.views.deliveries.list(service="crm")[0]["success"])
     assert site.target.seen[-1].json() == {"id": 42}
     page.goto("/deliveries?service=crm&result=ok")
     expect(page.locator("#log tbody tr")).to_have_count(2)
@@ -224,7 +224,7 @@ def test_who_may_only_view_changes_nothing_and_sees_no_secret(page: Page, site: 
             ("/access/users/change", {"name": "vic", "act": "manage"}),
         ):  # fmt: skip
             assert client.post(path, data={**data, "csrf": csrf}).status_code == 403, path
-    assert site.hub.registry.service("kept").enabled and site.hub.accounts.user("vic").role == "view"
+    assert site.hub.configuration.service("kept").enabled and site.hub.accounts.users.get("vic").role == "view"
 
 
 def test_forms_need_the_token_of_their_page(page: Page, site: Site) -> None:
@@ -238,7 +238,7 @@ def test_forms_need_the_token_of_their_page(page: Page, site: Site) -> None:
             assert client.post("/services/kept/disable", data={"csrf": csrf}).status_code == 403
         evil = {"Sec-Fetch-Site": "cross-site"}
         assert client.post("/login", data={"name": "maria", "password": PASSWORD}, headers=evil).status_code == 403
-    assert site.hub.registry.service("kept").enabled
+    assert site.hub.configuration.service("kept").enabled
 
 
 def test_a_session_is_new_after_sign_in_and_over_after_sign_out(page: Page, site: Site) -> None:
@@ -264,7 +264,7 @@ def test_after_sign_in_only_own_pages_are_opened(site: Site) -> None:
 
 def test_guessing_passwords_is_slowed_down(site: Site) -> None:
     with WebServer(site.hub) as own, clients.Client(base_url=own.url) as client:  # the others share an address with us
-        site.hub.accounts.add_user("guessed", hash_password(PASSWORD), "view")
+        site.hub.accounts.users.add("guessed", hash_password(PASSWORD), "view")
         tries = [
             client.post("/login", data={"name": "guessed", "password": f"wrong {i}"}).status_code for i in range(12)
         ]
@@ -274,7 +274,7 @@ def test_guessing_passwords_is_slowed_down(site: Site) -> None:
 
 
 def test_the_link_makes_one_administrator(page: Page, site: Site) -> None:
-    link = f"/login/link/{site.hub.accounts.add_link()}"
+    link = f"/login/link/{site.hub.accounts.links.add()}"
     page.goto(link)
     page.get_by_label("Name").fill("ada")
     page.get_by_label("Password", exact=False).first.fill("short")
@@ -286,7 +286,7 @@ def test_the_link_makes_one_administrator(page: Page, site: Site) -> None:
     page.get_by_label("Password again").fill(PASSWORD)
     page.get_by_role("button").click()
     expect(page.get_by_role("status")).to_contain_text("Welcome, ada")
-    assert site.hub.accounts.user("ada").role == "manage"
+    assert site.hub.accounts.users.get("ada").role == "manage"
     assert clients.get(site.url + link).status_code == 404
 
 
@@ -361,7 +361,7 @@ def maria(site: Site) -> Iterator[clients.Client]:
 
 def test_an_event_is_sent_by_hand(page: Page, site: Site) -> None:
     """The third step of a newcomer needs no terminal."""
-    site.hub.registry.add_rule(
+    site.hub.registry.rules.add(
         parse_spec(RuleSpec, {"name": "by hand", "event": "hand.made", "service": "kept", "endpoint": "/hand"})
     )
     site.target.on("/hand", 200)
@@ -386,12 +386,12 @@ def asked(client: clients.Client, **query: str) -> str:
 
 def test_all_that_match_are_counted_before_they_are_replayed_or_deleted(maria: clients.Client, site: Site) -> None:
     """What the filters leave out is not touched, and the dry run says what a click would do."""
-    before = site.hub.views.dead_letter_count()
+    before = site.hub.views.dead_letters.count()
     hub, rule = site.hub, {"name": "bulk", "event": "bulk.*", "service": "kept", "endpoint": "/bulk"}
-    hub.registry.add_rule(parse_spec(RuleSpec, rule))
+    hub.registry.rules.add(parse_spec(RuleSpec, rule))
     site.target.on("/bulk", 500)
     hub.intake.handle_events([Event("bulk.a", {"n": n}) for n in range(3)] + [Event("bulk.b", {})])
-    eventually(lambda: hub.views.dead_letter_count() == before + 4)
+    eventually(lambda: hub.views.dead_letters.count() == before + 4)
     only = {"event": "bulk.a"}
     assert "Replay 3 dead letters?" in asked(maria, act="replay-all", **only)
     assert "Delete 3 dead letters?" in asked(maria, act="delete-all", **only)
@@ -399,14 +399,14 @@ def test_all_that_match_are_counted_before_they_are_replayed_or_deleted(maria: c
     assert "<button name=" not in asked(maria, act="replay-all", until="2020-01-01T00:00:00Z", **only)
     site.target.on("/bulk", 200)
     assert maria.post("/dead-letters/act", data=only | {"act": "replay-all"}).status_code == 303
-    assert hub.views.dead_letter_count() == before + 1
-    hub.registry.delete_rule("bulk")
+    assert hub.views.dead_letters.count() == before + 1
+    hub.registry.rules.delete("bulk")
     page = asked(maria, act="replay-all", event="bulk.b")
     assert "Replay 0 dead letters?" in page and "1 other cannot be replayed" in page
     maria.post("/dead-letters/act", data={"act": "replay-all", "event": "bulk.b"})
-    assert hub.views.dead_letter_count() == before + 1, "without its rule it stays"
+    assert hub.views.dead_letters.count() == before + 1, "without its rule it stays"
     maria.post("/dead-letters/act", data={"act": "delete-all", "event": "bulk.b"})
-    assert hub.views.dead_letter_count() == before
+    assert hub.views.dead_letters.count() == before
 
 
 def test_the_amqp_form_takes_parts_and_keeps_what_it_does_not_show(maria: clients.Client, site: Site) -> None:
@@ -416,37 +416,37 @@ def test_the_amqp_form_takes_parts_and_keeps_what_it_does_not_show(maria: client
         "amqp_vhost": "a/b", "amqp_tls": "on", "amqp_queue_declare": "q 1",
     }  # fmt: skip
     assert maria.post("/services/new", data=form).status_code == 303
-    first = site.hub.registry.service("mq")
+    first = site.hub.configuration.service("mq")
     assert first.base_url == "amqps://m%40x@mq.example.org/a%2Fb?queue_declare=q+1"
     assert first.secrets["password"] == "p/w:d" and not first.enabled
-    site.hub.registry.update_service(
+    site.hub.registry.services.update(
         "mq", {"base_url": join_password(first.base_url, "p%2Fw:d") + "&heartbeat=20"}, None
     )
     page = maria.get("/services/mq/edit").text
     assert 'value="a/b"' in page and 'value="m@x"' in page and "p/w:d" not in page and "p%2Fw" not in page
     answer = maria.post("/services/mq/edit", data=form | {"amqp_password": "", "amqp_vhost": "c"})
     assert answer.status_code == 303, re.findall('role="alert">([^<]*)', answer.text)
-    second = site.hub.registry.service("mq")
+    second = site.hub.configuration.service("mq")
     assert "mq.example.org/c?" in second.base_url and "heartbeat=20" in second.base_url
     assert second.secrets["password"] == "p/w:d"
     moved = maria.post("/services/mq/edit", data=form | {"amqp_password": "", "amqp_host": "mq2.example.org"})
     assert moved.status_code == 422 and "give it again" in moved.text and "p/w:d" not in moved.text
-    site.hub.registry.delete_service("mq")
+    site.hub.registry.services.delete("mq")
 
 
 def test_two_who_edit_a_rule_do_not_overwrite_each_other_unasked(maria: clients.Client, site: Site) -> None:
-    site.hub.registry.add_rule(parse_spec(RuleSpec, {"name": "shared", "event": "never", "service": "kept"}))
-    version = str(site.hub.registry.rule("shared").version)
-    site.hub.registry.update_rule("shared", {"endpoint": "/theirs"}, None)
+    site.hub.registry.rules.add(parse_spec(RuleSpec, {"name": "shared", "event": "never", "service": "kept"}))
+    version = str(site.hub.configuration.rule("shared").version)
+    site.hub.registry.rules.update("shared", {"endpoint": "/theirs"}, None)
     form = {"name": "shared", "event": "never", "service": "kept", "endpoint": "/mine", "version": version}
     answer = maria.post("/rules/shared/edit", data=form)
     assert answer.status_code == 409 and "Somebody else" in answer.text and 'value="/mine"' in answer.text
-    assert site.hub.registry.rule("shared").endpoint == "/theirs"
+    assert site.hub.configuration.rule("shared").endpoint == "/theirs"
     newer = re.search(r'name="version" value="(\d+)"', answer.text)
     assert newer
     assert maria.post("/rules/shared/edit", data=form | {"version": newer[1]}).status_code == 303
-    assert site.hub.registry.rule("shared").endpoint == "/mine"
-    site.hub.registry.delete_rule("shared")
+    assert site.hub.configuration.rule("shared").endpoint == "/mine"
+    site.hub.registry.rules.delete("shared")
 
 
 def test_the_preview_shows_the_latest_real_event_and_where_a_template_is_wrong(maria: clients.Client) -> None:
@@ -495,6 +495,6 @@ def test_a_page_says_when_it_is_of_the_past(page: Page, site: Site) -> None:
     expect(page.locator("#stale")).to_be_hidden()
     for cookie in page.context.cookies():
         if cookie["name"] == "hub_session":
-            site.hub.accounts.end_session(cookie["value"])
+            site.hub.accounts.sessions.end(cookie["value"])
     page.evaluate("refresh()")
     expect(page.locator("#stale").get_by_role("link", name="Sign in")).to_be_visible()

@@ -48,7 +48,7 @@ def everything(hub: Hub, target: HttpTarget) -> None:
     for path, times in (("/third", 3), ("/never", 5)):
         keys = [s.headers["idempotency-key"] for s in target.at(path)]
         assert {keys.count(key) for key in keys} == {times}
-    for letter in hub.views.list_dead_letters():
+    for letter in hub.views.dead_letters.list():
         assert letter["task_id"] in never and letter["reason"] == "attempts" and letter["attempts"] == 5
         assert "500" in letter["error"]
 
@@ -92,9 +92,9 @@ def test_periodiq_ticks_and_a_worker_does_what_is_due(settings: Settings) -> Non
             env=environment(settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
-            eventually(lambda: hub.runs.list(name="housekeeping_task"), "the run")
-            eventually(lambda: hub.runs.list(name="housekeeping_task")[0].result, "its end")
+            eventually(lambda: hub.views.runs.scheduled(name="housekeeping_task"), "the run")
+            eventually(lambda: hub.views.runs.scheduled(name="housekeeping_task")[0]["result"], "its end")
         finally:
             scheduler.terminate()
             scheduler.wait(120)
-        assert hub.runs.list(name="housekeeping_task")[0].result == "ok" and group.stop() == 0
+        assert hub.views.runs.scheduled(name="housekeeping_task")[0]["result"] == "ok" and group.stop() == 0

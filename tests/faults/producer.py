@@ -57,7 +57,7 @@ def main(run: str, seed: int, begin: int, rate: float, path: str, web: str, toke
         def note(numbers: list[int], result: str) -> None:
             file.write(json.dumps({"t": time.time(), "n": numbers, "result": result}) + "\n")
 
-        hub.registry.listen()
+        hub.configuration.listen()
         while not stop.is_set():
             numbers = list(range(n, n + (1 if dice.random() < 0.7 else dice.randint(2, 12))))
             events = [Event(event_name(seed, i), {"n": i}, f"{run}-{i}") for i in numbers]

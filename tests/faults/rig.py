@@ -235,7 +235,7 @@ class Rig:
                 add_rule(hub, f"to-{profile.name}", f"e.{profile.name}", profile.name, **rule)
             for name in FAN_OUT:
                 add_rule(hub, f"all-to-{name}", ALL, name)
-            self._token = hub.accounts.add_token("source", "ingest")[1]
+            self._token = hub.accounts.tokens.add("source", "ingest")[1]
 
     def _url(self, name: str, hub: Hub) -> str:
         if name == "queue":

@@ -46,7 +46,7 @@ def _web(settings: Settings, target: HttpTarget) -> Iterator[tuple[Hub, clients.
     with build(settings, role="web") as hub:
         add_service(hub, target.url)
         add_rule(hub)
-        _, token = hub.accounts.add_token("t", "ingest")
+        _, token = hub.accounts.tokens.add("t", "ingest")
         with WebServer(hub) as server, clients.Client(
             base_url=server.url, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE
         ) as client:  # fmt: skip

@@ -28,7 +28,7 @@ def test_a_full_disk_refuses_events_and_loses_none(settings: Settings, target: H
         settings = settings.model_copy(update={"database_url": type(settings.database_url)(disk.url)})
         with build(settings, role="web", check=False) as hub:
             migrate(hub.db)
-            hub.registry.listen()
+            hub.configuration.listen()
             add_service(hub, target.url)
             add_rule(hub)
             with workers(settings) as group:

@@ -109,7 +109,7 @@ def test_killed_after_the_claim_the_attempt_is_spent_and_the_task_taken_up(
     run(settings, "hub.gateway.execute_request = die; hub.dispatcher.run(int(sys.argv[1]))", task_id)
     assert task(hub, task_id)["state"] == "running" and task(hub, task_id)["attempts"] == 1
     let_workers_finish(hub, settings)
-    assert [d["attempt"] for d in hub.views.list_deliveries(task=task_id)] == [2, 1] and len(target.seen) == 1
+    assert [d["attempt"] for d in hub.views.deliveries.list(task=task_id)] == [2, 1] and len(target.seen) == 1
 
 
 def test_killed_between_the_answer_and_the_ledger_the_service_gets_the_same_key_again(
@@ -138,7 +138,7 @@ def test_killed_before_move_to_dlq_there_is_no_sixth_attempt(settings: Settings,
     assert task(hub, task_id)["attempts"] == 5 and count(hub, "dead_letters") == 0
     let_workers_finish(hub, settings)
     assert len(target.seen) == 1
-    letter = hub.views.list_dead_letters()[0]
+    letter = hub.views.dead_letters.list()[0]
     assert (letter["reason"], letter["attempts"]) == ("worker_lost", 5)
 
 
@@ -180,7 +180,7 @@ def test_a_task_that_kills_every_worker_that_takes_it_ends_after_five(
         assert task(hub, task_id)["attempts"] == attempt
         hub.db.run("DELETE FROM workers")
         assert hub.outbox.recover() == [("crm", attempt == 5)]
-    assert target.seen == [] and hub.views.list_dead_letters()[0]["reason"] == "worker_lost"
+    assert target.seen == [] and hub.views.dead_letters.list()[0]["reason"] == "worker_lost"
 
 
 def test_workers_killed_again_and_again_under_load_lose_nothing(

@@ -68,7 +68,7 @@ def test_postgresql_restarted_and_killed(settings: Settings, postgres: PostgresS
     target.default = Reply(204, delay=0.005)
     with build(settings, role="web", check=False) as hub:
         migrate(hub.db)
-        hub.registry.listen()
+        hub.configuration.listen()
         add_service(hub, target.url)
         add_rule(hub)
         with workers(settings) as group:

@@ -150,8 +150,8 @@ def test_the_docs_need_neither_scripts_nor_the_internet(api: Api) -> None:
 
 
 def test_a_browser_that_is_signed_in_reads_the_docs_without_a_token(api: Api) -> None:
-    user = api.hub.accounts.add_user("ada", "x", "view")
-    cookie = {"hub_session": api.hub.accounts.start_session(user.id)}
+    user = api.hub.accounts.users.add("ada", "x", "view")
+    cookie = {"hub_session": api.hub.accounts.sessions.start(user.id)}
     with clients.Client(base_url=api.url, cookies=cookie) as browser:
         assert browser.get("/api/docs").status_code == 200
         assert browser.get("/api/v1/stats").status_code == 401, "cookies are for the console only"

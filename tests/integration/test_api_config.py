@@ -48,10 +48,10 @@ def test_what_was_read_can_be_written_back_without_losing_a_secret(api: Api, cli
     document = client.post("/api/v1/services", json=CRM).json()
     again = client.patch("/api/v1/services/crm", json=document | {"timeout": 7})
     assert again.status_code == 200 and again.json()["timeout"] == 7
-    assert api.hub.registry.service("crm").secrets == {"token": "t0p", "header:X-Key": "h1dden"}
+    assert api.hub.configuration.service("crm").secrets == {"token": "t0p", "header:X-Key": "h1dden"}
     other = client.patch("/api/v1/services/crm", json={"auth": {"token": "n3w"}}).json()
     assert other["auth"] == {"type": "bearer", "token": "***"}
-    assert api.hub.registry.service("crm").secrets["token"] == "n3w"
+    assert api.hub.configuration.service("crm").secrets["token"] == "n3w"
     problem(
         client.patch("/api/v1/services/crm", json={"secret_headers": {"X-New": "***"}}), 422, "secret_headers.X-New"
     )
@@ -61,7 +61,7 @@ def test_what_was_read_can_be_written_back_without_losing_a_secret(api: Api, cli
     document = client.post("/api/v1/services", json=amqp).json()
     assert document["base_url"] == "amqp://u:***@127.0.0.1/v?exchange=x"
     assert client.patch("/api/v1/services/q", json=document | {"response_queue": "answers"}).status_code == 200
-    assert api.hub.registry.service("q").secrets == {"password": "p4ss"}
+    assert api.hub.configuration.service("q").secrets == {"password": "p4ss"}
     moved = {"base_url": "amqp://u:***@elsewhere/v"}
     problem(client.patch("/api/v1/services/q", json=moved), 422, "base_url")
 
@@ -109,10 +109,10 @@ def test_a_process_that_has_not_heard_of_a_change_does_not_undo_it(api: Api, cli
     """Another process shows version 2; this one still has version 1 in memory when the edit of version 2 comes."""
     client.post("/api/v1/services", json=CRM)
     with build(api.hub.settings, role="web") as other:
-        stale = other.registry.snapshot()
-        api.hub.registry.update_service("crm", {"timeout": 42})
-        other.registry._snapshot = stale
-        changed = other.registry.update_service("crm", {"max_retries": 1}, version=2)
+        stale = other.registry.configuration.snapshot()
+        api.hub.registry.services.update("crm", {"timeout": 42})
+        other.registry.configuration._snapshot = stale
+        changed = other.registry.services.update("crm", {"max_retries": 1}, version=2)
         assert (changed.timeout, changed.max_retries) == (42, 1)
 
 

@@ -34,7 +34,7 @@ def test_an_event_is_answered_with_its_id_and_tasks_once_the_ledger_has_it(api: 
     answer = ingest.post("/api/v1/events", json={"name": "e", "data": {"n": 1}})
     assert answer.status_code == 202
     assert set(answer.json()) == {"id", "duplicate", "tasks"} and answer.json()["duplicate"] is False
-    assert answer.json()["tasks"] == [row["id"] for row in api.hub.views.list_tasks()]
+    assert answer.json()["tasks"] == [row["id"] for row in api.hub.views.tasks.list()]
     again = ingest.post("/api/v1/events", json={"name": "e", "data": {"n": 1}}).json()
     assert again == {"id": answer.json()["id"], "duplicate": True, "tasks": []}
 
@@ -99,36 +99,36 @@ def test_moodles_own_body_is_taken_with_the_token_in_it_and_without_keeping_the_
     """`local_webhooks` can send no header; the token must end up nowhere."""
     add_service(api.hub, "http://127.0.0.1:9/")
     add_rule(api.hub, event="\\core\\event\\*")
-    _, secret = api.hub.accounts.add_token("moodle", "ingest")
+    _, secret = api.hub.accounts.tokens.add("moodle", "ingest")
     client = api.client(None)
     body = USER_LOGGED_IN | {"host": "https://moodle.example", "token": secret, "extra": "x"}
     answer = client.post("/api/v1/events", json=body)
     assert answer.status_code == 202 and len(answer.json()["tasks"]) == 1
-    kept = api.hub.views.task(answer.json()["tasks"][0])["event_data"]
+    kept = api.hub.views.tasks.get(answer.json()["tasks"][0])["event_data"]
     assert json.loads(kept) == USER_LOGGED_IN | {"host": "https://moodle.example", "extra": "x"}
-    assert secret not in str(api.hub.views.sample(USER_LOGGED_IN["eventname"]))
+    assert secret not in str(api.hub.views.events.sample(USER_LOGGED_IN["eventname"]))
     problem(client.post("/api/v1/events", json=body | {"token": "hub_wrong"}), 401)
     problem(client.post("/api/v1/events", json={"name": "e", "data": {}, "token": secret}), 401)
     problem(client.post("/api/v1/events", json=[body]), 401)
     problem(client.post("/api/v1/events", content=b"{", headers={"Content-Type": "application/json"}), 401)
     with_both = api.client("ingest").post("/api/v1/events", json=body | {"userid": 6, "token": "anything"})
-    assert "anything" not in api.hub.views.task(with_both.json()["tasks"][0])["event_data"]
+    assert "anything" not in api.hub.views.tasks.get(with_both.json()["tasks"][0])["event_data"]
 
 
 def test_moodles_own_body_may_say_that_it_is_a_form_and_hold_php_data(api: Api) -> None:
     """`local_webhooks` sends JSON under either media type; `other` of a log store comes as PHP serialized it."""
     add_service(api.hub, "http://127.0.0.1:9/")
     add_rule(api.hub, event="\\core\\event\\*", payload={"user": "{{other.username}}"})
-    _, secret = api.hub.accounts.add_token("moodle", "ingest")
+    _, secret = api.hub.accounts.tokens.add("moodle", "ingest")
     client = api.client(None, **{"Content-Type": "application/x-www-form-urlencoded"})
     body = USER_LOGGED_IN | {"token": secret, "other": 'a:1:{s:8:"username";s:5:"Zoë1";}'}
     answer = client.post("/api/v1/events", content=json.dumps(body).encode())
     assert answer.status_code == 202, answer.text
-    kept = json.loads(api.hub.views.task(answer.json()["tasks"][0])["event_data"])
+    kept = json.loads(api.hub.views.tasks.get(answer.json()["tasks"][0])["event_data"])
     assert kept["other"] == {"username": "Zoë1"} and "token" not in kept
     odd = body | {"other": 'a:1:{i:0;O:8:"stdClass":0:{}}', "userid": 6}
     answer = client.post("/api/v1/events", content=json.dumps(odd).encode())
-    kept = json.loads(api.hub.views.task(answer.json()["tasks"][0])["event_data"])
+    kept = json.loads(api.hub.views.tasks.get(answer.json()["tasks"][0])["event_data"])
     assert kept["other"] == odd["other"], "what is refused stays the text that it is"
     problem(client.post("/api/v1/events", content=b"eventname=x&token=y"), 401)
     with_header = api.client("ingest", **{"Content-Type": "application/x-www-form-urlencoded"})

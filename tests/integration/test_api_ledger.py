@@ -37,9 +37,9 @@ def bury(api: Api, target: HttpTarget, data: object) -> int:
     for _ in range(5):
         assert attempt(api.hub, task) == "failed"
         due_now(api.hub)
-    api.hub.breakers.reset(api.hub.registry.service("crm"))
+    api.hub.breakers.reset(api.hub.configuration.service("crm"))
     target.on("/x", 200)
-    return int(api.hub.views.list_dead_letters()[0]["id"])
+    return int(api.hub.views.dead_letters.list()[0]["id"])
 
 
 def test_tasks_are_listed_by_page_and_filter(api: Api, client: clients.Client, target: HttpTarget) -> None:
@@ -66,7 +66,7 @@ def test_a_task_that_is_over_says_how_it_ended(api: Api, client: clients.Client,
     [delivered] = emit(api.hub, data=1)
     assert attempt(api.hub, delivered) == "delivered"
     dead_letter = bury(api, target, 2)
-    dead = api.hub.views.dead_letter(dead_letter)["task_id"]
+    dead = api.hub.views.dead_letters.get(dead_letter)["task_id"]
     [cancelled] = emit(api.hub, data=3)
     assert client.delete(f"/api/v1/tasks/{cancelled}").json() == {"deleted": 1}
     for task, how in ((delivered, "delivered"), (dead, "dead"), (cancelled, "cancelled")):

@@ -56,12 +56,12 @@ def test_the_document_is_complete(api: Api) -> None:
 
 def provide(hub: Hub) -> None:
     """What the requests find, also after one of them has renamed or deleted it."""
-    names = [service.name for service in hub.registry.services()]
+    names = [service.name for service in hub.configuration.services()]
     if "crm" not in names:
         add_service(hub, "http://127.0.0.1:9/", inbound={"token": "inbound-token"})
-    if "r1" not in [rule.name for rule in hub.registry.rules()]:
+    if "r1" not in [rule.name for rule in hub.configuration.rules()]:
         add_rule(hub)
-    hub.registry.enable_service("crm", True)
+    hub.registry.services.enable("crm", True)
     hub.db.run(
         "INSERT INTO dead_letters (id, task_id, event_id, event_uid, event, event_data, rule_id, service_id, attempts,"
         " reason, accepted_at) OVERRIDING SYSTEM VALUE VALUES (1, 1, 1, 'u', 'e', '{}', 1, 1, 5, 'attempts', now())"

@@ -92,14 +92,16 @@ def put(hub: Hub, text: str, values: dict[str, str] = VALUES) -> list[str]:
 def test_the_contract_s_file_is_taken_as_it_stands(hub: Hub) -> None:
     """`${CRM_TOKEN}` in a flow mapping is no YAML before it is put in, and its value may hold anything."""
     assert put(hub, CONTRACT) == ["add", "add", "same"]
-    assert hub.registry.service("crm").secrets == {"token": 'a"b: {c}'}
-    assert hub.registry.rule("new-users-to-crm").event == "\\core\\event\\user_created"
+    assert hub.configuration.service("crm").secrets == {"token": 'a"b: {c}'}
+    assert hub.configuration.rule("new-users-to-crm").event == "\\core\\event\\user_created"
     assert put(hub, CONTRACT) == ["same"] * 3
 
 
 def test_applying_twice_changes_nothing_and_export_applies_to_nothing(hub: Hub) -> None:
     assert set(put(hub, EVERYTHING)) == {"add", "change"}
-    versions = {s.name: s.version for s in hub.registry.services()} | {r.name: r.version for r in hub.registry.rules()}
+    versions = {s.name: s.version for s in hub.configuration.services()} | {
+        r.name: r.version for r in hub.configuration.rules()
+    }
     assert set(put(hub, EVERYTHING)) == {"same"}
     text, names = export(hub.registry, hub.schedule)
     assert "canary" not in text
@@ -110,17 +112,17 @@ def test_applying_twice_changes_nothing_and_export_applies_to_nothing(hub: Hub) 
     }  # fmt: skip
     assert set(names) <= set(secrets)
     assert set(put(hub, text, secrets)) == {"same"}
-    assert versions == {s.name: s.version for s in hub.registry.services()} | {
-        r.name: r.version for r in hub.registry.rules()
+    assert versions == {s.name: s.version for s in hub.configuration.services()} | {
+        r.name: r.version for r in hub.configuration.rules()
     }
 
 
 def test_what_left_the_file_is_unset_and_what_the_file_does_not_name_stays(hub: Hub) -> None:
     put(hub, EVERYTHING)
     assert put(hub, "services: [{name: crm, base_url: 'https://crm.example.org'}]") == ["change"]
-    crm = hub.registry.service("crm")
+    crm = hub.configuration.service("crm")
     assert (crm.secrets, crm.options, crm.timeout) == ({}, {}, 5.0)
-    assert hub.registry.service("old").enabled is False
+    assert hub.configuration.service("old").enabled is False
 
 
 def pruned(hub: Hub, text: str) -> list[tuple[str, str]]:
@@ -131,7 +133,7 @@ def pruned(hub: Hub, text: str) -> list[tuple[str, str]]:
 
 
 def names(hub: Hub) -> tuple[list[str], list[str]]:
-    return [s.name for s in hub.registry.services()], [r.name for r in hub.registry.rules()]
+    return [s.name for s in hub.configuration.services()], [r.name for r in hub.configuration.rules()]
 
 
 TWO = """
@@ -172,16 +174,16 @@ def test_a_service_that_is_pruned_takes_its_rules_but_not_those_that_moved(hub: 
     put(hub, TWO)
     gone = pruned(hub, moved + "rules: [{name: ra, event: e, service: a}, {name: rb, event: e, service: a}]")
     assert gone == [("service", "b")] and names(hub) == (["a"], ["ra", "rb"])
-    assert hub.registry.rule("rb").service == "a"
+    assert hub.configuration.rule("rb").service == "a"
 
 
 def test_what_only_looks_like_a_variable_survives_export(hub: Hub) -> None:
     """A shell-like template of somebody's own must not ask for a variable when it comes back."""
     text = CONTRACT.replace('"by": "{{userid}}"', '"by": "$${HOME} $$${X}"').replace("/contacts", "/$${a}/${PART}")
     put(hub, text, VALUES | {"PART": "p"})
-    rule = hub.registry.rule("new-users-to-crm")
+    rule = hub.configuration.rule("new-users-to-crm")
     assert (rule.endpoint, "${HOME} $${X}" in str(rule.payload)) == ("/${a}/p", True)
-    hub.registry.update_service("crm", {"headers": {"X-Path": "${PATH}"}})
+    hub.registry.services.update("crm", {"headers": {"X-Path": "${PATH}"}})
     exported, names = export(hub.registry, hub.schedule)
     assert names == ["CRM_TOKEN"]
     assert set(put(hub, exported)) == {"same"}
@@ -194,13 +196,13 @@ def test_no_stored_text_becomes_a_variable_on_its_way_through_export_and_apply(h
     """Whoever may write a rule must not read the environment of the one who copies the configuration."""
     put(hub, CONTRACT)
     rule = {"payload": {MARKED: MARKED}, "conditions": {"a": MARKED}, "endpoint": "/" + MARKED.replace(" ", "/")}
-    hub.registry.update_rule("new-users-to-crm", rule)
-    hub.registry.update_service("crm", {"headers": {"X-Own": MARKED}, "base_url": f"https://h.example.org/{MARKED}"})
-    stored = hub.registry.rule("new-users-to-crm"), hub.registry.service("crm")
+    hub.registry.rules.update("new-users-to-crm", rule)
+    hub.registry.services.update("crm", {"headers": {"X-Own": MARKED}, "base_url": f"https://h.example.org/{MARKED}"})
+    stored = hub.configuration.rule("new-users-to-crm"), hub.configuration.service("crm")
     exported, names = export(hub.registry, hub.schedule)
     assert names == ["CRM_TOKEN"]
     assert set(put(hub, exported)) == {"same"}
-    assert (hub.registry.rule("new-users-to-crm"), hub.registry.service("crm")) == stored
+    assert (hub.configuration.rule("new-users-to-crm"), hub.configuration.service("crm")) == stored
 
 
 def test_a_password_beside_text_that_looks_like_a_variable_is_exported_as_a_variable(hub: Hub) -> None:
@@ -238,11 +240,11 @@ def test_the_work_of_applying_a_file_grows_with_its_length_not_with_its_square(h
 def test_a_file_is_written_as_a_whole_or_not_at_all(hub: Hub) -> None:
     """Somebody takes a name between the look and the writing: nothing of the file is there afterwards."""
     plan = apply.plan(parse(EVERYTHING, VALUES.get), hub.registry, hub.schedule)
-    hub.registry.add_service(plan.services[-1])
-    before = hub.registry.snapshot()
+    hub.registry.services.add(plan.services[-1])
+    before = hub.configuration.snapshot()
     with pytest.raises(ConflictError):
         apply.execute(plan, hub.registry, hub.schedule)
-    assert hub.registry.snapshot() == before
+    assert hub.configuration.snapshot() == before
     assert hub.schedule.show("consume_responses_task").cron == "* * * * *"
 
 
@@ -291,8 +293,8 @@ def test_a_changed_secret_is_shown_as_changed_and_not_shown(hub: Hub) -> None:
 def test_a_wrong_file_is_refused_as_a_whole(hub: Hub, text: str, says: str) -> None:
     """A good service before the bad part is not written either."""
     put(hub, CONTRACT)
-    before = hub.registry.snapshot()
+    before = hub.configuration.snapshot()
     with pytest.raises(ConfigError) as refused:
         put(hub, text)
     assert says in str(refused.value)
-    assert hub.registry.snapshot() == before
+    assert hub.configuration.snapshot() == before

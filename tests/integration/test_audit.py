@@ -51,16 +51,16 @@ def test_every_change_of_users_and_tokens_leaves_an_entry(hub: Hub) -> None:
     hooks = Counted()
     accounts = Accounts(hub.db, hooks)
     with acting(Actor("maria", "user", "192.0.2.7")):
-        accounts.add_user("ada", "hash", "manage")
-        accounts.add_user("bob", "hash", "view")
-        accounts.set_role("bob", "manage")
-        accounts.set_role("bob", "manage")
-        accounts.enable_user("bob", False)
-        accounts.set_password("bob", "other hash")
-        accounts.delete_user("bob")
-        accounts.add_token("ci", "view")
-        accounts.revoke_token("ci")
-        accounts.revoke_token("ci")
+        accounts.users.add("ada", "hash", "manage")
+        accounts.users.add("bob", "hash", "view")
+        accounts.users.set_role("bob", "manage")
+        accounts.users.set_role("bob", "manage")
+        accounts.users.enable("bob", False)
+        accounts.users.set_password("bob", "other hash")
+        accounts.users.delete("bob")
+        accounts.tokens.add("ci", "view")
+        accounts.tokens.revoke("ci")
+        accounts.tokens.revoke("ci")
     entries = hub.audit.list()[::-1]
     assert {(e.actor, e.actor_kind, e.origin) for e in entries} == {("maria", "user", "192.0.2.7")}
     assert [told(e)[2:] for e in entries] == [
@@ -81,9 +81,9 @@ def test_every_change_of_users_and_tokens_leaves_an_entry(hub: Hub) -> None:
 
 def test_an_entry_is_of_the_same_transaction_as_its_change(hub: Hub) -> None:
     with pytest.raises(ZeroDivisionError), hub.db.together():
-        hub.accounts.add_user("ada", "hash", "manage")
+        hub.accounts.users.add("ada", "hash", "manage")
         _ = 1 / 0
-    assert hub.accounts.users() == [] and hub.audit.list() == []
+    assert hub.accounts.users.list() == [] and hub.audit.list() == []
 
 
 def test_entries_are_found_by_who_what_and_when(hub: Hub) -> None:
@@ -115,17 +115,17 @@ def test_the_console_names_its_user_and_ends_sessions(api: Api) -> None:
 
     accounts = api.hub.accounts
     for name, role in (("maria", "manage"), ("vera", "view")):
-        accounts.add_user(name, hash_password(_PASSWORD), role)  # type: ignore[arg-type]
+        accounts.users.add(name, hash_password(_PASSWORD), role)  # type: ignore[arg-type]
     with signed_in(api.hub, api.url, "maria") as maria, signed_in(api.hub, api.url, "vera") as vera:
         assert vera.post("/access/users", data={"name": "x"}).status_code == 403
         assert maria.post("/access/users/change", data={"name": "vera", "act": "view"}).status_code == 303
         assert vera.get("/access").status_code == 200, "nothing changed, so the session goes on"
-        marias = accounts.sessions("maria")[0].id
+        marias = accounts.sessions.list("maria")[0].id
         assert vera.post("/access/sessions/revoke", data={"id": marias}).status_code == 404
         new = {"password": "another horse battery", "again": "another horse battery"}
         assert "old password" in vera.post("/access/password", data=new | {"old": "wrong"}).text
         assert vera.post("/access/password", data=new | {"old": _PASSWORD}).status_code == 303
-        veras = accounts.sessions("vera")[0].id
+        veras = accounts.sessions.list("vera")[0].id
         assert maria.post("/access/sessions/revoke", data={"id": veras}).status_code == 303
         assert vera.get("/access").status_code == 303
     last, before = api.hub.audit.list(limit=2)
@@ -182,9 +182,9 @@ def shown(client: clients.Client) -> dict[tuple[str, str], float]:
 
 
 def test_old_entries_go_with_their_own_retention(hub: Hub) -> None:
-    hub.accounts.add_user("ada", "hash", "manage")
-    hub.accounts.add_user("bob", "hash", "view")
-    hub.accounts.add_user("eve", "hash", "view")
+    hub.accounts.users.add("ada", "hash", "manage")
+    hub.accounts.users.add("bob", "hash", "view")
+    hub.accounts.users.add("eve", "hash", "view")
     hub.db.run("UPDATE audit_log SET at = now() - interval '366 days' WHERE subject_name = 'ada'")
     hub.db.run("UPDATE audit_log SET at = now() - interval '300 days' WHERE subject_name = 'bob'")
     gone = hub.housekeeping.run()
@@ -214,10 +214,10 @@ def test_the_migration_keeps_users_and_sessions_of_before(empty_database_url: st
     db.open()
     migrate(db)
     accounts = Accounts(db)
-    first, second = accounts.sessions("ada")
+    first, second = accounts.sessions.list("ada")
     assert first.id != second.id and first.origin is None
-    accounts.revoke_session(first.id)
-    assert [s.id for s in accounts.sessions()] == [second.id]
+    accounts.sessions.revoke(first.id)
+    assert [s.id for s in accounts.sessions.list()] == [second.id]
     assert [e.action for e in AuditLog(db).list()] == ["session.revoke"]
     db.close()
 
@@ -226,18 +226,18 @@ def test_changes_of_services_rules_and_schedules_leave_entries_with_masked_secre
     """The same through `write_rules`, which `hub apply` uses; what changes nothing leaves nothing."""
     auth = {"type": "bearer", "token": "canary-one"}
     registry = hub.registry
-    registry.add_service(ServiceSpec(name="crm", type="rest", base_url="http://h/", auth=auth))  # type: ignore[arg-type]
-    registry.update_service("crm", {"timeout": 7})
-    registry.update_service("crm", {"timeout": 7})
-    registry.update_service("crm", {"auth": {"type": "bearer", "token": "canary-two"}})
-    registry.enable_service("crm", True)
+    registry.services.add(ServiceSpec(name="crm", type="rest", base_url="http://h/", auth=auth))  # type: ignore[arg-type]
+    registry.services.update("crm", {"timeout": 7})
+    registry.services.update("crm", {"timeout": 7})
+    registry.services.update("crm", {"auth": {"type": "bearer", "token": "canary-two"}})
+    registry.services.enable("crm", True)
     odd = RuleSpec(name="r", event="e", service="crm", payload={"a": "b"})
-    registry.add_rule(odd)
-    registry.write_rules([RuleSpec(name="s", event="e", service="crm")], [odd])
-    registry.write_rules([], [odd.model_copy(update={"endpoint": "/x"})])
-    registry.enable_rule("s", False)
+    registry.rules.add(odd)
+    registry.rules.write([RuleSpec(name="s", event="e", service="crm")], [odd])
+    registry.rules.write([], [odd.model_copy(update={"endpoint": "/x"})])
+    registry.rules.enable("s", False)
     hub.schedule.set("consume_responses_task", "*/5 * * * *")
-    registry.delete_service("crm")
+    registry.services.delete("crm")
     entries = hub.audit.list()[::-1]
     assert [(e.action, e.subject_name) for e in entries] == [
         ("service.add", "crm"), ("service.change", "crm"), ("service.change", "crm"), ("rule.add", "r"),

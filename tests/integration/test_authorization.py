@@ -44,7 +44,7 @@ def routes(api: Api) -> list[tuple[str, Declared]]:
     add_service(api.hub, "http://127.0.0.1:9/", NAME, timeout=0.2)
     add_rule(api.hub, NAME, service=NAME)
     for role in ("view", "manage"):
-        api.hub.accounts.add_user(role, hash_password("correct horse battery"), role)
+        api.hub.accounts.users.add(role, hash_password("correct horse battery"), role)
     found = [(method, route) for route in declared(make_app(api.hub).routes) for method in route.methods]
     assert len(found) > 110
     return sorted(found, key=lambda one: one[0] == "DELETE" or "delete" in one[1].path)
@@ -52,7 +52,7 @@ def routes(api: Api) -> list[tuple[str, Declared]]:
 
 @pytest.fixture
 def tokens(api: Api) -> dict[str, str]:
-    return {f"scope {scope}": api.hub.accounts.add_token(scope, scope)[1] for scope in SCOPES}
+    return {f"scope {scope}": api.hub.accounts.tokens.add(scope, scope)[1] for scope in SCOPES}
 
 
 @pytest.fixture
@@ -70,8 +70,8 @@ def ask(
     if kind == "scope":
         headers["Authorization"] = f"Bearer {tokens[caller]}"
     if kind == "role":
-        secret = api.hub.accounts.start_session(api.hub.accounts.user(name).id)
-        session = api.hub.accounts.session(secret)
+        secret = api.hub.accounts.sessions.start(api.hub.accounts.users.get(name).id)
+        session = api.hub.accounts.sessions.get(secret)
         assert session is not None
         headers |= {"Cookie": f"hub_session={secret}", "X-CSRF-Token": session.csrf}
     client.cookies.clear()
@@ -103,22 +103,22 @@ def test_every_route_lets_in_whom_it_declares_and_nobody_else(
             if refused(response) == allowed or response.status_code >= 500:
                 wrong.append((caller, method, route.path, route.access.value, response.status_code))
         if "manage" not in caller:
-            service, rule = api.hub.registry.service(NAME), api.hub.registry.rule(NAME)
+            service, rule = api.hub.configuration.service(NAME), api.hub.configuration.rule(NAME)
             assert (service.version, service.enabled, rule.version, rule.enabled) == (1, True, 1, True), caller
-            assert len(api.hub.accounts.users()) == 2 and len(api.hub.accounts.tokens()) == 3, caller
+            assert len(api.hub.accounts.users.list()) == 2 and len(api.hub.accounts.tokens.list()) == 3, caller
     assert wrong == []
 
 
 def test_signing_in_is_for_everybody(api: Api, client: clients.Client) -> None:
     form = {"name": "view", "password": "correct horse battery"}
-    api.hub.accounts.add_user("view", hash_password("correct horse battery"), "view")
+    api.hub.accounts.users.add("view", hash_password("correct horse battery"), "view")
     answer = client.post("/login", data=form)
     assert answer.status_code == 303 and answer.headers["location"] == "/"
 
 
 @pytest.mark.parametrize("role", ["view", "manage"])
 def test_everybody_may_sign_out(api: Api, client: clients.Client, role: str) -> None:
-    api.hub.accounts.add_user(role, hash_password("correct horse battery"), role)
+    api.hub.accounts.users.add(role, hash_password("correct horse battery"), role)
     answer = ask(api, client, f"role {role}", {}, "POST", "/logout")
     assert answer.status_code == 303 and answer.headers["location"] == "/login"
     assert ask(api, client, "nobody", {}, "POST", "/logout").status_code == 401

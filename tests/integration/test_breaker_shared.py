@@ -30,7 +30,7 @@ def cooled(hub: Hub) -> None:
 def _callers(settings: Settings, threads: int, ready: Any, start: Any, out: Any) -> None:
     """A process that calls the service from several threads at once."""
     with build(settings, role="cli") as hub:
-        service = hub.registry.service("crm")
+        service = hub.configuration.service("crm")
         hub.db.one("SELECT 1 AS x")
 
         def call() -> None:

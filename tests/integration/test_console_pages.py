@@ -18,7 +18,7 @@ from tests.support.hubs import add_rule, add_service, attempt, emit
 
 @pytest.fixture
 def maria(api: Api) -> Iterator[clients.Client]:
-    api.hub.accounts.add_user("maria", hash_password("correct horse battery"), "manage")
+    api.hub.accounts.users.add("maria", hash_password("correct horse battery"), "manage")
     with signed_in(api.hub, api.url, "maria") as client:
         yield client
 
@@ -41,8 +41,8 @@ def test_a_row_that_is_no_json_is_shown_as_it_is(api: Api, maria: clients.Client
     assert attempt(api.hub, dead) == "failed"
     api.hub.db.run("UPDATE dead_letters SET event_data = %s", [odd])
     api.hub.db.run("UPDATE events SET data = %s", [odd])
-    (letter,) = api.hub.views.list_dead_letters()
-    (delivery,) = api.hub.views.list_deliveries()
+    (letter,) = api.hub.views.dead_letters.list()
+    (delivery,) = api.hub.views.deliveries.list()
     shown = odd.replace("<", "&lt;").replace(">", "&gt;").replace('"', "&#34;")
     for page in (f"/dead-letters/{letter['id']}", f"/tasks/{waiting}", f"/deliveries/{delivery['id']}"):
         answer = maria.get(page)
@@ -66,7 +66,7 @@ def test_all_dead_letters_are_counted_before_they_are_replayed(
     target.on("/x", 500)
     for task in [*emit(api.hub, data=1), *emit(api.hub, data=2), *emit(api.hub, "other")]:
         assert attempt(api.hub, task) == "failed"
-    api.hub.registry.delete_rule("gone")
+    api.hub.registry.rules.delete("gone")
     page = maria.get("/dead-letters").text
     assert 'href="/dead-letters/all?act=replay-all"' in page and "data-count" not in page
     filtered = maria.get("/dead-letters?event=e").text
@@ -76,9 +76,9 @@ def test_all_dead_letters_are_counted_before_they_are_replayed(
     assert "Delete 3 dead letters?" in maria.get("/dead-letters/all?act=delete-all").text
     only = maria.get("/dead-letters/all", params={"act": "replay-all", "event": "other", "since": "2026-01-01T00:00Z"})
     assert "Replay 0 dead letters?" in only.text and 'name="act"' not in only.text
-    assert len(api.hub.views.list_dead_letters()) == 3, "asking changes nothing"
+    assert len(api.hub.views.dead_letters.list()) == 3, "asking changes nothing"
     assert maria.post("/dead-letters/act", data={"act": "replay-all"}).status_code == 303
-    assert [row["event"] for row in api.hub.views.list_dead_letters()] == ["other"]
+    assert [row["event"] for row in api.hub.views.dead_letters.list()] == ["other"]
 
 
 def lines(answer: httpx.Response) -> list[dict[str, object]]:
@@ -102,9 +102,9 @@ def test_the_service_form_shows_no_stored_secret_and_keeps_what_is_left_empty(ap
 
     assert save().status_code == 303
     kept = {"token": "t-1", "signing_secret": secret, "inbound_token": "in-1", "header:X-Key": "k-1"}
-    assert api.hub.registry.service("vault").secrets == kept
+    assert api.hub.configuration.service("vault").secrets == kept
     assert save(auth_token="t-2", remove="signing_secret").status_code == 303
-    assert api.hub.registry.service("vault").secrets == {
+    assert api.hub.configuration.service("vault").secrets == {
         "token": "t-2", "inbound_token": "in-1", "header:X-Key": "k-1",
     }  # fmt: skip
     for field in ("auth_token", "inbound_token"):

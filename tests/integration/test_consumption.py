@@ -19,11 +19,11 @@ HUB = str(Path(sys.executable).with_name("hub"))
 def add(hub: Hub, url: str, queue: str) -> Service:
     fields = {"name": "bus", "type": "amqp", "base_url": url, "response_queue": queue, "max_retries": 2}
     limits = {"retry_backoff": 0, "cb_failure_threshold": 2, "cb_cooldown": 3600}
-    return hub.registry.add_service(ServiceSpec.model_validate({**fields, **limits}))
+    return hub.registry.services.add(ServiceSpec.model_validate({**fields, **limits}))
 
 
 def inbound(hub: Hub) -> list[tuple[object, ...]]:
-    rows = hub.views.list_deliveries(direction="inbound")
+    rows = hub.views.deliveries.list(direction="inbound")
     return [(row["success"], row["tries"], row["endpoint"]) for row in rows]
 
 
@@ -35,18 +35,18 @@ def test_a_dead_broker_opens_the_circuit_of_responses_only(
         bus = add(hub, f"amqp://guest:guest@127.0.0.1:{unused_port()}/?routing_key=x", f"{queue_prefix}.answers")
         assert [hub.consumer.consume(bus).outcome for _ in range(2)] == ["error", "error"]
         assert inbound(hub) == [(False, 2, bus.response_queue)] * 2
-        assert "refused" in hub.views.list_deliveries(direction="inbound")[0]["error"]
+        assert "refused" in hub.views.deliveries.list(direction="inbound")[0]["error"]
         skipped = hub.consumer.consume(bus)
         assert skipped.outcome == "skipped" and "circuit" in str(skipped.error)
         assert len(inbound(hub)) == 2
-        circuit = hub.views.breaker("bus")
+        circuit = hub.views.overview.breaker("bus")
         assert (circuit["state"], circuit["responses"]) == ("closed", "open")
         assert circuit["responses_retry_at"] is not None and circuit["retry_at"] is None
     reset = [HUB, "breaker", "reset", "bus", "--json"]
     done = subprocess.run(reset, env=hub_env, capture_output=True, text=True, timeout=120, check=True)
     assert json.loads(done.stdout) == {"reset": ["bus"]}
     with build(settings) as hub:
-        assert hub.views.breaker("bus")["responses"] == "closed"
+        assert hub.views.overview.breaker("bus")["responses"] == "closed"
 
 
 def test_an_open_circuit_of_dispatches_does_not_stop_reading(
@@ -60,8 +60,8 @@ def test_an_open_circuit_of_dispatches_does_not_stop_reading(
         hub.db.run(
             "UPDATE response_breakers SET state = 'open', retry_at = now() - interval '1 second', epoch = epoch + 1"
         )
-        assert hub.views.breaker("bus")["responses"] == "open"
+        assert hub.views.overview.breaker("bus")["responses"] == "open"
         assert hub.consumer.consume(bus).outcome == "ok"
-        circuit = hub.views.breaker("bus")
+        circuit = hub.views.overview.breaker("bus")
         assert (circuit["state"], circuit["responses"]) == ("open", "closed")
         assert inbound(hub) == []

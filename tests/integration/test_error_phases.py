@@ -95,7 +95,7 @@ def test_a_descriptor_shortage_after_a_failed_try_leaves_that_try_as_the_outcome
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert outcome == "failed"
-    (row,) = hub.views.list_deliveries(task=task_id)
+    (row,) = hub.views.deliveries.list(task=task_id)
     assert "may have got it" not in row["error"] and row["status"] == 503
     assert row["tries"] == len(target.seen) == 1
 
@@ -127,7 +127,7 @@ def failed(hub: Hub, task_id: int) -> dict[str, Any]:
     assert attempt(hub, task_id) == "failed"
     row = task(hub, task_id)
     assert row["attempts"] == 1
-    (delivery,) = hub.views.list_deliveries(task=task_id)
+    (delivery,) = hub.views.deliveries.list(task=task_id)
     assert delivery["tries"] == 0 and "may have got it" not in delivery["error"]
     assert breaker(hub) == ("closed", 0)
     return delivery

@@ -12,6 +12,7 @@ from hub.store.database import Database
 from hub.store.housekeeping import BATCH, Housekeeping
 from hub.store.run_log import RunLog
 from hub.store.schedules import HOUSEKEEPING, Schedules
+from hub.store.views import Views
 
 DAY = 86400.0
 
@@ -60,8 +61,8 @@ def test_the_old_goes_and_the_young_stays(db: Database) -> None:
     assert (gone["deliveries"], gone["events"]) == (2 * BATCH + 7, 2 * BATCH + 7)
     assert (count(db, "deliveries"), count(db, "events")) == (5, 5)
     assert keeper(db).run() == {}
-    run = RunLog(db).list(name=HOUSEKEEPING)[-1]
-    assert run.result == "ok" and "deliveries" in (run.summary or "")
+    run = Views(db).runs.scheduled(name=HOUSEKEEPING)[-1]
+    assert run["result"] == "ok" and "deliveries" in (run["summary"] or "")
     assert Schedules(db, claimed_by="t").get(HOUSEKEEPING).last_result == "ok"
 
 
@@ -123,7 +124,7 @@ def test_runs_that_nobody_ended_are_shown_as_lost(db: Database) -> None:
     old, new = runs.start("x"), runs.start("x")
     db.run("UPDATE task_runs SET started_at = now() - interval '3 hours' WHERE id = %s", [old])
     keeper(db).run()
-    assert {run.id: run.result for run in runs.list(name="x")} == {old: "lost", new: None}
+    assert {run["id"]: run["result"] for run in Views(db).runs.scheduled(name="x")} == {old: "lost", new: None}
 
 
 def test_two_runs_do_not_overlap(db: Database) -> None:
@@ -131,7 +132,7 @@ def test_two_runs_do_not_overlap(db: Database) -> None:
     with Housekeeping(db).alone() as alone:
         assert alone
         assert keeper(db).run() is None
-    assert RunLog(db).list(name=HOUSEKEEPING)[0].result == "skipped"
+    assert Views(db).runs.scheduled(name=HOUSEKEEPING)[0]["result"] == "skipped"
 
 
 def test_a_run_stops_in_time(db: Database) -> None:

@@ -103,7 +103,7 @@ def test_what_is_given_back_has_cost_no_attempt(hub: Hub, tasks: list[int], dela
 def test_the_last_failure_becomes_a_dead_letter_that_says_why(hub: Hub, tasks: list[int]) -> None:
     claim = taken(hub, tasks[0])
     assert hub.ledger.move_to_dlq(claim, outcome(claim, "HTTP 500"), DeadReason.ATTEMPTS)
-    letter = hub.views.list_dead_letters()[0]
+    letter = hub.views.dead_letters.list()[0]
     assert (letter["task_id"], letter["reason"], letter["error"]) == (tasks[0], "attempts", "HTTP 500")
     assert letter["payload"] == '{"n":1}' and letter["attempts"] == 1
     assert count(hub, "tasks") == 9 and count(hub, "deliveries") == 1 and counts_are_exact(hub)
@@ -131,7 +131,7 @@ def test_who_lost_a_task_can_end_it_no_more(hub: Hub, tasks: list[int]) -> None:
     hub.ledger.release(old[3])
     assert [task(hub, t)["state"] for t in tasks[:4]] == ["running"] * 4 and count(hub, "dead_letters") == 0
     assert [task(hub, t)["attempts"] for t in tasks[:4]] == [2] * 4
-    assert hub.views.list_deliveries(task=tasks[0], failed=False)[0]["success"], "it did reach the service"
+    assert hub.views.deliveries.list(task=tasks[0], failed=False)[0]["success"], "it did reach the service"
     assert new[0] and other.finish(new[0], outcome(new[0]))
 
 
@@ -142,7 +142,7 @@ def test_the_tasks_of_a_living_worker_are_left_alone(hub: Hub, tasks: list[int])
 
 def test_a_worker_whose_lease_is_over_may_still_be_in_its_last_send(hub: Hub, tasks: list[int]) -> None:
     """It begins no more, but the one under way may take the service's timeout."""
-    hub.registry.update_service("crm", {"timeout": 60})
+    hub.registry.services.update("crm", {"timeout": 60})
     other = Ledger(hub.db, worker="other", body_limit=100)
     other.renew_lease(10, host="h", pid=1)
     other.claim(tasks[0])
@@ -160,9 +160,9 @@ def test_a_task_that_kills_its_worker_five_times_is_dead(hub: Hub, tasks: list[i
         assert claim is not None and claim.attempt == attempt
         assert hub.outbox.recover() == [("crm", attempt == 5)]
         assert hub.outbox.recover() == []
-    letter = hub.views.list_dead_letters()[0]
+    letter = hub.views.dead_letters.list()[0]
     assert (letter["reason"], letter["attempts"]) == ("worker_lost", 5) and "worker was lost" in letter["error"]
-    assert [d["attempt"] for d in hub.views.list_deliveries(task=tasks[0], failed=True)] == [5, 4, 3, 2, 1]
+    assert [d["attempt"] for d in hub.views.deliveries.list(task=tasks[0], failed=True)] == [5, 4, 3, 2, 1]
     assert hub.ledger.claim(tasks[0]) is None and counts_are_exact(hub)
 
 
@@ -172,7 +172,7 @@ def test_a_task_that_is_too_old_is_dead_with_its_last_error(hub: Hub, tasks: lis
     hub.db.run("UPDATE tasks SET expires_at = now() - interval '1 s' WHERE id = ANY(%s)", [tasks[:2]])
     assert hub.ledger.claim(tasks[1]) is None  # it was queued: back to the releaser, which buries it
     assert hub.outbox.expire() == ["crm", "crm"]
-    letters = {row["task_id"]: row for row in hub.views.list_dead_letters()}
+    letters = {row["task_id"]: row for row in hub.views.dead_letters.list()}
     assert letters.keys() == set(tasks[:2]) and {row["reason"] for row in letters.values()} == {"expired"}
     assert "HTTP 500" in letters[tasks[0]]["error"] and letters[tasks[1]]["attempts"] == 0
     assert count(hub, "tasks") == 8 and counts_are_exact(hub)
@@ -208,7 +208,7 @@ def test_the_totals_are_exact_whatever_happens(hub: Hub, tasks: list[int]) -> No
         ids = [row["id"] for row in hub.db.all("SELECT id FROM tasks")]
         rng.choice([
             lambda: hub.admin.retry(rng.sample(ids, 3), restart=True), lambda: hub.admin.cancel(ids[:2], who="me"),
-            lambda: hub.dead_letters.replay(limit=2), lambda: hub.registry.enable_rule("r1", rng.random() < 0.7),
+            lambda: hub.dead_letters.replay(limit=2), lambda: hub.registry.rules.enable("r1", rng.random() < 0.7),
         ])()  # fmt: skip
 
     acts = [
@@ -222,7 +222,7 @@ def test_the_totals_are_exact_whatever_happens(hub: Hub, tasks: list[int]) -> No
         hub.outbox.promote,
         hub.outbox.fold,
         hub.outbox.expire,
-        lambda: hub.outbox.take({row.id: 3 for row in hub.registry.rules()}),
+        lambda: hub.outbox.take({row.id: 3 for row in hub.configuration.rules()}),
         lambda: hub.outbox.lost_messages(3, grace=0),
         lambda: hub.ledger.release_queued(
             [row["id"] for row in hub.db.all("SELECT id FROM tasks ORDER BY id LIMIT 3")]

@@ -30,7 +30,7 @@ def echo(seen: Seen) -> Reply:
 def target(api: Api) -> Any:
     api.hub.lease.start()
     for role in ("view", "manage"):
-        api.hub.accounts.add_user(role, hash_password("correct horse battery"), role)
+        api.hub.accounts.users.add(role, hash_password("correct horse battery"), role)
     with HttpTarget() as target:
         target.default = echo
         add_service(api.hub, target.url, mask=["user.email"], max_attempts=1, cb_failure_threshold=0)
@@ -41,8 +41,8 @@ def target(api: Api) -> Any:
 def shown(api: Api, task: int) -> dict[str, str]:
     """Every page, answer and export that could show a task's event, requests and responses, for both roles."""
     views = api.hub.views
-    ids = [row["id"] for row in views.list_deliveries()]
-    letters = [row["id"] for row in views.list_dead_letters()]
+    ids = [row["id"] for row in views.deliveries.list()]
+    letters = [row["id"] for row in views.dead_letters.list()]
     api_paths = [f"/api/v1/tasks/{task}", "/api/v1/tasks", "/api/v1/deliveries", "/api/v1/dead-letters",
                  "/api/v1/dead-letters/export"]  # fmt: skip
     api_paths += [f"/api/v1/deliveries/{i}" for i in ids] + [f"/api/v1/dead-letters/{i}" for i in letters]
@@ -74,11 +74,11 @@ def test_what_a_mask_covers_is_shown_nowhere_and_delivered_all_the_same(
     for where, text in [*before.items(), *after.items(), ("log", "".join(capfd.readouterr()))]:
         for canary in (CANARY, TWICE, CANARY.replace("@", "%40")):
             assert canary not in text, where
-    [row] = api.hub.views.list_deliveries()
+    [row] = api.hub.views.deliveries.list()
     assert row["endpoint"] == "/users/***/5"
     assert json.loads(row["request_body"]) == {"user": {"email": "***"}, "name": "Ann", "again": "to ***"}
     assert json.loads(row["response_body"])["error"] == "cannot do /users/***/5"
-    [letter] = api.hub.views.list_dead_letters(full=True)
+    [letter] = api.hub.views.dead_letters.list(full=True)
     assert json.loads(letter["event_data"]) == {"other": {"email": "***", "name": "Ann"}, "userid": 5}
     logged = api.hub.db.all("SELECT endpoint, error, request_body, response_body FROM deliveries")
     logged += api.hub.db.all("SELECT error, payload, response_body FROM dead_letters")
@@ -90,11 +90,11 @@ def test_what_a_mask_covers_is_shown_nowhere_and_delivered_all_the_same(
 
 
 def test_a_mask_covers_what_was_logged_before_it_was_set(api: Api, target: HttpTarget) -> None:
-    api.hub.registry.update_service("crm", {"mask": []})
+    api.hub.registry.services.update("crm", {"mask": []})
     [task] = emit(api.hub, data=EVENT)
     assert attempt(api.hub, task) == "failed"
-    assert CANARY in str(api.hub.views.list_dead_letters(full=True))
-    api.hub.registry.update_service("crm", {"mask": ["user.email"]})
+    assert CANARY in str(api.hub.views.dead_letters.list(full=True))
+    api.hub.registry.services.update("crm", {"mask": ["user.email"]})
     for where, text in shown(api, task).items():
         assert CANARY not in text and TWICE not in text, where
 
@@ -114,15 +114,17 @@ def test_what_a_caller_sent_is_masked_as_the_caller_says_wherever_it_goes(api: A
         call = clients.post(f"{api.url}/webhook/caller", json={"card": {"number": CANARY}},
                           headers={"X-API-Key": "t0ken"})  # fmt: skip
         [task] = call.json()["tasks"]
-        assert CANARY not in str(api.hub.views.task(task)) and CANARY not in str(api.hub.views.sample(WEBHOOK_RECEIVED))
+        assert CANARY not in str(api.hub.views.tasks.get(task)) and CANARY not in str(
+            api.hub.views.events.sample(WEBHOOK_RECEIVED)
+        )
         assert attempt(api.hub, task) == "failed"
         assert target.seen[0].json() == {"n": CANARY}
-        assert CANARY not in str(api.hub.views.list_dead_letters(full=True)) + str(api.hub.views.list_deliveries())
-        assert CANARY.replace("@", "%40") not in str(api.hub.views.list_deliveries())
+        assert CANARY not in str(api.hub.views.dead_letters.list(full=True)) + str(api.hub.views.deliveries.list())
+        assert CANARY.replace("@", "%40") not in str(api.hub.views.deliveries.list())
 
 
 def test_a_response_that_is_no_json_is_hidden_as_a_whole(api: Api, target: HttpTarget) -> None:
     target.default = Reply(500, f"<p>no user {TWICE}</p>")
     [task] = emit(api.hub, data=EVENT)
     attempt(api.hub, task)
-    assert api.hub.views.list_deliveries()[0]["response_body"] == "***"
+    assert api.hub.views.deliveries.list()[0]["response_body"] == "***"

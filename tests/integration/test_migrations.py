@@ -102,9 +102,9 @@ def test_data_of_the_release_before_survives(empty_database_url: str, monkeypatc
         )
     assert migrate(db) == NAMES[2:]
     views = Views(db)
-    [circuit] = views.breakers()
+    [circuit] = views.overview.breakers()
     assert (circuit["service"], circuit["failures"], circuit["responses"]) == ("bus", 2, "closed")
-    assert [row["service"] for row in views.list_deliveries()] == ["bus"]
+    assert [row["service"] for row in views.deliveries.list()] == ["bus"]
     with psycopg.connect(empty_database_url) as conn:
         conn.execute("UPDATE services SET type = 'smtp'")
     db.close()

@@ -79,7 +79,7 @@ def test_an_invalid_template_is_counted_and_dead_lettered_with_the_real_error(hu
     for _ in range(2):
         attempt(hub, task_id)
         due_now(hub)
-    assert "gone.for.good" in hub.views.list_dead_letters()[0]["error"] and target.seen == []
+    assert "gone.for.good" in hub.views.dead_letters.list()[0]["error"] and target.seen == []
 
 
 def test_a_dead_letter_has_the_error_and_the_answer_of_the_service(hub: Hub, target: HttpTarget) -> None:
@@ -88,16 +88,16 @@ def test_a_dead_letter_has_the_error_and_the_answer_of_the_service(hub: Hub, tar
     add_service(hub, target.url, max_attempts=1)
     add_rule(hub)
     attempt(hub, emit(hub)[0])
-    letter = hub.views.dead_letter(hub.views.list_dead_letters()[0]["id"])
+    letter = hub.views.dead_letters.get(hub.views.dead_letters.list()[0]["id"])
     assert "422" in letter["error"] and "is taken" in letter["response_body"]
-    assert "is taken" in hub.views.list_deliveries()[0]["response_body"]
+    assert "is taken" in hub.views.deliveries.list()[0]["response_body"]
 
 
 def test_events_of_a_disabled_rule_are_not_lost(hub: Hub, target: HttpTarget) -> None:
     add_service(hub, target.url)
     add_rule(hub, enabled=False)
     (task_id,) = emit(hub)
-    hub.registry.enable_rule("r1", True)
+    hub.registry.rules.enable("r1", True)
     assert attempt(hub, task_id) == "delivered"
 
 
@@ -125,7 +125,7 @@ def test_a_message_that_no_queue_takes_is_no_success(hub: Hub, broker_url: str) 
     add_service(hub, f"{broker_url}?routing_key=nobody", type="amqp", max_attempts=1)
     add_rule(hub, endpoint="")
     assert attempt(hub, emit(hub)[0]) == "failed"
-    assert count(hub, "dead_letters") == 1 and hub.views.list_deliveries()[0]["outcome"] == "unroutable"
+    assert count(hub, "dead_letters") == 1 and hub.views.deliveries.list()[0]["outcome"] == "unroutable"
     assert hub.db.one("SELECT failures FROM breakers") == {"failures": 0}
 
 
@@ -150,4 +150,4 @@ def test_secrets_are_nowhere_in_plain_text(hub: Hub, target: HttpTarget) -> None
         rows = hub.db.all(f"SELECT t::text AS row FROM {name} t")  # type: ignore[arg-type]
         assert all(token not in row["row"] for row in rows), name
         assert rows or name == "tasks"
-    assert token not in repr(hub.registry.service("crm"))
+    assert token not in repr(hub.configuration.service("crm"))

@@ -25,7 +25,7 @@ def _accept(url: str, home: str, key: str | None, start: Any, out: Any) -> None:
     """A process that accepts one event when told to."""
     settings = Settings(database_url=url, home=home, secret_keys="MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
     with build(settings, role="cli") as hub:
-        hub.registry.snapshot()
+        hub.configuration.snapshot()
         start.wait(120)
         accepted = hub.intake.handle_event(Event("e", {"n": 1}, key))
         out.put((accepted.id, accepted.duplicate, list(accepted.tasks)))
@@ -240,7 +240,7 @@ def test_a_nul_in_the_data_arrives_as_it_was_sent(hub: Hub, target: HttpTarget) 
     (task_id,) = emit(hub, data={"a": "x\x00y"})
     assert attempt(hub, task_id) == "delivered"
     assert target.seen[0].json() == {"v": "x\x00y", "w": "<x\x00y>"}
-    assert hub.views.delivery(hub.views.list_deliveries()[0]["id"])["request_body"]
+    assert hub.views.deliveries.get(hub.views.deliveries.list()[0]["id"])["request_body"]
 
 
 def test_a_disabled_rule_collects_tasks_that_run_when_it_is_enabled(hub: Hub, target: HttpTarget) -> None:
@@ -248,10 +248,10 @@ def test_a_disabled_rule_collects_tasks_that_run_when_it_is_enabled(hub: Hub, ta
     add_service(hub, target.url)
     add_rule(hub, enabled=False)
     (task_id,) = emit(hub)
-    assert task(hub, task_id)["state"] == "pending" and hub.views.list_tasks()[0]["state"] == "held"
+    assert task(hub, task_id)["state"] == "pending" and hub.views.tasks.list()[0]["state"] == "held"
     assert hub.relay and not hub.relay.tick() and attempt(hub, task_id) == "skipped"
     assert task(hub, task_id)["attempts"] == 0 and target.seen == []
-    hub.registry.enable_rule("r1", True)
+    hub.registry.rules.enable("r1", True)
     assert hub.relay.tick() and task(hub, task_id)["state"] == "queued"
     assert attempt(hub, task_id) == "delivered" and len(target.seen) == 1
 
@@ -261,11 +261,11 @@ def test_a_task_whose_service_was_disabled_after_it_was_queued_is_held(hub: Hub,
     add_rule(hub)
     (task_id,) = emit(hub)
     assert task(hub, task_id)["state"] == "queued"
-    hub.registry.enable_service("crm", False)
+    hub.registry.services.enable("crm", False)
     assert attempt(hub, task_id) == "skipped"
     row = task(hub, task_id)
     assert (row["state"], row["attempts"]) == ("pending", 0) and target.seen == []
-    hub.registry.enable_service("crm", True)
+    hub.registry.services.enable("crm", True)
     assert attempt(hub, task_id) == "delivered"
 
 
@@ -277,12 +277,12 @@ def test_a_task_whose_rule_or_service_was_deleted_is_an_orphan_until_somebody_pu
     add_rule(hub)
     (task_id,) = emit(hub)
     if what == "rule":
-        hub.registry.delete_rule("r1")
+        hub.registry.rules.delete("r1")
     else:
-        hub.registry.delete_service("crm")
+        hub.registry.services.delete("crm")
     assert attempt(hub, task_id) == "skipped" and target.seen == []
     assert hub.relay and not hub.relay.tick()
-    assert [t["id"] for t in hub.views.list_tasks(orphan=True)] == [task_id] == hub.admin.orphans()
+    assert [t["id"] for t in hub.views.tasks.list(orphan=True)] == [task_id] == hub.admin.orphans()
     assert emit(hub, data={"n": 2}) == []
     assert hub.admin.cancel(hub.admin.orphans(), who="me", reason="orphan") == [(task_id, "crm")]
     assert count(hub, "tasks") == 0 and count(hub, "cancellations") == 1 and counts_are_exact(hub)
@@ -291,26 +291,26 @@ def test_a_task_whose_rule_or_service_was_deleted_is_an_orphan_until_somebody_pu
 def test_a_new_rule_is_known_to_every_process_at_once(alone: Settings, hub: Hub) -> None:
     """They keep the configuration in memory, and hear of a change when it commits."""
     with build(alone, role="web") as other:
-        other.registry.listen()
+        other.registry.configuration.listen()
         add_service(hub, "http://127.0.0.1:9")
-        eventually(lambda: other.registry.snapshot().services and other.registry._snapshot)
+        eventually(lambda: other.registry.configuration.snapshot().services and other.registry.configuration._snapshot)
         add_rule(hub)
         eventually(lambda: emit(other, key=None, data={"n": 1}), "the rule is known")
-        hub.registry.update_rule("r1", {"event": "f"})
-        eventually(lambda: other.registry.rule("r1").event == "f", "the change is known")
-        hub.registry.delete_rule("r1")
-        eventually(lambda: not other.registry.rules(), "the deletion is known")
+        hub.registry.rules.update("r1", {"event": "f"})
+        eventually(lambda: other.registry.configuration.rule("r1").event == "f", "the change is known")
+        hub.registry.rules.delete("r1")
+        eventually(lambda: not other.registry.configuration.rules(), "the deletion is known")
 
 
 def test_a_process_that_lost_its_ear_hears_again(hub: Hub) -> None:
     """The listening connection may be cut; what changed meanwhile is read when it is back."""
-    hub.registry.listen()
+    hub.configuration.listen()
     add_service(hub, "http://127.0.0.1:9")
-    eventually(lambda: hub.registry._listening is not None and hub.registry.services())
+    eventually(lambda: hub.configuration._listening is not None and hub.configuration.services())
     hub.db.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%%'"
                " AND datname = current_database()")  # fmt: skip
     hub.db.run("INSERT INTO rules (name, event, service_id) SELECT 'sql', 'e', id FROM services")
-    eventually(lambda: [r.name for r in hub.registry.rules()] == ["sql"], "the rule is known")
+    eventually(lambda: [r.name for r in hub.configuration.rules()] == ["sql"], "the rule is known")
 
 
 @pytest.mark.parametrize("own_id", ["order-7", None])

@@ -25,7 +25,7 @@ def dead(hub: Hub, target: HttpTarget) -> list[int]:
     for task_id in emit_many(hub, 3):
         attempt(hub, task_id)
     assert count(hub, "dead_letters") == 3
-    return [row["id"] for row in hub.views.list_dead_letters()][::-1]
+    return [row["id"] for row in hub.views.dead_letters.list()][::-1]
 
 
 def trail(hub: Hub, action: str) -> list[tuple[str, int | None, object]]:
@@ -68,7 +68,7 @@ def test_retries_and_cancellations_of_tasks_leave_entries(hub: Hub, target: Http
         assert tasks.retry_failed(hub) == [first]
         assert tasks.retry(hub, [second, 999_999], restart=True) == ([second], [999_999])
         assert tasks.cancel(hub, [third, 999_999]) == [third]
-        hub.registry.delete_rule("r1")
+        hub.registry.rules.delete("r1")
         assert tasks.purge_orphans(hub, most=1) == 1
         assert tasks.purge_orphans(hub) == 1
     restarted = trail(hub, "task.retry")
@@ -91,7 +91,7 @@ def test_breaker_resets_run_requests_and_key_rotation_leave_entries(hub: Hub, ta
         assert hub.breakers.reset(service)
         assert not hub.breakers.reset(service)  # closed already: nothing to record
         hub.schedule.request_run("housekeeping_task")
-        hub.registry.rotate_secrets()
+        hub.registry.services.rotate_secrets()
     assert trail(hub, "breaker.reset") == [("ann", service.id, {"circuit": "closed"})]
     assert [entry.subject_name for entry in hub.audit.list(action="schedule.run")] == ["housekeeping_task"]
     assert trail(hub, "secrets.rotate") == [("ann", None, {"services": 1, "unreadable": []})]

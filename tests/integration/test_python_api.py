@@ -24,7 +24,7 @@ def target(settings: Settings, hub_env: dict[str, str], monkeypatch: pytest.Monk
             monkeypatch.setenv(name, value)
     with HttpTarget() as server:
         with build(settings) as own:
-            own.registry.add_service(parse_spec(ServiceSpec, {"name": "crm", "base_url": server.url, "max_retries": 2,
+            own.registry.services.add(parse_spec(ServiceSpec, {"name": "crm", "base_url": server.url, "max_retries": 2,
                                                               "retry_backoff": 0}))  # fmt: skip
         yield server
         api.close()
@@ -37,14 +37,14 @@ def test_request_sends_now_and_is_logged(target: HttpTarget, settings: Settings)
     (seen,) = target.seen
     assert (seen.method, seen.json(), seen.headers["x-trace"]) == ("PUT", {"name": "Zoë"}, "1")
     with build(settings) as own:
-        (row,) = own.views.list_deliveries()
+        (row,) = own.views.deliveries.list()
     assert (row["service"], row["endpoint"], row["status"], row["task_id"]) == ("crm", "/users", 201, None)
 
 
 def test_a_mask_hides_the_response_from_the_log_and_not_from_the_caller(target: HttpTarget, settings: Settings) -> None:
     target.on("/users", Reply(201, {"user": {"email": "a@example.org"}}))
     with build(settings) as own:
-        own.registry.update_service("crm", {"mask": ["user.email"]})
+        own.registry.services.update("crm", {"mask": ["user.email"]})
     delivery = hub.request("crm", "/users", {"user": {"email": "b@example.org"}})
     assert "a@example.org" in str(delivery.response_body)
     with build(settings) as own:
@@ -96,7 +96,7 @@ def test_all_tries_of_a_request_without_a_key_carry_the_same_one(target: HttpTar
     """A receiver must be able to tell a second try from a second request."""
     with build(settings) as own:
         fields = {"name": "signed", "base_url": target.url, "max_retries": 3, "retry_backoff": 0}
-        own.registry.add_service(parse_spec(ServiceSpec, fields | {"signing_secret": "whsec_" + "A" * 32}))
+        own.registry.services.add(parse_spec(ServiceSpec, fields | {"signing_secret": "whsec_" + "A" * 32}))
     target.on("/users", 503)
     for _ in range(2):
         with pytest.raises(RejectedError):

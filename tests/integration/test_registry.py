@@ -36,10 +36,10 @@ def test_keys_are_rotated_without_a_moment_in_which_nobody_can_read(alone: Setti
         before = sealed(hub)
         assert TOKEN.encode() not in before
     with build(with_keys(alone, new, old), role="cli") as hub:
-        assert hub.registry.service("crm").secrets == {"token": TOKEN}
-        assert hub.registry.rotate_secrets() == (1, []) and sealed(hub) != before
+        assert hub.configuration.service("crm").secrets == {"token": TOKEN}
+        assert hub.registry.services.rotate_secrets() == (1, []) and sealed(hub) != before
     with build(with_keys(alone, new), role="cli") as hub:
-        assert hub.registry.service("crm").secrets == {"token": TOKEN}
+        assert hub.configuration.service("crm").secrets == {"token": TOKEN}
 
 
 @pytest.mark.parametrize("keys", ["short", "MDEyMzQ1Njc4OWFiY2RlZg==", " , "])
@@ -55,18 +55,18 @@ def test_without_a_setting_the_key_is_a_file_that_only_its_owner_reads(alone: Se
     files = [path for path in (tmp_path / "h").rglob("*") if path.is_file() and path.stat().st_size < 200]
     assert any(path.stat().st_mode & 0o777 == 0o600 for path in files)
     with build(settings, role="cli") as hub:
-        assert hub.registry.service("crm").secrets["token"] == TOKEN
+        assert hub.configuration.service("crm").secrets["token"] == TOKEN
 
 
 def test_a_change_keeps_the_secrets_it_does_not_name(hub: Hub) -> None:
     add_service(
         hub, "http://127.0.0.1:9", auth={"type": "bearer", "token": TOKEN}, secret_headers={"X-Key": "s3cr3t-9"}
     )
-    service = hub.registry.update_service("crm", {"timeout": 9, "headers": {"X-A": "b"}})
+    service = hub.registry.services.update("crm", {"timeout": 9, "headers": {"X-A": "b"}})
     assert service.timeout == 9 and service.secrets == {"token": TOKEN, "header:X-Key": "s3cr3t-9"}
-    service = hub.registry.update_service("crm", {"auth": {"type": "bearer", "token": "new-token-1"}})
+    service = hub.registry.services.update("crm", {"auth": {"type": "bearer", "token": "new-token-1"}})
     assert service.secrets["token"] == "new-token-1" and service.version == 3
-    assert "token" not in hub.registry.update_service("crm", {"auth": {"type": "none"}}).secrets
+    assert "token" not in hub.registry.services.update("crm", {"auth": {"type": "none"}}).secrets
 
 
 def test_what_people_are_shown_has_no_secret(hub: Hub) -> None:
@@ -74,25 +74,25 @@ def test_what_people_are_shown_has_no_secret(hub: Hub) -> None:
     add_service(hub, f"amqp://u:{password}@127.0.0.1:9/v?queue_declare=q", type="amqp")
     add_service(hub, "http://127.0.0.1:9", "b", auth={"type": "basic", "username": "u", "password": TOKEN},
                 signing_secret="whsec_" + "c2Vj" * 8, inbound={"token": "inbound-1"})  # fmt: skip
-    shown = [service_document(service) for service in hub.registry.services()]
-    text = repr(shown) + repr(hub.registry.services())
+    shown = [service_document(service) for service in hub.configuration.services()]
+    text = repr(shown) + repr(hub.configuration.services())
     for secret in (password, "p@ss-w0rd", TOKEN, "c2VjcmV0", "inbound-1"):
         assert secret not in text
     assert "***" in text
-    whole = service_document(hub.registry.service("crm"), secrets=True)
+    whole = service_document(hub.configuration.service("crm"), secrets=True)
     assert password in whole["base_url"]
 
 
 def test_of_two_editors_the_second_is_told(hub: Hub) -> None:
     add_service(hub, "http://127.0.0.1:9")
     add_rule(hub)
-    hub.registry.update_service("crm", {"timeout": 3}, version=1)
-    hub.registry.update_rule("r1", {"endpoint": "/a"}, version=1)
+    hub.registry.services.update("crm", {"timeout": 3}, version=1)
+    hub.registry.rules.update("r1", {"endpoint": "/a"}, version=1)
     with pytest.raises(ConflictError, match="changed"):
-        hub.registry.update_service("crm", {"timeout": 4}, version=1)
+        hub.registry.services.update("crm", {"timeout": 4}, version=1)
     with pytest.raises(ConflictError, match="changed"):
-        hub.registry.update_rule("r1", {"endpoint": "/b"}, version=1)
-    assert hub.registry.service("crm").timeout == 3 and hub.registry.rule("r1").endpoint == "/a"
+        hub.registry.rules.update("r1", {"endpoint": "/b"}, version=1)
+    assert hub.configuration.service("crm").timeout == 3 and hub.configuration.rule("r1").endpoint == "/a"
 
 
 def test_names_are_taken_once_and_free_again_after_a_deletion(hub: Hub) -> None:
@@ -102,8 +102,8 @@ def test_names_are_taken_once_and_free_again_after_a_deletion(hub: Hub) -> None:
         add_service(hub, "http://127.0.0.1:9")
     with pytest.raises(ConflictError, match="'r1'"):
         add_rule(hub)
-    assert hub.registry.delete_service("crm") == 1
-    for missing in (lambda: hub.registry.service("crm"), lambda: hub.registry.rule("r1")):
+    assert hub.registry.services.delete("crm") == 1
+    for missing in (lambda: hub.configuration.service("crm"), lambda: hub.configuration.rule("r1")):
         with pytest.raises(NotFoundError):
             missing()
     with pytest.raises(NotFoundError):
@@ -144,12 +144,12 @@ def test_a_rule_that_is_none_is_refused_by_field(spec: dict[str, Any], field: st
 def test_documents_read_back_as_they_were_written(hub: Hub) -> None:
     add_service(hub, "http://127.0.0.1:9", rate_limit=5, mask=["a.b"], retry_delays=[1, 2])
     add_rule(hub, payload={"a": "{{n}}"}, conditions={"n": {"gt": 3}})
-    service = service_document(hub.registry.service("crm"), secrets=True)
-    rule = rule_document(hub.registry.rule("r1"))
+    service = service_document(hub.configuration.service("crm"), secrets=True)
+    rule = rule_document(hub.configuration.rule("r1"))
     assert parse_spec(ServiceSpec, service).split() == parse_spec(ServiceSpec, {**service}).split()
     assert rule["payload"] == {"a": "{{n}}"} and rule["conditions"] == {"n": {"gt": 3}}
-    hub.registry.delete_service("crm")
-    hub.registry.add_service(parse_spec(ServiceSpec, service))
-    hub.registry.add_rule(parse_spec(RuleSpec, rule))
-    assert service_document(hub.registry.service("crm"), secrets=True) == service
-    assert rule_document(hub.registry.rule("r1")) == rule
+    hub.registry.services.delete("crm")
+    hub.registry.services.add(parse_spec(ServiceSpec, service))
+    hub.registry.rules.add(parse_spec(RuleSpec, rule))
+    assert service_document(hub.configuration.service("crm"), secrets=True) == service
+    assert rule_document(hub.configuration.rule("r1")) == rule

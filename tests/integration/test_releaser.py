@@ -131,10 +131,10 @@ def test_held_tasks_are_handed_to_nobody(hub: Hub, target: HttpTarget) -> None:
     add_rule(hub)
     emit_many(hub, 3)
     not_handed(hub)
-    hub.registry.enable_service("crm", False)
+    hub.registry.services.enable("crm", False)
     releaser(hub).tick()
     assert states(hub) == {"pending": 3} and waiting(hub) == 0
-    hub.registry.enable_service("crm", True)
+    hub.registry.services.enable("crm", True)
     releaser(hub).tick()
     assert states(hub) == {"queued": 3}
 

@@ -20,14 +20,14 @@ def dead(hub: Hub, target: HttpTarget) -> list[int]:
     add_rule(hub)
     for task_id in emit_many(hub, 5):
         attempt(hub, task_id)
-    return sorted(row["id"] for row in hub.views.list_dead_letters())
+    return sorted(row["id"] for row in hub.views.dead_letters.list())
 
 
 def test_what_dies_again_while_the_replay_runs_is_not_replayed_again(hub: Hub, dead: list[int]) -> None:
     """Else a service that is still down is called for ever by one replay."""
 
     def die_again(_: int) -> None:
-        for row in hub.views.list_tasks():
+        for row in hub.views.tasks.list():
             assert attempt(hub, row["id"]) == "failed"
 
     done = replay(hub.dead_letters, Chosen(), told=die_again, batch=2)
@@ -74,5 +74,5 @@ def test_runs_of_one_service_and_lost_runs_are_found(hub: Hub) -> None:
                " ('consume_responses_task', 'mine', 'h', 1, 'lost')")  # fmt: skip
     hub.db.run("INSERT INTO task_runs (name, service, host, pid, result)"
                " SELECT 'consume_responses_task', 'other', 'h', 1, 'ok' FROM generate_series(1, 150)")  # fmt: skip
-    assert [row["result"] for row in hub.views.list_runs(service="mine", limit=5)] == ["lost"]
-    assert [row["service"] for row in hub.views.list_runs(failed=True)] == ["mine"]
+    assert [row["result"] for row in hub.views.runs.scheduled(service="mine", limit=5)] == ["lost"]
+    assert [row["service"] for row in hub.views.runs.scheduled(failed=True)] == ["mine"]

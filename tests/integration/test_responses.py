@@ -33,6 +33,7 @@ from hub.store.responses import Responses
 from hub.store.run_log import RunLog
 from hub.store.schedules import Schedules
 from hub.store.vault import Vault
+from hub.store.views import Views
 from tests.support.fake_broker import FakeBroker
 from tests.support.rabbit import RabbitNode
 
@@ -82,7 +83,7 @@ class Bench:
 
     def intake(self) -> Intake:
         return Intake(
-            self.registry,
+            self.registry.configuration,
             IntakeStore(self.db, max_age=3600),
             self.handed,
             self.hooks,
@@ -93,7 +94,8 @@ class Bench:
         settings = self.settings.model_copy(update=options)
         return ResponseConsumer(
             Responses(self.db), RunLog(self.db), Schedules(self.db, claimed_by="t"), settings, self.hooks,
-            emit=emit or through(self.intake()), wanted=lambda: bool(emit) or wanted_by(self.registry.rules()),
+            emit=emit or through(self.intake()),
+            wanted=lambda: bool(emit) or wanted_by(self.registry.configuration.rules()),
         )  # fmt: skip
 
     def service(self, name: str = "erp", queue: str | None = None, url: str | None = None) -> Service:
@@ -101,7 +103,7 @@ class Bench:
             ServiceSpec,
             {"name": name, "type": "amqp", "base_url": url or self.url, "response_queue": queue or self.queue},
         )
-        return self.registry.add_service(spec)
+        return self.registry.services.add(spec)
 
     def publish(self, *bodies: bytes | str, queue: str | None = None, **properties: Any) -> None:
         self.send([(b, pika.BasicProperties(**properties)) for b in bodies], queue)
@@ -137,7 +139,7 @@ def bench(settings: Settings, broker_url: str, database_url: str, queue_prefix: 
     assert settings.secret_keys is not None
     registry = Registry(db, Vault([settings.secret_keys.get_secret_value()]))
     yield Bench(settings, db, broker_url, f"{queue_prefix}.answers", registry)
-    registry.close()
+    registry.configuration.close()
     db.close()
 
 
@@ -185,9 +187,9 @@ def test_what_is_no_json_is_kept_with_its_bytes_and_the_reason(bench: Bench, bod
 def test_a_number_that_no_writer_can_write_becomes_no_event_but_is_stored(bench: Bench) -> None:
     """1e999 parses as infinity; it must not stop the batch it is in."""
     bench.service()
-    bench.registry.add_rule(parse_spec(RuleSpec, {"name": "r", "event": RESPONSE_RECEIVED, "service": "erp"}))
+    bench.registry.rules.add(parse_spec(RuleSpec, {"name": "r", "event": RESPONSE_RECEIVED, "service": "erp"}))
     bench.publish("1", "1e999", "2")
-    result = bench.consumer().consume(bench.registry.service("erp"))
+    result = bench.consumer().consume(bench.registry.configuration.service("erp"))
     assert (result.outcome, result.stored) == ("ok", 3)
     assert "no event" in bench.rows()[1]["error"]
     assert len(bench.handed.tasks) == 2
@@ -264,7 +266,7 @@ def test_a_missing_queue_is_declared_durable(bench: Bench) -> None:
     result = bench.consumer().consume(bench.service())
     assert result.declared and result.outcome == "ok"
     bench.publish("1")  # declares it durable: refused if it were not
-    assert bench.consumer().consume(bench.registry.service("erp")).stored == 1
+    assert bench.consumer().consume(bench.registry.configuration.service("erp")).stored == 1
 
 
 def test_no_two_runs_read_one_queue_at_once(bench: Bench) -> None:
@@ -303,8 +305,8 @@ def test_a_broken_service_is_told_clearly_and_holds_no_other(bench: Bench, url: 
     assert "wr0ng-pass" not in str(result) + str(bench.state(bad))
     assert bench.state(bad)["last_error"] == result.error
     assert bench.consumer().consume(good).stored == 1
-    run = RunLog(bench.db).list(name=CONSUME, failed_only=True)[0]
-    assert (run.service, run.error) == ("bad", result.error)
+    run = Views(bench.db).runs.scheduled(name=CONSUME, failed=True)[0]
+    assert (run["service"], run["error"]) == ("bad", result.error)
     assert Schedules(bench.db, claimed_by="t").get(CONSUME).last_result == "error"
 
 
@@ -386,7 +388,7 @@ from hub.transports.amqp.response_queue import ResponseQueue
 settings = Settings()
 db = Database(settings.database_url.get_secret_value())
 db.open()
-erp = Registry(db, Vault([settings.secret_keys.get_secret_value()])).service("erp")
+erp = Registry(db, Vault([settings.secret_keys.get_secret_value()])).configuration.service("erp")
 seen = []
 
 def killed(self, batch):
@@ -418,16 +420,16 @@ def test_killed_between_commit_and_acknowledgement_loses_nothing_and_repeats_not
     assert (result.outcome, result.repeated, result.stored) == ("ok", 20, 60)
     assert bench.bodies() == [str(i) for i in range(100)]
     assert bench.left() == 0
-    assert [run.result for run in RunLog(bench.db).list(name=CONSUME)] == ["ok", "lost"]
+    assert [run["result"] for run in Views(bench.db).runs.scheduled(name=CONSUME)] == ["ok", "lost"]
 
 
 def test_equal_messages_are_not_taken_for_repeats(bench: Bench) -> None:
     """MIH drops real repeats. Two answers that say the same are two answers, and two events."""
     bench.service()
-    bench.registry.add_rule(parse_spec(RuleSpec, {"name": "r", "event": RESPONSE_RECEIVED, "service": "erp"}))
+    bench.registry.rules.add(parse_spec(RuleSpec, {"name": "r", "event": RESPONSE_RECEIVED, "service": "erp"}))
     bench.publish("1", "1", message_id="same")
     bench.publish("1", "1")
-    result = bench.consumer().consume(bench.registry.service("erp"))
+    result = bench.consumer().consume(bench.registry.configuration.service("erp"))
     assert (result.stored, result.repeated) == (4, 0)
     assert len(bench.handed.tasks) == 4
 
@@ -435,12 +437,12 @@ def test_equal_messages_are_not_taken_for_repeats(bench: Bench) -> None:
 def test_a_response_is_an_event_that_rules_match_and_knows_its_task(bench: Bench) -> None:
     """Request, answer, next step: the correlation id leads from the answer to the task that asked."""
     bench.service()
-    bench.registry.add_rule(parse_spec(RuleSpec, {"name": "ask", "event": "asked", "service": "erp"}))
-    bench.registry.add_rule(parse_spec(RuleSpec, {"name": "next", "event": RESPONSE_RECEIVED, "service": "erp"}))
+    bench.registry.rules.add(parse_spec(RuleSpec, {"name": "ask", "event": "asked", "service": "erp"}))
+    bench.registry.rules.add(parse_spec(RuleSpec, {"name": "next", "event": RESPONSE_RECEIVED, "service": "erp"}))
     (task,) = bench.intake().handle_event(Event("asked", {})).tasks
     bench.publish('{"done": true}', correlation_id=str(task), message_id="m1", headers={"k": "v"})
     bench.publish('{"done": false}', correlation_id="777777")
-    bench.consumer().consume(bench.registry.service("erp"))
+    bench.consumer().consume(bench.registry.configuration.service("erp"))
     first, second = bench.rows()
     assert first["task_id"] == task
     assert second["task_id"] is None, "no task of ours has that number"
@@ -459,13 +461,13 @@ def test_a_response_on_one_services_queue_attaches_to_no_task_of_another(bench: 
     """Whoever may write to one queue must not file messages under another service's tasks."""
     bench.service()
     bench.service("crm", queue=f"{bench.queue}.crm")
-    bench.registry.add_rule(parse_spec(RuleSpec, {"name": "ask", "event": "asked", "service": "crm"}))
-    bench.registry.add_rule(parse_spec(RuleSpec, {"name": "next", "event": RESPONSE_RECEIVED, "service": "erp"}))
+    bench.registry.rules.add(parse_spec(RuleSpec, {"name": "ask", "event": "asked", "service": "crm"}))
+    bench.registry.rules.add(parse_spec(RuleSpec, {"name": "next", "event": RESPONSE_RECEIVED, "service": "erp"}))
     (task,) = bench.intake().handle_events([Event("asked", {})], depth=3)[0].tasks
     bench.publish("1", correlation_id=str(task))
-    bench.consumer().consume(bench.registry.service("erp"))
+    bench.consumer().consume(bench.registry.configuration.service("erp"))
     bench.publish("2", correlation_id=str(task), queue=f"{bench.queue}.crm")
-    bench.consumer().consume(bench.registry.service("crm"))
+    bench.consumer().consume(bench.registry.configuration.service("crm"))
     foreign, own = bench.rows()
     assert foreign["task_id"] is None and foreign["properties"]["correlation_id"] == str(task)
     assert own["task_id"] == task
@@ -476,11 +478,11 @@ def test_a_response_on_one_services_queue_attaches_to_no_task_of_another(bench: 
 def test_a_chain_is_cut_at_the_depth_and_counted(bench: Bench) -> None:
     """A rule on answers that asks the same service again would go on for ever."""
     bench.service()
-    bench.registry.add_rule(parse_spec(RuleSpec, {"name": "loop", "event": "*", "service": "erp"}))
+    bench.registry.rules.add(parse_spec(RuleSpec, {"name": "loop", "event": "*", "service": "erp"}))
     (task,) = bench.intake().handle_event(Event("asked", {})).tasks
     for _ in range(3):
         bench.publish("{}", correlation_id=str(task))
-        result = bench.consumer(max_depth=2).consume(bench.registry.service("erp"))
+        result = bench.consumer(max_depth=2).consume(bench.registry.configuration.service("erp"))
         assert result.stored == 1
         row = bench.db.one("SELECT max(id) AS id FROM tasks")
         assert row is not None
@@ -493,7 +495,7 @@ def test_a_chain_is_cut_at_the_depth_and_counted(bench: Bench) -> None:
 def test_the_depth_is_known_after_the_task_was_delivered(bench: Bench) -> None:
     """Answers mostly come when their task is gone from the ledger."""
     bench.service()
-    bench.registry.add_rule(parse_spec(RuleSpec, {"name": "loop", "event": "*", "service": "erp"}))
+    bench.registry.rules.add(parse_spec(RuleSpec, {"name": "loop", "event": "*", "service": "erp"}))
     (task,) = bench.intake().handle_events([Event("asked", {})], depth=4)[0].tasks
     bench.db.run(
         "INSERT INTO deliveries (direction, task_id, event_id, service_id, service, success, outcome)"
@@ -501,7 +503,7 @@ def test_the_depth_is_known_after_the_task_was_delivered(bench: Bench) -> None:
     )
     bench.db.run("DELETE FROM tasks")
     bench.publish("{}", correlation_id=str(task))
-    bench.consumer(max_depth=5).consume(bench.registry.service("erp"))
+    bench.consumer(max_depth=5).consume(bench.registry.configuration.service("erp"))
     assert bench.rows()[0]["task_id"] == task
     assert bench.db.one("SELECT max(depth) AS d FROM events") == {"d": 5}
 
@@ -534,7 +536,7 @@ def test_a_batch_is_bounded_by_its_bytes(bench: Bench, monkeypatch: pytest.Monke
 def test_configured_paths_are_masked_in_the_log(bench: Bench) -> None:
     """The mask is for what people see; rules get the whole answer."""
     spec = {"name": "erp", "type": "amqp", "base_url": bench.url, "response_queue": bench.queue, "mask": ["pin"]}
-    erp = bench.registry.add_service(parse_spec(ServiceSpec, spec))
+    erp = bench.registry.services.add(parse_spec(ServiceSpec, spec))
     bench.publish('{"pin": "1234", "ok": true}')
     bench.consumer().consume(erp)
     assert json.loads(bench.bodies()[0] or "") == {"pin": "***", "ok": True}
@@ -554,10 +556,10 @@ def test_which_services_are_consumed(bench: Bench) -> None:
     """Enabled, AMQP, with a response queue; nothing else."""
     bench.service()
     bench.service("off")
-    bench.registry.enable_service("off", False)
-    bench.registry.add_service(parse_spec(ServiceSpec, {"name": "rest", "base_url": "http://127.0.0.1:1"}))
-    bench.registry.add_service(parse_spec(ServiceSpec, {"name": "mute", "type": "amqp", "base_url": bench.url}))
-    assert [s.name for s in response_services(bench.registry.services())] == ["erp"]
+    bench.registry.services.enable("off", False)
+    bench.registry.services.add(parse_spec(ServiceSpec, {"name": "rest", "base_url": "http://127.0.0.1:1"}))
+    bench.registry.services.add(parse_spec(ServiceSpec, {"name": "mute", "type": "amqp", "base_url": bench.url}))
+    assert [s.name for s in response_services(bench.registry.configuration.services())] == ["erp"]
 
 
 def test_a_queue_deleted_while_it_is_read_is_an_error_and_what_came_is_kept(bench: Bench) -> None:

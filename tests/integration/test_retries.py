@@ -51,10 +51,10 @@ def test_attempts_1_to_4_are_60_120_240_480_seconds_apart_and_the_fifth_is_the_l
         due_now(hub)
     assert attempt(hub, task_id) == "failed"
     assert count(hub, "tasks") == 0 and len(target.seen) == 5
-    letter = hub.views.dead_letter(hub.views.list_dead_letters()[0]["id"])
+    letter = hub.views.dead_letters.get(hub.views.dead_letters.list()[0]["id"])
     assert (letter["reason"], letter["attempts"], letter["status"]) == ("attempts", 5, 500)
     assert "500" in letter["error"] and letter["response_body"] == '{"sorry": true}' and letter["payload"] == '{"n":1}'
-    assert [d["attempt"] for d in hub.views.list_deliveries(task=task_id)] == [5, 4, 3, 2, 1]
+    assert [d["attempt"] for d in hub.views.deliveries.list(task=task_id)] == [5, 4, 3, 2, 1]
     assert attempt(hub, task_id) == "skipped" and counts_are_exact(hub)
     assert len({seen.headers["idempotency-key"] for seen in target.seen}) == 1
 
@@ -70,7 +70,7 @@ def test_a_service_may_have_its_own_attempts_and_delays(hub: Hub, target: HttpTa
         assert task(hub, task_id)["due_in"] == pytest.approx(delay, abs=0.01)
         due_now(hub)
     attempt(hub, task_id)
-    assert hub.views.list_dead_letters()[0]["attempts"] == 3 == len(target.seen)
+    assert hub.views.dead_letters.list()[0]["attempts"] == 3 == len(target.seen)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_every_failure_counts_as_an_attempt_and_only_a_dead_service_trips_the_br
     assert attempt(hub, task_id) == "failed"
     assert len(target.seen) == tries and task(hub, task_id)["attempts"] == 1
     assert breaker(hub) == ("closed", 1 if trips else 0)
-    row = hub.views.list_deliveries(task=task_id)[0]
+    row = hub.views.deliveries.list(task=task_id)[0]
     assert row["tries"] == tries and not row["success"] and row["error"]
 
 
@@ -120,7 +120,7 @@ def test_a_refused_connection_is_tried_again_and_trips(hub: Hub) -> None:
         add_rule(hub)
         (task_id,) = emit(hub)
         assert attempt(hub, task_id) == "failed"
-    row = hub.views.list_deliveries()[0]
+    row = hub.views.deliveries.list()[0]
     assert row["tries"] == 3 and breaker(hub) == ("closed", 1)
 
 
@@ -135,7 +135,7 @@ def test_a_dispatch_makes_at_most_max_retries_times_five_network_tries(
     while count(hub, "tasks"):
         assert attempt(hub, task_id) == "failed"
         due_now(hub)
-    assert len(target.seen) == tries * 5 and len(hub.views.list_deliveries()) == 5
+    assert len(target.seen) == tries * 5 and len(hub.views.deliveries.list()) == 5
     assert len({seen.headers["idempotency-key"] for seen in target.seen}) == 1
 
 
@@ -150,7 +150,7 @@ def test_a_template_that_gives_no_payload_counts_moves_no_breaker_and_keeps_the_
         assert attempt(hub, task_id) == "failed"
         assert breaker(hub) == ("closed", 0)
         due_now(hub)
-    letter = hub.views.list_dead_letters()[0]
+    letter = hub.views.dead_letters.list()[0]
     assert letter["attempts"] == 5 and "not.there" in letter["error"] and target.seen == []
 
 
@@ -163,7 +163,7 @@ def test_event_data_that_cannot_be_read_counts_and_does_not_come_back_for_ever(h
     while count(hub, "tasks"):
         assert attempt(hub, task_id) == "failed"
         due_now(hub)
-    (letter,) = hub.views.list_dead_letters()
+    (letter,) = hub.views.dead_letters.list()
     assert letter["attempts"] == 5 and "data cannot be read" in letter["error"] and target.seen == []
 
 
@@ -183,7 +183,7 @@ def test_an_open_circuit_parks_and_costs_no_attempt(hub: Hub, target: HttpTarget
         assert (row["state"], row["attempts"]) == ("delayed", 0) and 8 < row["due_in"] <= 20
         due_now(hub)
     assert "circuit" in row["last_error"] and target.seen == [] and count(hub, "deliveries") == 0
-    hub.breakers.reset(hub.registry.service("crm"))
+    hub.breakers.reset(hub.configuration.service("crm"))
     assert attempt(hub, task_id) == "delivered"
 
 
@@ -201,7 +201,7 @@ def test_the_setting_count_makes_an_open_circuit_cost_attempts(alone: Settings, 
             counting.relay.tick()
             assert task(hub, task_id)["state"] == "queued", "the releaser does not hold it back either"
             assert attempt(counting, task_id) == "failed"
-    letter = hub.views.list_dead_letters()[0]
+    letter = hub.views.dead_letters.list()[0]
     assert letter["attempts"] == 5 and "circuit" in letter["error"] and target.seen == []
 
 
@@ -209,7 +209,7 @@ def test_a_breaker_switched_off_while_open_lets_everything_through(hub: Hub, tar
     add_service(hub, target.url)
     add_rule(hub)
     trip(hub)
-    hub.registry.update_service("crm", {"cb_failure_threshold": 0})
+    hub.registry.services.update("crm", {"cb_failure_threshold": 0})
     (task_id,) = emit(hub)
     assert attempt(hub, task_id) == "delivered" and breaker(hub)[0] == BreakerState.CLOSED
 
@@ -287,7 +287,7 @@ def test_failures_of_a_drained_group_are_recorded_alike(hub: Hub, target: HttpTa
     add_service(hub, target.url, cb_failure_threshold=0)
     add_rule(hub)
     tasks = [emit(hub, data={"n": n})[0] for n in range(3)]
-    service_id = hub.registry.service("crm").id
+    service_id = hub.configuration.service("crm").id
     hub.bulkhead.threads = 1
     assert hub.bulkhead.enter(service_id, 0)
     for task_id in tasks[1:]:
@@ -340,7 +340,7 @@ def test_a_replay_goes_through_the_same_rule_from_attempt_0_with_a_new_key(hub: 
     add_rule(hub, "right", endpoint="/right/{{n}}", method="PUT", payload={"v": "{{n}}"})
     for task_id in emit(hub, data={"n": 7}):
         attempt(hub, task_id)
-    letter = next(d for d in hub.views.list_dead_letters() if d["rule"] == "right")
+    letter = next(d for d in hub.views.dead_letters.list() if d["rule"] == "right")
     target.default = 204
     replayed = hub.dead_letters.replay([letter["id"]])
     assert len(replayed.tasks) == 1 and count(hub, "dead_letters") == 1
@@ -356,7 +356,7 @@ def test_a_dead_letter_whose_rule_is_gone_stays(hub: Hub, target: HttpTarget) ->
     add_service(hub, target.url, max_attempts=1)
     add_rule(hub)
     attempt(hub, emit(hub)[0])
-    hub.registry.delete_rule("r1")
+    hub.registry.rules.delete("r1")
     assert hub.dead_letters.replay().tasks == () and hub.dead_letters.replay().orphans == 1
     assert count(hub, "dead_letters") == 1 and count(hub, "tasks") == 0
 

@@ -19,6 +19,7 @@ from hub.scheduling.schedule import (
 from hub.store.database import Database
 from hub.store.run_log import RunLog
 from hub.store.schedules import Schedules
+from hub.store.views import Views
 
 NOON = datetime(2026, 11, 24, 12, 0, 3, tzinfo=UTC)
 
@@ -236,12 +237,13 @@ def test_the_run_log_pages_filters_and_knows_lost_runs(db: Database) -> None:
     lost = runs.start(CONSUME, "erp")
     other = runs.start(CONSUME, "crm")
     alive = runs.start(CONSUME, "erp", alone=True)
-    page = runs.list(name=CONSUME, limit=3)
-    assert [run.id for run in page] == [alive, other, lost]
-    assert [run.result for run in page] == [None, None, "lost"]
-    assert [run.id for run in runs.list(before=page[-1].id, limit=2)] == [ids[5], ids[4]]
-    assert [run.id for run in runs.list(failed_only=True, service="erp")] == [lost, ids[3]]
-    assert [run.id for run in runs.list(name=HOUSEKEEPING)] == []
-    run = runs.list(failed_only=True, before=lost)[0]
-    assert run.host and run.pid and run.error == "x\ufffdy" and run.summary == "3 messages"
-    assert run.seconds is not None and run.seconds >= 0
+    listed = Views(db).runs.scheduled
+    page = listed(name=CONSUME, limit=3)
+    assert [run["id"] for run in page] == [alive, other, lost]
+    assert [run["result"] for run in page] == [None, None, "lost"]
+    assert [run["id"] for run in listed(before=page[-1]["id"], limit=2)] == [ids[5], ids[4]]
+    assert [run["id"] for run in listed(failed=True, service="erp")] == [lost, ids[3]]
+    assert [run["id"] for run in listed(name=HOUSEKEEPING)] == []
+    run = listed(failed=True, before=lost)[0]
+    assert run["host"] and run["pid"] and run["error"] == "x\ufffdy" and run["summary"] == "3 messages"
+    assert run["ended_at"] >= run["started_at"]

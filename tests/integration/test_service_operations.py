@@ -51,7 +51,7 @@ def test_a_broker_that_is_away_does_not_stop_the_change(settings: Settings) -> N
     with build(settings) as hub:
         away = f"amqp://guest:s3cr3t-pw@127.0.0.1:{unused_port()}/"
         saved = add_service(hub, spec(away, response_queue="answers"))
-        assert hub.registry.service("bus").response_queue == "answers"
+        assert hub.configuration.service("bus").response_queue == "answers"
     assert saved.note is not None and "'answers' is not declared yet" in saved.note
     assert "s3cr3t" not in saved.note
 

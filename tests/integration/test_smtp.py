@@ -128,10 +128,10 @@ def test_a_rule_sends_mail_with_its_values_escaped(settings: Settings, server: M
     """From an accepted event to the mail server, with HTML in a value."""
     with build(settings) as hub:
         url = f"smtp://127.0.0.1:{server.port}?from=hub@example.org&to=ops@example.org&starttls=off"
-        hub.registry.add_service(ServiceSpec.model_validate({"name": "mail", "type": "smtp", "base_url": url}))
+        hub.registry.services.add(ServiceSpec.model_validate({"name": "mail", "type": "smtp", "base_url": url}))
         payload = {"subject": "New: {{name}}", "text": "{{name}}", "html": "<p title='{{name}}'>{{name}}</p>"}
         rule = {"name": "tell", "event": "user.new", "service": "mail", "payload": payload}
-        hub.registry.add_rule(RuleSpec.model_validate(rule))
+        hub.registry.rules.add(RuleSpec.model_validate(rule))
         accepted = hub.intake.handle_event(Event("user.new", {"name": '<i>O\'Neil & "Co"</i>'}))
         [task] = accepted.tasks
         assert hub.dispatcher.run(task) == "delivered"

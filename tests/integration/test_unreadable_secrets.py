@@ -83,7 +83,7 @@ def test_others_are_delivered_and_its_own_tasks_wait_and_spend_no_attempt(
     row = task(hub, sealed)
     assert row["attempts"] == 0 and row["due_in"] > 30
     assert "'crm'" in row["last_error"] and "HUB_SECRET_KEYS" in row["last_error"]
-    assert hub.views.breaker("crm")["failures"] == 0
+    assert hub.views.overview.breaker("crm")["failures"] == 0
     assert isinstance(lost.hooks, Noted) and lost.hooks.locked == ["crm"], "an alert hangs on this"
     due_now(hub)
     assert attempt(hub, sealed) == "delivered", "with its key it goes on"
@@ -91,7 +91,7 @@ def test_others_are_delivered_and_its_own_tasks_wait_and_spend_no_attempt(
 
 
 def test_nothing_else_speaks_for_it(lost: Hub) -> None:
-    service = lost.registry.service("crm")
+    service = lost.registry.configuration.service("crm")
     with pytest.raises(SecretsError, match=r"'crm'.*HUB_SECRET_KEYS.*enter its secrets again"):
         lost.gateway.check(service)
     broker = add_service(lost, "amqp://u:p@127.0.0.1:1/v", "queue", type="amqp", response_queue="answers")
@@ -109,20 +109,20 @@ def test_a_change_that_would_lose_a_secret_is_refused(hub: Hub, lost: Hub, chang
     """The key may be found again; until somebody enters secrets on purpose, what is stored stays."""
     before = stored(hub)
     with pytest.raises(ConfigError, match="give all of them"):
-        lost.registry.update_service("crm", changes)
-    lost.registry.enable_service("crm", False)
-    lost.registry.enable_service("crm", True)
+        lost.registry.services.update("crm", changes)
+    lost.registry.services.enable("crm", False)
+    lost.registry.services.enable("crm", True)
     assert stored(hub) == before
 
 
 def test_secrets_are_entered_again(hub: Hub, lost: Hub, sealed: int, target: HttpTarget) -> None:
-    service = lost.registry.update_service("crm", {"auth": {"token": OTHER}, "timeout": 9})
+    service = lost.registry.services.update("crm", {"auth": {"token": OTHER}, "timeout": 9})
     assert service.secrets == {"token": OTHER} and not service.secrets_unreadable and service.timeout == 9
     due_now(hub)
     assert attempt(lost, sealed) == "delivered"
     assert target.seen[-1].headers["authorization"] == f"Bearer {OTHER}"
-    assert hub.registry.service("crm").secrets_unreadable, "under the new key, which the other process lacks"
-    hub.registry.update_service("crm", {"auth": {"type": "none"}})
+    assert hub.configuration.service("crm").secrets_unreadable, "under the new key, which the other process lacks"
+    hub.registry.services.update("crm", {"auth": {"type": "none"}})
     assert stored(hub) == b"", "that it needs none is said on purpose, too"
 
 
@@ -130,7 +130,7 @@ def test_rotation_tells_whom_it_left_out(hub: Hub, lost: Hub) -> None:
     """Who is not told throws the old key away."""
     add_service(lost, "http://127.0.0.1:9", "mine", auth={"type": "bearer", "token": OTHER})
     before = stored(hub)
-    assert lost.registry.rotate_secrets() == (1, ["crm"])
+    assert lost.registry.services.rotate_secrets() == (1, ["crm"])
     assert stored(hub) == before
 
 
@@ -143,7 +143,7 @@ def test_a_file_brings_the_secrets_back(lost: Hub) -> None:
     (change,) = plan.changes
     assert change.action == "change" and "token" in change.fields and OTHER not in repr(plan.changes)
     apply.execute(plan, lost.registry, lost.schedule)
-    assert lost.registry.service("crm").secrets == {"token": OTHER}
+    assert lost.registry.configuration.service("crm").secrets == {"token": OTHER}
     text, names = export(lost.registry, lost.schedule)
     assert names == ["CRM_TOKEN"] and OTHER not in text
 
@@ -199,7 +199,7 @@ def test_a_service_that_calls_is_asked_to_come_again(api: Api) -> None:
 
 
 def test_the_console_marks_it_and_its_form_asks_for_all_secrets(api: Api) -> None:
-    api.hub.accounts.add_user("maria", hash_password("correct horse battery"), "manage")
+    api.hub.accounts.users.add("maria", hash_password("correct horse battery"), "manage")
     with signed_in(api.hub, api.url, "maria") as maria:
         assert maria.get("/services").text.count("secrets unreadable") == 1
         page = maria.get("/services/crm").text
@@ -210,10 +210,10 @@ def test_the_console_marks_it_and_its_form_asks_for_all_secrets(api: Api) -> Non
         typed = {"name": "crm", "type": "rest", "base_url": "http://127.0.0.1:9", "auth_type": "bearer"}
         assert maria.post("/services/crm/edit", data=typed).status_code == 422
         assert maria.post("/services/crm/edit", data=typed | {"auth_token": OTHER}).status_code == 303
-    assert api.hub.registry.service("crm").secrets == {"token": OTHER}
+    assert api.hub.configuration.service("crm").secrets == {"token": OTHER}
 
 
 def test_it_is_shown_as_what_it_is_without_its_secrets(lost: Hub) -> None:
-    document = service_document(lost.registry.service("crm"))
+    document = service_document(lost.registry.configuration.service("crm"))
     assert document["auth"] == {"type": "bearer", "token": "***"}
     assert parse_spec(ServiceSpec, document) and parse_spec(RuleSpec, {"name": "r", "event": "e", "service": "crm"})

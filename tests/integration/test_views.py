@@ -48,7 +48,7 @@ def db(database_url: str) -> Iterator[Database]:
 
 def test_tasks_carry_the_fields_of_the_contract_and_the_state_people_know(db: Database) -> None:
     """`queued` is the hub's own business: people see pending."""
-    tasks = Views(db).list_tasks(service="crm")
+    tasks = Views(db).tasks.list(service="crm")
     assert set(tasks[0]) >= TASK
     assert [t["state"] for t in tasks] == ["delayed", "running", "pending", "pending"]
     assert {t["rule"] for t in tasks} == {"to-crm"} and {t["event"] for t in tasks} == {"a.x"}
@@ -59,16 +59,16 @@ def test_tasks_of_a_disabled_rule_are_held_and_of_a_deleted_one_orphans(db: Data
     db.run("UPDATE rules SET enabled = false WHERE name = 'to-crm'")
     db.run("UPDATE services SET deleted_at = now() WHERE name = 'old'")
     views = Views(db)
-    assert [t["orphan"] for t in views.list_tasks(state="held", service="crm")] == [False] * 3
-    assert len(views.list_tasks(orphan=True)) == 4
-    assert views.list_tasks(state="pending") == []
-    assert views.stats()["tasks"] == {"pending": 0, "running": 2, "delayed": 0, "held": 6}
+    assert [t["orphan"] for t in views.tasks.list(state="held", service="crm")] == [False] * 3
+    assert len(views.tasks.list(orphan=True)) == 4
+    assert views.tasks.list(state="pending") == []
+    assert views.overview.stats()["tasks"] == {"pending": 0, "running": 2, "delayed": 0, "held": 6}
 
 
 def test_pages_follow_each_other_without_gap_or_repeat(db: Database) -> None:
     """The cursor is the last id of the page before."""
     views, seen, before = Views(db), [], None
-    while page := views.list_tasks(before=before, limit=3):
+    while page := views.tasks.list(before=before, limit=3):
         seen += [t["id"] for t in page]
         before = page[-1]["id"]
     assert seen == sorted(seen, reverse=True) and len(set(seen)) == 8
@@ -82,14 +82,14 @@ def test_pages_follow_each_other_without_gap_or_repeat(db: Database) -> None:
     ],
 )  # fmt: skip
 def test_task_filters(db: Database, filters: dict[str, object], count: int) -> None:
-    assert len(Views(db).list_tasks(**filters)) == count  # type: ignore[arg-type]
+    assert len(Views(db).tasks.list(**filters)) == count  # type: ignore[arg-type]
 
 
 def test_one_task_shows_its_event(db: Database) -> None:
     views = Views(db)
-    assert views.task(views.list_tasks(event="a.x")[0]["id"])["event_data"] == '{"n":1}'
+    assert views.tasks.get(views.tasks.list(event="a.x")[0]["id"])["event_data"] == '{"n":1}'
     with pytest.raises(NotFoundError, match="no task 999"):
-        views.task(999)
+        views.tasks.get(999)
 
 
 def test_deliveries_are_found_by_every_filter(db: Database) -> None:
@@ -101,18 +101,18 @@ def test_deliveries_are_found_by_every_filter(db: Database) -> None:
     )
     views = Views(db)
     now = datetime.now(UTC)
-    assert set(views.list_deliveries(limit=1)[0]) >= DELIVERY
-    assert len(views.list_deliveries(service="crm", limit=1000)) == 1000
-    assert views.list_deliveries(service="old") == [] == views.list_deliveries(service="none")
-    assert len(views.list_deliveries(direction="inbound", limit=1000)) == 100
-    assert len(views.list_deliveries(failed=True, limit=1000)) == 250
-    assert [d["task_id"] for d in views.list_deliveries(task=7)] == [7]
-    assert len(views.list_deliveries(status=201, limit=1000)) == 500
-    assert len(views.list_deliveries(since=now - timedelta(minutes=100, seconds=30), limit=1000)) == 101
-    assert len(views.list_deliveries(until=now - timedelta(minutes=899, seconds=30), limit=1000)) == 100
-    followed = views.list_deliveries(after=990, limit=1000)
+    assert set(views.deliveries.list(limit=1)[0]) >= DELIVERY
+    assert len(views.deliveries.list(service="crm", limit=1000)) == 1000
+    assert views.deliveries.list(service="old") == [] == views.deliveries.list(service="none")
+    assert len(views.deliveries.list(direction="inbound", limit=1000)) == 100
+    assert len(views.deliveries.list(failed=True, limit=1000)) == 250
+    assert [d["task_id"] for d in views.deliveries.list(task=7)] == [7]
+    assert len(views.deliveries.list(status=201, limit=1000)) == 500
+    assert len(views.deliveries.list(since=now - timedelta(minutes=100, seconds=30), limit=1000)) == 101
+    assert len(views.deliveries.list(until=now - timedelta(minutes=899, seconds=30), limit=1000)) == 100
+    followed = views.deliveries.list(after=990, limit=1000)
     assert [d["id"] for d in followed] == list(range(991, 1001))
-    assert views.delivery(5)["properties"] is None
+    assert views.deliveries.get(5)["properties"] is None
 
 
 def test_dead_letters_breakers_schedules(db: Database) -> None:
@@ -123,21 +123,21 @@ def test_dead_letters_breakers_schedules(db: Database) -> None:
         " FROM generate_series(1, 20) g"
     )
     views = Views(db)
-    letters = views.list_dead_letters(service="crm", reason="attempts", event="a.*", limit=5)
+    letters = views.dead_letters.list(service="crm", reason="attempts", event="a.*", limit=5)
     assert set(letters[0]) >= DEAD and [d["id"] for d in letters] == [20, 19, 18, 17, 16]
-    assert views.list_dead_letters(until=datetime.now(UTC) - timedelta(hours=1)) == []
-    assert views.dead_letter(3)["event_data"] == "{}"
-    assert set(views.breakers()[0]) >= {"service", "state", "failures", "retry_at"}
-    assert set(views.schedules()[0]) >= SCHEDULE
-    assert views.stats()["dead_letters"] == 20
-    assert views.list_runs() == []
+    assert views.dead_letters.list(until=datetime.now(UTC) - timedelta(hours=1)) == []
+    assert views.dead_letters.get(3)["event_data"] == "{}"
+    assert set(views.overview.breakers()[0]) >= {"service", "state", "failures", "retry_at"}
+    assert set(views.overview.schedules()[0]) >= SCHEDULE
+    assert views.overview.stats()["dead_letters"] == 20
+    assert views.runs.scheduled() == []
 
 
 def test_a_worker_that_stopped_in_order_is_not_alive_any_more(alone: Settings, hub: Hub) -> None:
     """Only those that died without a word are waited for, a minute long."""
 
     def alive() -> int:
-        return sum(row["alive"] for row in hub.views.heartbeats() if row["component"] == "worker")
+        return sum(row["alive"] for row in hub.views.overview.heartbeats() if row["component"] == "worker")
 
     with build(alone, role="worker") as other:
         other.start_heartbeat("worker")

@@ -170,7 +170,7 @@ def test_a_body_slower_than_the_least_rate_is_refused(serve: Serve) -> None:
 def test_slow_bodies_of_strangers_keep_out_no_signed_webhook_and_no_body_token(serve: Serve) -> None:
     api = serve(connections=80)  # 20 bodies at once
     add_service(api.hub, "http://127.0.0.1:9/", inbound={"token": "in-token-1", "signing_secret": SIGNING})
-    _, secret = api.hub.accounts.add_token("moodle", "ingest")
+    _, secret = api.hub.accounts.tokens.add("moodle", "ingest")
     ingest = "Authorization: " + api.client("ingest").headers["Authorization"]
     client, known = api.client(None), api.client("ingest")
     signed = post("/webhook/crm", "webhook-signature: v1,x", "webhook-id: 1", "webhook-timestamp: 1")
@@ -320,7 +320,7 @@ def test_a_token_in_the_body_is_checked_before_it_is_parsed(serve: Serve, monkey
     real = bodies.parse
     monkeypatch.setattr(bodies, "parse", lambda body: parsed.append(len(body)) or real(body))
     client = api.client(None)
-    _, secret = api.hub.accounts.add_token("moodle", "ingest")
+    _, secret = api.hub.accounts.tokens.add("moodle", "ingest")
     heavy = b'{"eventname": "e", "other": [' + b"[]," * 300_000 + b'[]], "token": "hub_%s"}'
     headers = {"Content-Type": "application/json"}
     assert client.post("/api/v1/events", content=heavy % b"unknown", headers=headers).status_code == 401
@@ -339,7 +339,7 @@ def test_an_address_that_sends_wrong_tokens_sends_no_large_bodies_any_more(serve
     """A small body may still hold a valid token: nobody locks out others behind the same address."""
     api = serve()
     client = api.client(None)
-    _, secret = api.hub.accounts.add_token("moodle", "ingest")
+    _, secret = api.hub.accounts.tokens.add("moodle", "ingest")
     last = client.get("/healthz")
     for _ in range(30):
         last = client.post("/api/v1/events", json={"eventname": "e", "token": "hub_unknown"})

@@ -44,7 +44,7 @@ def signed(body: bytes, message_id: str, at: datetime | None = None, secret: str
 
 
 def inbound(api: Api) -> list[dict[str, Any]]:
-    return api.hub.views.list_deliveries(direction="inbound")
+    return api.hub.views.deliveries.list(direction="inbound")
 
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -61,7 +61,7 @@ def test_a_call_is_stored_and_becomes_an_event_in_one_go(api: Api, caller: clien
     [row] = inbound(api)
     assert (row["service"], row["event"], row["status"], row["success"]) == ("crm", WEBHOOK_RECEIVED, 202, True)
     assert row["request_body"] == '{"paid":true,"n":7}'
-    properties = api.hub.views.delivery(row["id"])["properties"]
+    properties = api.hub.views.deliveries.get(row["id"])["properties"]
     assert properties["event_id"] == answer.json()["id"]
     assert not any(canary in str((data, row, properties)) for canary in CANARIES)
 
@@ -210,7 +210,7 @@ def test_what_cannot_be_taken_is_refused_in_so_many_words(api: Api, caller: clie
     problem(caller.post("/webhook/crm", content=nested, headers=BEARER | {"Content-Type": "application/json"}), 422)
     problem(caller.post("/webhook/crm", json="x" * 2_000_000, headers=BEARER), 413)
     problem(caller.post("/webhook/crm", json="x" * 10_000_000, headers=BEARER), 413)
-    api.hub.registry.enable_service("crm", False)
+    api.hub.registry.services.enable("crm", False)
     problem(caller.post("/webhook/crm", json={}, headers=BEARER), 403)
     assert not inbound(api) and not count(api.hub, "event_keys")
 
@@ -225,7 +225,7 @@ def test_a_chain_that_goes_round_in_circles_ends(api: Api, caller: clients.Clien
         headers = BEARER | {"X-Hub-Task": str(answer["tasks"][0])}
     last = caller.post("/webhook/crm", json={"n": 99}, headers=headers)
     assert last.status_code == 202 and last.json()["tasks"] == []
-    row = api.hub.views.delivery(inbound(api)[0]["id"])
+    row = api.hub.views.deliveries.get(inbound(api)[0]["id"])
     assert row["properties"]["chain_cut_at"] == api.hub.settings.max_depth + 1, "stored, and it says why it ends here"
     assert str(row["task_id"]) == headers["X-Hub-Task"]
 
@@ -261,7 +261,7 @@ def test_when_the_event_cannot_be_kept_the_call_is_not_either(api: Api, caller: 
 def test_an_answer_by_webhook_knows_the_task_also_when_it_is_delivered(api: Api, caller: clients.Client) -> None:
     with HttpTarget() as target:
         api.hub.lease.start()
-        api.hub.registry.update_service("crm", {"base_url": target.url})
+        api.hub.registry.services.update("crm", {"base_url": target.url})
         add_rule(api.hub)
         [task] = emit(api.hub)
         assert attempt(api.hub, task) == "delivered"

@@ -83,13 +83,13 @@ class Deployment:
         self.tick()
         eventually(lambda: count(hub, "dead_letters") == 3, what="three dead letters")
         self.target.on("/refused", 200)
-        dead = hub.views.list_dead_letters(limit=1)[0]["id"]
+        dead = hub.views.dead_letters.list(limit=1)[0]["id"]
         self.site.run("dlq", "replay", "--id", str(dead), "--yes")
-        (task,) = hub.views.list_tasks(service="erp", limit=1)
+        (task,) = hub.views.tasks.list(service="erp", limit=1)
         self.site.run("tasks", "delete", str(task["id"]), "--yes")
         eventually(lambda: count(hub, "tasks") == 29, what="all that can be delivered")
         eventually(lambda: of(self.shown(), "hub_consumer_runs_total", service="lms", outcome="ok"), what="a run")
-        self.away = len(hub.views.list_deliveries(service="erp"))
+        self.away = len(hub.views.deliveries.list(service="erp"))
 
 
 @contextmanager

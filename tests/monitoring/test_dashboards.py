@@ -156,7 +156,7 @@ class Load:
 
     def _run(self) -> None:
         hub = self._it.hub
-        lms, erp = (hub.registry.service(name) for name in ("lms", "erp"))
+        lms, erp = (hub.configuration.service(name) for name in ("lms", "erp"))
         while not self._stop.is_set():
             self._it.answer('{"a": 1}')
             hub.broker.publish(hub.actors.consume.message(lms.id))

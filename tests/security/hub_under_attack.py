@@ -66,7 +66,7 @@ class UnderAttack:
         self.url = url
         self.target = target
         self._processes = processes
-        self._token = hub.accounts.add_token("source", "ingest")[1]
+        self._token = hub.accounts.tokens.add("source", "ingest")[1]
         self._sent = 0
 
     def get(self, path: str) -> int:

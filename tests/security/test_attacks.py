@@ -49,7 +49,7 @@ def _begun(path: str, *headers: str) -> bytes:
 
 
 def test_slow_bodies_keep_nobody_out(attacked: UnderAttack) -> None:
-    ingest = "Authorization: Bearer " + attacked.hub.accounts.add_token("slow", "ingest")[1]
+    ingest = "Authorization: Bearer " + attacked.hub.accounts.tokens.add("slow", "ingest")[1]
     signed = _begun("/webhook/crm", "webhook-id: 1", "webhook-timestamp: 1", "webhook-signature: v1,x")
     with (
         held(attacked, 100, signed),

@@ -33,7 +33,7 @@ def attacked(settings: Settings, tmp_path: Path) -> Iterator[UnderAttack]:
 
 
 def client(attacked: UnderAttack, scope: str) -> Client:
-    token = attacked.hub.accounts.add_token(scope, scope)[1]
+    token = attacked.hub.accounts.tokens.add(scope, scope)[1]
     headers = {"Authorization": f"Bearer {token}"}
     return Client(base_url=attacked.url, headers=headers)
 
@@ -53,7 +53,7 @@ def test_a_viewers_previews_cost_no_memory_and_change_nothing(attacked: UnderAtt
         for method, path in (("PATCH", ""), ("DELETE", ""), ("POST", "/disable")):
             changed = viewer.request(method, f"/api/v1/rules/preview-users{path}", json={"event": "*"})
             assert changed.status_code == 403, (method, path)
-    assert attacked.hub.registry.rule("preview-users").event == "other"
+    assert attacked.hub.configuration.rule("preview-users").event == "other"
     attacked.stays_small()
 
 

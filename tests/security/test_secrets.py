@@ -112,10 +112,10 @@ def _everything_dies(hub: Hub) -> None:
             due_now(hub)
     for name in ("bearer", "apikey", "basic", "oauth", "soap", "queue"):
         try:
-            hub.gateway.check(hub.registry.service(name))
+            hub.gateway.check(hub.configuration.service(name))
         except HubError:
             pass
-    hub.consume(hub.registry.service("queue").id)
+    hub.consume(hub.configuration.service("queue").id)
 
 
 def _tables(url: str) -> str:
@@ -134,14 +134,14 @@ def _pages(hub: Hub, url: str, user: int) -> Iterator[tuple[str, str]]:
     for name in ("bearer", "apikey", "basic", "oauth", "soap", "queue"):
         paths += [f"/services/{name}", f"/services/{name}/edit", f"/rules/to-{name}", f"/rules/to-{name}/edit"]
     paths += [f"/{part}/{id_}" for part, found in ids.items() for id_ in found]
-    cookies = {"hub_session": hub.accounts.start_session(user)}
+    cookies = {"hub_session": hub.accounts.sessions.start(user)}
     with clients.Client(base_url=url, cookies=cookies) as browser:
         for path in paths:
             answer = browser.get(path)
             assert answer.status_code in (200, 303), (path, answer.status_code)
             yield path, answer.text
         yield "/metrics", browser.get("/metrics", headers={"Authorization": f"Bearer {CANARIES['metrics']}"}).text
-    manage = hub.accounts.add_token("looker", "manage")[1]
+    manage = hub.accounts.tokens.add("looker", "manage")[1]
     with clients.Client(base_url=url, headers={"Authorization": f"Bearer {manage}"}) as api:
         for path in ("services", "rules", "dead-letters", "deliveries", "tasks", "stats"):
             answer = api.get(f"/api/v1/{path}")
@@ -175,7 +175,7 @@ def test_no_secret_is_shown_logged_or_stored(
                 hub.lease.start()
                 if form == "console":
                     _services(hub, target.url)
-                    user = hub.accounts.add_user("looker", hash_password("a long password"), "manage")
+                    user = hub.accounts.users.add("looker", hash_password("a long password"), "manage")
                 _everything_dies(hub) if form == "console" else emit(hub, data={"n": 2})
                 for task in hub.db.all("SELECT id FROM tasks"):
                     attempt(hub, task["id"])

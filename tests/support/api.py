@@ -27,7 +27,7 @@ class Api:
         """A client with a new token of that scope; None: without a token."""
         if scope is not None:
             self._count += 1
-            headers["Authorization"] = f"Bearer {self.hub.accounts.add_token(f'{scope} {self._count}', scope)[1]}"
+            headers["Authorization"] = f"Bearer {self.hub.accounts.tokens.add(f'{scope} {self._count}', scope)[1]}"
         client = clients.Client(base_url=self.url, headers=headers)
         self._clients.append(client)
         return client

@@ -13,7 +13,7 @@ from tests.support import clients
 @contextmanager
 def signed_in(hub: Hub, url: str, user: str) -> Iterator[clients.Client]:
     """A client with a session of that user's; posts carry the token of the forms."""
-    secret = hub.accounts.start_session(hub.accounts.user(user).id)
+    secret = hub.accounts.sessions.start(hub.accounts.users.get(user).id)
     with clients.Client(base_url=url, cookies={"hub_session": secret}) as client:
         found = re.search(r'data-csrf="([^"]+)"', client.get("/access").text)
         assert found

@@ -22,12 +22,12 @@ USER_LOGGED_IN = {
 def add_service(hub: Hub, url: str, name: str = "crm", **fields: Any) -> Service:
     """A REST service that gives up quickly; `fields` are those of `ServiceSpec`."""
     spec = {"name": name, "type": "rest", "base_url": url, "timeout": 2, "max_retries": 1, "retry_backoff": 0.01}
-    return hub.registry.add_service(parse_spec(ServiceSpec, spec | fields))
+    return hub.registry.services.add(parse_spec(ServiceSpec, spec | fields))
 
 
 def add_rule(hub: Hub, name: str = "r1", event: str = "e", service: str = "crm", **fields: Any) -> Rule:
     """A rule; `fields` are those of `RuleSpec`."""
-    return hub.registry.add_rule(
+    return hub.registry.rules.add(
         parse_spec(RuleSpec, {"name": name, "event": event, "service": service, "endpoint": "/x"} | fields)
     )
 

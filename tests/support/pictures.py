@@ -72,7 +72,7 @@ def filled() -> Iterator[tuple[str, str, dict[str, int]]]:
         )
         with HttpTarget() as target, build(settings, role="up") as hub, work(hub, threads=2), WebServer(hub) as server:
             ids = _fill(hub, target)
-            yield server.url, hub.accounts.start_session(hub.accounts.user("maria").id), ids
+            yield server.url, hub.accounts.sessions.start(hub.accounts.users.get("maria").id), ids
 
 
 def _fill(hub: Hub, target: HttpTarget) -> dict[str, int]:
@@ -89,7 +89,7 @@ def _fill(hub: Hub, target: HttpTarget) -> dict[str, int]:
         },
         {"name": "queue", "type": "amqp", "base_url": "amqp://me:pw@127.0.0.1:1/v?queue_declare=q", "enabled": False},
     ):
-        hub.registry.add_service(parse_spec(ServiceSpec, service))
+        hub.registry.services.add(parse_spec(ServiceSpec, service))
     for rule in (
         {
             "name": "contacts",
@@ -101,16 +101,16 @@ def _fill(hub: Hub, target: HttpTarget) -> dict[str, int]:
         {"name": "completions", "event": COURSE, "service": "crm", "endpoint": "/completions"},
         {"name": "archive", "event": "\\core\\event\\*", "service": "queue"},
     ):
-        hub.registry.add_rule(parse_spec(RuleSpec, rule))
+        hub.registry.rules.add(parse_spec(RuleSpec, rule))
     for user, role in (("maria", "manage"), ("vic", "view")):
-        hub.accounts.add_user(user, hash_password("correct horse battery"), role)  # type: ignore[arg-type]
-    hub.accounts.add_token("moodle", "ingest")
+        hub.accounts.users.add(user, hash_password("correct horse battery"), role)  # type: ignore[arg-type]
+    hub.accounts.tokens.add("moodle", "ingest")
     data = {"eventname": USER, "userid": 2, "courseid": 0, "other": {"username": "student1"}}
     hub.intake.handle_events([Event(USER, data | {"objectid": n}) for n in range(60)])
     hub.intake.handle_events([Event(COURSE, {"objectid": n, "courseid": 10}) for n in range(6)])
-    assert eventually(lambda: hub.views.dead_letter_count() == 6)
-    letter = hub.views.list_dead_letters()[0]
-    return {"task": letter["task_id"], "letter": letter["id"], "delivery": hub.views.list_deliveries()[0]["id"]}
+    assert eventually(lambda: hub.views.dead_letters.count() == 6)
+    letter = hub.views.dead_letters.list()[0]
+    return {"task": letter["task_id"], "letter": letter["id"], "delivery": hub.views.deliveries.list()[0]["id"]}
 
 
 def draw(

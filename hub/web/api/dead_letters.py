@@ -76,7 +76,7 @@ def make_dead_letters(hub: Hub, authenticator: Authenticator) -> APIRouter:
         before: parameters.Before = None,
         limit: parameters.Limit = 50,
     ) -> dict[str, Any]:
-        rows = hub.views.list_dead_letters(
+        rows = hub.views.dead_letters.list(
             service=service,
             rule=rule,
             event=event,
@@ -133,7 +133,7 @@ def make_dead_letters(hub: Hub, authenticator: Authenticator) -> APIRouter:
 
     @r.manage.post("/{dead_letter_id:id}/replay", summary="Replay a dead letter", response_model=Replayed)
     def replay_one(dead_letter_id: parameters.Id) -> dict[str, Any]:
-        hub.views.dead_letter(dead_letter_id)
+        hub.views.dead_letters.get(dead_letter_id)
         result = _replay(hub, Replay.model_validate({"ids": [dead_letter_id]}))
         if not result["replayed"]:
             raise Problem(409, f"dead letter {dead_letter_id} cannot be replayed: its rule or service was deleted")
@@ -173,7 +173,7 @@ def _replay(hub: Hub, what: Replay) -> dict[str, Any]:
 
 
 def _detail(hub: Hub, dead_letter_id: int) -> dict[str, Any]:
-    row = hub.views.dead_letter(dead_letter_id)
+    row = hub.views.dead_letters.get(dead_letter_id)
     return row | {"event_data": readable(row["event_data"])}
 
 

@@ -36,7 +36,7 @@ def make_deliveries(hub: Hub, authenticator: Authenticator) -> APIRouter:
         limit: parameters.Limit = 50,
     ) -> dict[str, Any]:
         """Newest first. To follow the log, give `after`; `next` is then the `after` of the next request."""
-        rows = hub.views.list_deliveries(
+        rows = hub.views.deliveries.list(
             service=service,
             direction=direction,
             failed=failed,
@@ -55,7 +55,7 @@ def make_deliveries(hub: Hub, authenticator: Authenticator) -> APIRouter:
 
     @r.view.get("/{delivery_id:id}", summary="Show a delivery", response_model=shapes.DeliveryDetail)
     def show_delivery(delivery_id: parameters.Id) -> dict[str, Any]:
-        return hub.views.delivery(delivery_id)
+        return hub.views.deliveries.get(delivery_id)
 
     @r.manage.get(
         "/{delivery_id:id}/raw",

@@ -57,23 +57,23 @@ def make_overview(hub: Hub, authenticator: Authenticator) -> APIRouter:
 
     @r.view.get("/breakers", summary="List circuits", response_model=Breakers)
     def list_breakers() -> dict[str, Any]:
-        return {"items": hub.views.breakers()}
+        return {"items": hub.views.overview.breakers()}
 
     @r.view.get("/breakers/{service}", summary="Show a circuit", response_model=shapes.Breaker)
     def show_breaker(service: parameters.ServiceName) -> dict[str, Any]:
-        return hub.views.breaker(service)
+        return hub.views.overview.breaker(service)
 
     @r.manage.post("/breakers/{service}/reset", summary="Close a circuit", response_model=shapes.Breaker)
     def reset_breaker(service: parameters.ServiceName) -> dict[str, Any]:
-        reset_circuits(hub, hub.registry.service(service))
-        return hub.views.breaker(service)
+        reset_circuits(hub, hub.configuration.service(service))
+        return hub.views.overview.breaker(service)
 
     @r.view.get("/stats", summary="Show counts, circuits and heartbeats", response_model=Stats)
     def stats() -> dict[str, Any]:
-        return hub.views.stats()
+        return hub.views.overview.stats()
 
     @r.view.get("/event-names", summary="List names of accepted events", response_model=EventNames)
     def event_names(limit: parameters.Limit = 500) -> dict[str, Any]:
-        return {"items": hub.views.event_names(limit=limit)}
+        return {"items": hub.views.events.names(limit=limit)}
 
     return r.joined()

@@ -71,7 +71,6 @@ def shown(rule: Rule) -> dict[str, Any]:
 def make_rules(hub: Hub, authenticator: Authenticator) -> APIRouter:
     """The endpoints of rules."""
     r = routers(hub, authenticator, "/rules", "rules")
-    registry = hub.registry
 
     @r.view.get("", summary="List rules", response_model=Rules)
     def list_rules(
@@ -80,14 +79,14 @@ def make_rules(hub: Hub, authenticator: Authenticator) -> APIRouter:
             str | None, Query(max_length=255, description="Only rules that match this event name.")
         ] = None,
     ) -> dict[str, Any]:
-        found = [rule for rule in registry.rules() if service is None or rule.service == service]
+        found = [rule for rule in hub.configuration.rules() if service is None or rule.service == service]
         if event is not None:
             found = [rule for rule in found if _fits(rule, event)]
         return {"items": [shown(rule) for rule in found]}
 
     @r.manage.post("", status_code=201, summary="Add a rule", response_model=shapes.Rule)
     def add_rule(spec: RuleSpec, response: Response) -> dict[str, Any]:
-        return tagged(response, shown(registry.add_rule(spec)))
+        return tagged(response, shown(hub.registry.rules.add(spec)))
 
     @r.view.post("/preview", summary="Preview an unsaved rule", response_model=Preview, responses=problems(413, 415))
     def preview_new(what: PreviewOf) -> dict[str, Any]:
@@ -98,7 +97,7 @@ def make_rules(hub: Hub, authenticator: Authenticator) -> APIRouter:
 
     @r.view.get("/{name}", summary="Show a rule", response_model=shapes.Rule)
     def show_rule(name: parameters.RuleName, response: Response) -> dict[str, Any]:
-        return tagged(response, shown(registry.rule(name)))
+        return tagged(response, shown(hub.configuration.rule(name)))
 
     @r.manage.patch(
         "/{name}",
@@ -115,17 +114,17 @@ def make_rules(hub: Hub, authenticator: Authenticator) -> APIRouter:
     ) -> dict[str, Any]:
         """Missing members stay unchanged."""
         changed, version = changes(document, if_match, read_only=_READ_ONLY)
-        return tagged(response, shown(registry.update_rule(name, changed, version)))
+        return tagged(response, shown(hub.registry.rules.update(name, changed, version)))
 
     @r.manage.delete("/{name}", summary="Delete a rule", responses=problems(412), response_model=Deleted)
     def delete_rule(name: parameters.RuleName, if_match: IfMatch = None) -> dict[str, Any]:
         """Its tasks become orphans, which can be purged."""
-        registry.delete_rule(name, expected(if_match))
+        hub.registry.rules.delete(name, expected(if_match))
         return {"deleted": name}
 
     def switch(name: str, enabled: bool, response: Response) -> dict[str, Any]:
-        registry.enable_rule(name, enabled)
-        return tagged(response, shown(registry.rule(name)))
+        hub.registry.rules.enable(name, enabled)
+        return tagged(response, shown(hub.configuration.rule(name)))
 
     @r.manage.post("/{name}/enable", summary="Enable a rule", response_model=shapes.Rule)
     def enable_rule(name: parameters.RuleName, response: Response) -> dict[str, Any]:
@@ -138,7 +137,7 @@ def make_rules(hub: Hub, authenticator: Authenticator) -> APIRouter:
     @r.view.post("/{name}/preview", summary="Preview a rule", response_model=Preview, responses=problems(413, 415))
     def preview_rule(name: parameters.RuleName, what: PreviewOf) -> dict[str, Any]:
         """Renders the request of the rule for an event. Nothing is sent."""
-        return _preview(hub, _unsaved(what.rule) if what.rule else registry.rule(name), what)
+        return _preview(hub, _unsaved(what.rule) if what.rule else hub.configuration.rule(name), what)
 
     return r.joined()
 

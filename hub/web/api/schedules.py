@@ -38,13 +38,13 @@ def make_schedules(hub: Hub, authenticator: Authenticator) -> APIRouter:
     schedule = hub.schedule
 
     def shown(name: str) -> dict[str, Any]:
-        row = hub.views.schedule(name)
+        row = hub.views.overview.schedule(name)
         runs: list[datetime] = schedule.preview(row["cron"], 5, name=name) if row["enabled"] else []
         return row | {"next_run_at": row["next_run_at"] or (runs[0] if runs else None), "next_runs": runs}
 
     @r.view.get("", summary="List scheduled tasks", response_model=Schedules)
     def list_schedules() -> dict[str, Any]:
-        return {"items": [shown(row["name"]) for row in hub.views.schedules()]}
+        return {"items": [shown(row["name"]) for row in hub.views.overview.schedules()]}
 
     @r.view.get("/preview", summary="Preview the runs of a cron expression", response_model=NextRuns)
     def preview(
@@ -64,7 +64,7 @@ def make_schedules(hub: Hub, authenticator: Authenticator) -> APIRouter:
     @r.manage.patch("/{name}", summary="Change a scheduled task", response_model=shapes.ScheduleDetail)
     def edit(name: Name, change: SetSchedule) -> dict[str, Any]:
         """Takes effect at the next minute, in every process."""
-        hub.views.schedule(name)
+        hub.views.overview.schedule(name)
         if change.cron is not None:
             schedule.set(name, change.cron)
         if change.enabled is not None:
@@ -99,13 +99,8 @@ def make_schedules(hub: Hub, authenticator: Authenticator) -> APIRouter:
         before: parameters.Before = None,
         limit: parameters.Limit = 50,
     ) -> dict[str, Any]:
-        hub.views.schedule(name)
-        rows = hub.runs.list(name=name, service=service, failed_only=failed, before=before, limit=limit)
-        return {"items": [vars_of(row) for row in rows], "next": rows[-1].id if len(rows) == limit else None}
+        hub.views.overview.schedule(name)
+        rows = hub.views.runs.scheduled(name=name, service=service, failed=failed, before=before, limit=limit)
+        return shapes.page(rows, limit)
 
     return r.joined()
-
-
-def vars_of(row: Any) -> dict[str, Any]:
-    """A dataclass row as a dictionary."""
-    return {name: getattr(row, name) for name in row.__dataclass_fields__}

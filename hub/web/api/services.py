@@ -61,12 +61,11 @@ def _note(saved: services.Saved) -> dict[str, str]:
 def make_services(hub: Hub, authenticator: Authenticator) -> APIRouter:
     """The endpoints of services."""
     r = routers(hub, authenticator, "/services", "services")
-    registry = hub.registry
     as_written: dict[str, Any] = {"response_model": shapes.Service, "response_model_exclude_unset": True}
 
     @r.view.get("", summary="List services", response_model=Services, response_model_exclude_unset=True)
     def list_services() -> dict[str, Any]:
-        return {"items": [shown(service) for service in registry.services()]}
+        return {"items": [shown(service) for service in hub.configuration.services()]}
 
     @r.manage.post("", status_code=201, summary="Add a service", **as_written)
     def add_service(spec: ServiceSpec, response: Response) -> dict[str, Any]:
@@ -76,7 +75,7 @@ def make_services(hub: Hub, authenticator: Authenticator) -> APIRouter:
 
     @r.view.get("/{name}", summary="Show a service", **as_written)
     def show_service(name: parameters.ServiceName, response: Response) -> dict[str, Any]:
-        return tagged(response, shown(registry.service(name)))
+        return tagged(response, shown(hub.configuration.service(name)))
 
     @r.manage.patch(
         "/{name}",
@@ -101,11 +100,11 @@ def make_services(hub: Hub, authenticator: Authenticator) -> APIRouter:
     )
     def delete_service(name: parameters.ServiceName, if_match: IfMatch = None) -> dict[str, Any]:
         """Its tasks become orphans, to be purged or kept."""
-        return {"deleted": name, "rules": registry.delete_service(name, expected(if_match))}
+        return {"deleted": name, "rules": hub.registry.services.delete(name, expected(if_match))}
 
     def switch(name: str, enabled: bool, response: Response) -> dict[str, Any]:
-        registry.enable_service(name, enabled)
-        return tagged(response, shown(registry.service(name)))
+        hub.registry.services.enable(name, enabled)
+        return tagged(response, shown(hub.configuration.service(name)))
 
     @r.manage.post("/{name}/enable", summary="Enable a service", **as_written)
     def enable_service(name: parameters.ServiceName, response: Response) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def make_tasks(hub: Hub, authenticator: Authenticator) -> APIRouter:
         before: parameters.Before = None,
         limit: parameters.Limit = 50,
     ) -> dict[str, Any]:
-        rows = hub.views.list_tasks(
+        rows = hub.views.tasks.list(
             state=state,
             service=service,
             rule=rule,
@@ -81,7 +81,7 @@ def make_tasks(hub: Hub, authenticator: Authenticator) -> APIRouter:
 
     @r.view.get("/fails", summary="List tasks that failed at least once", response_model=shapes.Page[shapes.Task])
     def list_fails(before: parameters.Before = None, limit: parameters.Limit = 50) -> dict[str, Any]:
-        return shapes.page(hub.views.list_tasks(failed=True, before=before, limit=limit), limit)
+        return shapes.page(hub.views.tasks.list(failed=True, before=before, limit=limit), limit)
 
     @r.manage.post("/run", status_code=202, summary="Make tasks due now", response_model=Due)
     def run_tasks(chosen: Chosen) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def make_tasks(hub: Hub, authenticator: Authenticator) -> APIRouter:
     @r.view.get("/{task_id:id}", summary="Show a task", response_model=shapes.TaskDetail)
     def show_task(task_id: parameters.Id) -> dict[str, Any]:
         try:
-            row = hub.views.task(task_id)
+            row = hub.views.tasks.get(task_id)
         except NotFoundError:
             raise _gone(hub, task_id) from None
         return row | {"event_data": readable(row["event_data"])}
@@ -141,7 +141,7 @@ def _retry(hub: Hub, ids: list[int], restart: bool) -> dict[str, Any]:
 
 def _gone(hub: Hub, task_id: int) -> Problem:
     """404 with how the task ended, if that is known."""
-    end = hub.views.ended(task_id)
+    end = hub.views.tasks.ended(task_id)
     if end is None:
         return Problem(404, f"no task {task_id}")
     ended = {"how": end["how"], "at": end["at"].isoformat()}

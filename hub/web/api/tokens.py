@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path
@@ -10,7 +11,6 @@ from pydantic import BaseModel, Field
 from hub.app.lifecycle import Hub
 from hub.web.api import parameters, shapes
 from hub.web.api.routers import routers
-from hub.web.api.schedules import vars_of
 from hub.web.authentication import Authenticator
 from hub.web.problems import Problem
 
@@ -41,18 +41,18 @@ def make_tokens(hub: Hub, authenticator: Authenticator) -> APIRouter:
 
     @r.manage.get("", summary="List tokens", response_model=Tokens)
     def list_tokens() -> dict[str, Any]:
-        return {"items": [vars_of(token) for token in hub.accounts.tokens()]}
+        return {"items": [asdict(token) for token in hub.accounts.tokens.list()]}
 
     @r.manage.post("", status_code=201, summary="Create a token", response_model=shapes.NewToken)
     def add_token(add: AddToken) -> dict[str, Any]:
         if add.expires_at is not None and add.expires_at <= hub.clock.now():
             raise Problem(422, "must be in the future", field="expires_at")
-        token, secret = hub.accounts.add_token(add.name, add.scope, expires_at=add.expires_at)
-        return vars_of(token) | {"token": secret}
+        token, secret = hub.accounts.tokens.add(add.name, add.scope, expires_at=add.expires_at)
+        return asdict(token) | {"token": secret}
 
     @r.manage.delete("/{name}", summary="Revoke a token", response_model=Revoked)
     def revoke_token(name: Name) -> dict[str, Any]:
-        hub.accounts.revoke_token(name)
+        hub.accounts.tokens.revoke(name)
         return {"revoked": name}
 
     return r.joined()

@@ -38,9 +38,9 @@ def make_access(pages: Pages, guesses: FailedLogins, pool: HashPool) -> APIRoute
             request,
             "access.html",
             status,
-            users=accounts.users() if may else [],
-            tokens=accounts.tokens() if may else [],
-            sessions=accounts.sessions(None if may else request.state.session.name),
+            users=accounts.users.list() if may else [],
+            tokens=accounts.tokens.list() if may else [],
+            sessions=accounts.sessions.list(None if may else request.state.session.name),
             this=request.state.session.id,
             new_token=token,
             problem=problem,
@@ -61,7 +61,7 @@ def make_access(pages: Pages, guesses: FailedLogins, pool: HashPool) -> APIRoute
             if days and not (days.isdigit() and 1 <= int(days) <= 3650):
                 raise ConfigError("must be a number of days up to 3650", field="expires")
             until = pages.hub.clock.now() + timedelta(days=int(days)) if days else None
-            token, secret = accounts.add_token(name, form.get("scope"), expires_at=until)
+            token, secret = accounts.tokens.add(name, form.get("scope"), expires_at=until)
         except (ConfigError, ConflictError) as e:
             return page(request, problem=str(e), status=422)
         return page(request, token=(token.name, secret))
@@ -70,7 +70,7 @@ def make_access(pages: Pages, guesses: FailedLogins, pool: HashPool) -> APIRoute
     @needs(Access.ROLE_MANAGE)
     def revoke(request: Request) -> Response:
         name = request.state.form.get("name")
-        accounts.revoke_token(name)
+        accounts.tokens.revoke(name)
         return pages.go("/access", f"Token {name} was revoked.")
 
     @router.post("/access/users")
@@ -80,7 +80,7 @@ def make_access(pages: Pages, guesses: FailedLogins, pool: HashPool) -> APIRoute
         name, password, role = form.get("name"), form.raw("password"), form.get("role")
         try:
             hashed = await pool.run(lambda: hash_password(password, about=[name]))
-            user = await run_in_threadpool(accounts.add_user, name, hashed, role)
+            user = await run_in_threadpool(accounts.users.add, name, hashed, role)
         except (ConfigError, ConflictError) as e:
             return await run_in_threadpool(page, request, problem=str(e), status=422)
         return pages.go("/access", f"User {user.name} was added.")
@@ -92,11 +92,11 @@ def make_access(pages: Pages, guesses: FailedLogins, pool: HashPool) -> APIRoute
         name, what = form.get("name"), form.get("act")
         try:
             if what in ("view", "manage"):
-                accounts.set_role(name, what)
+                accounts.users.set_role(name, what)
             elif what in ("enable", "disable"):
-                accounts.enable_user(name, what == "enable")
+                accounts.users.enable(name, what == "enable")
             elif what == "delete":
-                accounts.delete_user(name)
+                accounts.users.delete(name)
             else:
                 raise ConfigError("is not a known action", field="act")
         except (ConfigError, ConflictError) as e:
@@ -109,7 +109,7 @@ def make_access(pages: Pages, guesses: FailedLogins, pool: HashPool) -> APIRoute
         number, session = request.state.form.get("id"), request.state.session
         if not number.isascii() or not number.isdigit() or len(number) > 18:
             raise Problem(422, "No such session.")
-        accounts.revoke_session(int(number), name=None if session.role == "manage" else session.name)
+        accounts.sessions.revoke(int(number), name=None if session.role == "manage" else session.name)
         return pages.go("/access", "The session was ended.")
 
     @router.post("/access/password")
@@ -122,14 +122,14 @@ def make_access(pages: Pages, guesses: FailedLogins, pool: HashPool) -> APIRoute
                 raise Problem(
                     429, "Too many wrong passwords. Try again later.", headers={"Retry-After": str(round(wait + 0.5))}
                 )
-            found = await run_in_threadpool(accounts.password_hash, name)
+            found = await run_in_threadpool(accounts.users.password_hash, name)
             if not await pool.run(lambda: verify_password(found[1] if found else None, old)):
                 raise ConfigError("is not your password", field="old password")
             guesses.right(name, address(request))
             if new != form.raw("again"):
                 raise ConfigError("the two passwords differ", field="password")
             hashed = await pool.run(lambda: hash_password(new, about=[name]))
-            await run_in_threadpool(accounts.set_password, name, hashed, keep=request.cookies.get(COOKIE))
+            await run_in_threadpool(accounts.users.set_password, name, hashed, keep=request.cookies.get(COOKIE))
         except ConfigError as e:
             return await run_in_threadpool(page, request, problem=str(e), status=422)
         return pages.go("/access", "Your password was changed. Your other sessions were ended.")

@@ -40,7 +40,7 @@ def make_deliveries(pages: Pages) -> APIRouter:
             "since": since,
             "until": until,
         }
-        rows = hub.views.list_deliveries(
+        rows = hub.views.deliveries.list(
             service=service or None,
             direction=direction if direction in ("inbound", "outbound") else None,
             failed={"failed": True, "ok": False}.get(result),
@@ -52,7 +52,7 @@ def make_deliveries(pages: Pages) -> APIRouter:
             limit=_PAGE + 1,
         )
         more = link("/deliveries", **filters, before=rows[_PAGE - 1]["id"]) if len(rows) > _PAGE else ""
-        services = [s.name for s in hub.registry.services()]
+        services = [s.name for s in hub.configuration.services()]
         return pages.render(
             request,
             "deliveries.html",
@@ -60,14 +60,14 @@ def make_deliveries(pages: Pages) -> APIRouter:
             more=more,
             filters=filters,
             services=services,
-            names=hub.views.event_names(limit=200),
+            names=hub.views.events.names(limit=200),
         )
 
     @router.get("/deliveries/{id_}")
     @needs(Access.ROLE_VIEW)
     def show(request: Request, id_: int) -> Response:
-        row = hub.views.delivery(id_)
-        attempts = hub.views.list_deliveries(task=row["task_id"], limit=200)[::-1] if row["task_id"] else []
+        row = hub.views.deliveries.get(id_)
+        attempts = hub.views.deliveries.list(task=row["task_id"], limit=200)[::-1] if row["task_id"] else []
         hexed = hex_preview(hub, id_)
         return pages.render(request, "delivery.html", row=row, attempts=attempts, hexed=hexed)
 

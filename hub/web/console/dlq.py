@@ -51,7 +51,7 @@ def make_dlq(pages: Pages) -> APIRouter:
         before: str = "",
     ) -> Response:
         filters = {"service": service, "event": event, "reason": reason, "since": since, "until": until}
-        rows = hub.views.list_dead_letters(**_wanted(filters), before=digits(before), limit=_PAGE + 1)
+        rows = hub.views.dead_letters.list(**_wanted(filters), before=digits(before), limit=_PAGE + 1)
         more = link("/dead-letters", **filters, before=rows[_PAGE - 1]["id"]) if len(rows) > _PAGE else ""
         return pages.render(
             request,
@@ -59,10 +59,10 @@ def make_dlq(pages: Pages) -> APIRouter:
             rows=rows[:_PAGE],
             more=more,
             filters=filters,
-            total=hub.views.dead_letter_count(),
-            services=[s.name for s in hub.registry.services()],
+            total=hub.views.dead_letters.count(),
+            services=[s.name for s in hub.configuration.services()],
             export=link("/dead-letters/export", **filters),
-            names=hub.views.event_names(limit=200),
+            names=hub.views.events.names(limit=200),
             filtered=any(filters.values()),
             all_of={act: link("/dead-letters/all", act=act, **filters) for act in _ALL},
         )
@@ -70,7 +70,7 @@ def make_dlq(pages: Pages) -> APIRouter:
     def matching(filters: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
         """Yield all matching dead letters in batches, newest first."""
         before = None
-        while rows := hub.views.list_dead_letters(**_wanted(filters), before=before, limit=_BATCH):
+        while rows := hub.views.dead_letters.list(**_wanted(filters), before=before, limit=_BATCH):
             before = rows[-1]["id"]
             yield rows
 
@@ -152,8 +152,8 @@ def make_dlq(pages: Pages) -> APIRouter:
     @router.get("/dead-letters/{id_}")
     @needs(Access.ROLE_VIEW)
     def show(request: Request, id_: int) -> Response:
-        row = hub.views.dead_letter(id_)
-        attempts = hub.views.list_deliveries(task=row["task_id"], limit=200)[::-1]
+        row = hub.views.dead_letters.get(id_)
+        attempts = hub.views.deliveries.list(task=row["task_id"], limit=200)[::-1]
         rules = f"/rules/{segment(row['rule'])}/edit" if row["rule"] and not row["orphan"] else ""
         return pages.render(request, "dead_letter.html", row=row, attempts=attempts, rule_link=rules)
 

@@ -20,7 +20,7 @@ def make_events(pages: Pages) -> APIRouter:
     hub = pages.hub
 
     def page(request: Request, name: str, data: str, *, source: str = "", problem: str = "") -> Response:
-        fitting = [rule for rule in hub.registry.rules() if rule.enabled]
+        fitting = [rule for rule in hub.configuration.rules() if rule.enabled]
         return pages.render(
             request,
             "event_form.html",
@@ -29,7 +29,7 @@ def make_events(pages: Pages) -> APIRouter:
             data=data,
             source=source,
             problem=problem,
-            names=hub.views.event_names(limit=200),
+            names=hub.views.events.names(limit=200),
             rules=fitting,
         )
 
@@ -37,7 +37,7 @@ def make_events(pages: Pages) -> APIRouter:
     @needs(Access.ROLE_MANAGE)
     def new(request: Request, name: str = "") -> Response:
         if not name:
-            rules = [rule.event for rule in hub.registry.rules() if rule.enabled]
+            rules = [rule.event for rule in hub.configuration.rules() if rule.enabled]
             name = rules[0] if rules else "\\core\\event\\user_created"
         event, source = sample_event(hub, name)
         return page(request, event.name, pretty(event.data), source=source)

@@ -34,7 +34,7 @@ def make_login(pages: Pages, guesses: FailedLogins, pool: HashPool) -> APIRouter
     def form(request: Request, next: str = "") -> Response:
         if pages.session(request) is not None:
             return pages.go(_local(next))
-        return pages.render(request, "login.html", next=next, name="", problem="", first=not accounts.users())
+        return pages.render(request, "login.html", next=next, name="", problem="", first=not accounts.users.list())
 
     @router.post("/login")
     @needs(Access.PUBLIC)
@@ -60,7 +60,7 @@ def make_login(pages: Pages, guesses: FailedLogins, pool: HashPool) -> APIRouter
             quiet = lines.take("locked") > 0
             accounts.trace.happened("login", "locked", quiet=quiet)
             return refused(429, f"Too many wrong passwords. Try again in {round(wait + 0.5)} seconds.", wait)
-        found = await run_in_threadpool(accounts.password_hash, name)
+        found = await run_in_threadpool(accounts.users.password_hash, name)
         try:
             good = await pool.run(lambda: verify_password(found[1] if found else None, password))
         except Busy:
@@ -81,7 +81,7 @@ def make_login(pages: Pages, guesses: FailedLogins, pool: HashPool) -> APIRouter
             raise Problem(
                 429, "Too many wrong links. Try again later.", headers={"Retry-After": str(round(wait + 0.5))}
             )
-        if not accounts.link_is_good(secret):
+        if not accounts.links.is_valid(secret):
             accounts.trace.happened("link", "refused")
             raise Problem(404, _NO_LINK)
         guesses.right_link(address(request))
@@ -103,7 +103,7 @@ def make_login(pages: Pages, guesses: FailedLogins, pool: HashPool) -> APIRouter
             if password != given.raw("again"):
                 raise ConfigError("the two passwords differ", field="password")
             hashed = await pool.run(lambda: hash_password(password, about=[name]))
-            user = await run_in_threadpool(accounts.use_link, secret, name, hashed)
+            user = await run_in_threadpool(accounts.links.use, secret, name, hashed)
         except (ConfigError, ConflictError) as e:
             return pages.render(request, "link.html", 422, name=name[:100], problem=str(e))
         if user is None:
@@ -126,12 +126,12 @@ def make_login(pages: Pages, guesses: FailedLogins, pool: HashPool) -> APIRouter
 def _end_old(pages: Pages, request: Request) -> None:
     """End the browser's previous session (prevents session fixation)."""
     if secret := request.cookies.get(COOKIE):
-        pages.hub.accounts.end_session(secret)
+        pages.hub.accounts.sessions.end(secret)
 
 
 def _new_session(pages: Pages, request: Request, user_id: int) -> str:
     _end_old(pages, request)
-    return pages.hub.accounts.start_session(user_id)
+    return pages.hub.accounts.sessions.start(user_id)
 
 
 def _local(path: str) -> str:

@@ -18,7 +18,7 @@ def make_overview(pages: Pages) -> APIRouter:
     @router.get("/")
     @needs(Access.ROLE_VIEW)
     def overview(request: Request) -> Response:
-        stats = hub.views.stats()
+        stats = hub.views.overview.stats()
         minutes = hub.activity.minutes(60)
         lately = hub.activity.services(3600)
         circuits = {row["service"]: row for row in stats["breakers"]}
@@ -29,7 +29,7 @@ def make_overview(pages: Pages) -> APIRouter:
                 "counts": stats["services"].get(s.name, {}),
                 "lately": lately.get(s.name, {"ok": 0, "failed": 0, "p50": None, "p95": None}),
             }
-            for s in hub.registry.services()
+            for s in hub.configuration.services()
         ]
         services.sort(
             key=lambda row: (row["circuit"]["state"] == "closed", not row["lately"]["failed"], row["service"].name)
@@ -46,11 +46,11 @@ def make_overview(pages: Pages) -> APIRouter:
             share=charts.share,
             ok=ok,
             failed=failed,
-            runs=hub.views.list_runs(limit=6),
+            runs=hub.views.runs.scheduled(limit=6),
             open_circuits=[row for row in stats["breakers"] if row["state"] != "closed"],
             alive={row["component"]: row for row in stats["heartbeats"]},
-            rules=len(hub.registry.rules()),
-            begun=bool(hub.views.list_deliveries(limit=1)),
+            rules=len(hub.configuration.rules()),
+            begun=bool(hub.views.deliveries.list(limit=1)),
         )
 
     return router

@@ -25,8 +25,8 @@ from hub.errors import (
     StaleError,
     UnavailableError,
 )
-from hub.store.accounts import Session
 from hub.store.audit import Actor, act_as
+from hub.store.sessions import Session
 from hub.web import bodies
 from hub.web.authentication import address
 from hub.web.authorization import Access, access_of
@@ -144,7 +144,7 @@ class Pages:
     def session(self, request: Request) -> Session | None:
         """The session of the request; None if not signed in."""
         secret = request.cookies.get(COOKIE)
-        return self.hub.accounts.session(secret) if secret else None
+        return self.hub.accounts.sessions.get(secret) if secret else None
 
     def refusal(self, request: Request, status: int, text: str) -> Response:
         """An error page."""

@@ -48,7 +48,7 @@ def make_queue(pages: Pages) -> APIRouter:
             "orphan": orphan,
             "overdue": overdue,
         }
-        rows = hub.views.list_tasks(
+        rows = hub.views.tasks.list(
             state=filters["state"] or None,
             service=service or None,
             failed=bool(failed),
@@ -65,11 +65,11 @@ def make_queue(pages: Pages) -> APIRouter:
             rows=rows[:_PAGE],
             more=more,
             filters=filters,
-            stats=hub.views.stats(),
-            services=[s.name for s in hub.registry.services()],
+            stats=hub.views.overview.stats(),
+            services=[s.name for s in hub.configuration.services()],
             orphans=len(hub.admin.orphans(1)),
             states=_STATES,
-            names=hub.views.event_names(limit=200),
+            names=hub.views.events.names(limit=200),
             filtered=any(filters.values()),
         )
 
@@ -97,13 +97,13 @@ def make_queue(pages: Pages) -> APIRouter:
     @router.get("/tasks/{id_}")
     @needs(Access.ROLE_VIEW)
     def show(request: Request, id_: int) -> Response:
-        attempts = hub.views.list_deliveries(task=id_, limit=200)[::-1]
+        attempts = hub.views.deliveries.list(task=id_, limit=200)[::-1]
         task, ended = None, None
         try:
-            task = hub.views.task(id_)
+            task = hub.views.tasks.get(id_)
             task["event_data"] = readable(task["event_data"])
         except NotFoundError:
-            ended = hub.views.ended(id_)
+            ended = hub.views.tasks.ended(id_)
             if ended is None and not attempts:
                 raise
         return pages.render(request, "task.html", id=id_, task=task, ended=ended, attempts=attempts)

@@ -48,8 +48,8 @@ def make_rules(pages: Pages) -> APIRouter:
     @router.get("/rules")
     @needs(Access.ROLE_VIEW)
     def list_(request: Request, service: str = "") -> Response:
-        rows = [rule for rule in hub.registry.rules() if not service or rule.service == service]
-        services = [s.name for s in hub.registry.services()]
+        rows = [rule for rule in hub.configuration.rules() if not service or rule.service == service]
+        services = [s.name for s in hub.configuration.services()]
         return pages.render(request, "rules.html", rows=rows, service=service, services=services)
 
     def form_page(
@@ -72,8 +72,8 @@ def make_rules(pages: Pages) -> APIRouter:
             version=version,
             problem=problem,
             methods=METHODS,
-            services=[s.name for s in hub.registry.services()],
-            names=hub.views.event_names(limit=200),
+            services=[s.name for s in hub.configuration.services()],
+            names=hub.views.events.names(limit=200),
             placeholders=_PLACEHOLDERS,
         )
 
@@ -87,7 +87,7 @@ def make_rules(pages: Pages) -> APIRouter:
     def add(request: Request) -> Response:
         form: Form = request.state.form
         try:
-            rule = hub.registry.add_rule(parse_spec(RuleSpec, _document(form)))
+            rule = hub.registry.rules.add(parse_spec(RuleSpec, _document(form)))
         except HubError as e:
             return form_page(request, _typed(form), old=None, version=0, problem=str(e), status=422)
         return pages.go("/rules", f"Rule {rule.name} was added. Matching events create tasks from now on.")
@@ -95,7 +95,7 @@ def make_rules(pages: Pages) -> APIRouter:
     @router.get("/rules/{name}/edit")
     @needs(Access.ROLE_MANAGE)
     def edit(request: Request, name: str) -> Response:
-        rule = hub.registry.rule(name)
+        rule = hub.configuration.rule(name)
         return form_page(request, rule_document(rule), old=name, version=rule.version)
 
     @router.post("/rules/{name}/edit")
@@ -104,14 +104,19 @@ def make_rules(pages: Pages) -> APIRouter:
         form: Form = request.state.form
         version = digits(form.get("version"))
         try:
-            rule = hub.registry.update_rule(name, _document(form), version)
+            rule = hub.registry.rules.update(name, _document(form), version)
         except StaleError:
             problem = (
                 "Somebody else changed this rule while you edited it. The form shows your version; saving again"
                 " overwrites theirs. Cancel to see theirs."
             )
             return form_page(
-                request, _typed(form), old=name, version=hub.registry.rule(name).version, problem=problem, status=409
+                request,
+                _typed(form),
+                old=name,
+                version=hub.configuration.rule(name).version,
+                problem=problem,
+                status=409,
             )
         except (ConfigError, ConflictError, PayloadError) as e:
             return form_page(request, _typed(form), old=name, version=version or 0, problem=str(e), status=422)
@@ -125,25 +130,25 @@ def make_rules(pages: Pages) -> APIRouter:
     @router.post("/rules/{name}/enable")
     @needs(Access.ROLE_MANAGE)
     def enable(request: Request, name: str) -> Response:
-        hub.registry.enable_rule(name, True)
+        hub.registry.rules.enable(name, True)
         return pages.go(back(request, "/rules"), f"{name} was enabled. Its held tasks continue.")
 
     @router.post("/rules/{name}/disable")
     @needs(Access.ROLE_MANAGE)
     def disable(request: Request, name: str) -> Response:
-        hub.registry.enable_rule(name, False)
+        hub.registry.rules.enable(name, False)
         return pages.go(back(request, "/rules"), f"{name} was disabled. Its tasks are held.")
 
     @router.post("/rules/{name}/delete")
     @needs(Access.ROLE_MANAGE)
     def delete(request: Request, name: str) -> Response:
-        hub.registry.delete_rule(name)
+        hub.registry.rules.delete(name)
         return pages.go("/rules", f"{name} was deleted. Its remaining tasks are orphans in the queue.")
 
     @router.get("/rules/{name}")
     @needs(Access.ROLE_VIEW)
     def show(request: Request, name: str) -> Response:
-        rule = hub.registry.rule(name)
+        rule = hub.configuration.rule(name)
         if request.state.session.role == "manage":
             return pages.go(f"/rules/{segment(name)}/edit")
         document = rule_document(rule)

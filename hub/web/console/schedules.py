@@ -33,7 +33,7 @@ def make_schedules(pages: Pages) -> APIRouter:
             problem=problem,
             zone=hub.settings.timezone,
             next_runs={t.name: hub.schedule.preview(t.cron, 5, name=t.name) for t in tasks},
-            runs=hub.views.task_log(task=only["task"] or None, failed=bool(only["failed"]), limit=40),
+            runs=hub.views.runs.all(task=only["task"] or None, failed=bool(only["failed"]), limit=40),
             only=only,
             classes=("dispatch_event_task", *_ABOUT),
         )

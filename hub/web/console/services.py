@@ -75,7 +75,7 @@ def make_services(pages: Pages) -> APIRouter:
     @router.get("/services")
     @needs(Access.ROLE_VIEW)
     def list_(request: Request) -> Response:
-        stats = hub.views.stats()
+        stats = hub.views.overview.stats()
         circuits = {row["service"]: row for row in stats["breakers"]}
         lately = hub.activity.services(3600)
         rows = [
@@ -86,7 +86,7 @@ def make_services(pages: Pages) -> APIRouter:
                 "counts": stats["services"].get(s.name, {}),
                 "lately": lately.get(s.name, {"ok": 0, "failed": 0}),
             }
-            for s in hub.registry.services()
+            for s in hub.configuration.services()
         ]
         return pages.render(request, "services.html", rows=rows, share=charts.share)
 
@@ -110,30 +110,30 @@ def make_services(pages: Pages) -> APIRouter:
     @router.get("/services/{name}")
     @needs(Access.ROLE_VIEW)
     def show(request: Request, name: str) -> Response:
-        service = hub.registry.service(name)
+        service = hub.configuration.service(name)
         document = service_document(service)
-        stats = hub.views.stats()
+        stats = hub.views.overview.stats()
         minutes = hub.activity.minutes(60, service=name)
         return pages.render(
             request,
             "service.html",
             service=service,
             document=document,
-            circuit=hub.views.breaker(name),
+            circuit=hub.views.overview.breaker(name),
             counts=stats["services"].get(name, {}),
-            rules=[r for r in hub.registry.rules() if r.service == name],
-            deliveries=hub.views.list_deliveries(service=name, limit=20),
+            rules=[r for r in hub.configuration.rules() if r.service == name],
+            deliveries=hub.views.deliveries.list(service=name, limit=20),
             lately=hub.activity.services(3600).get(name, {"ok": 0, "failed": 0, "p50": None, "p95": None}),
             outcomes=charts.outcomes(minutes),
             latency=charts.latency(minutes),
-            runs=hub.views.list_runs(service=name, limit=5),
+            runs=hub.views.runs.scheduled(service=name, limit=5),
             dead=hub.dead_letters.count(Chosen(service=name)),
         )
 
     @router.get("/services/{name}/edit")
     @needs(Access.ROLE_MANAGE)
     def edit(request: Request, name: str) -> Response:
-        service = hub.registry.service(name)
+        service = hub.configuration.service(name)
         document = service_document(service, mask="" if service.secrets_unreadable else _MASK)
         shown = _shown(document) | {"stored": set() if service.secrets_unreadable else _stored(document)}
         return pages.render(
@@ -150,7 +150,7 @@ def make_services(pages: Pages) -> APIRouter:
     @needs(Access.ROLE_MANAGE)
     def save(request: Request, name: str) -> Response:
         form: Form = request.state.form
-        current = hub.registry.service(name)
+        current = hub.configuration.service(name)
         document = service_document(current)
         changes: dict[str, Any] = {}
         try:
@@ -176,19 +176,19 @@ def make_services(pages: Pages) -> APIRouter:
     @router.post("/services/{name}/enable")
     @needs(Access.ROLE_MANAGE)
     def enable(request: Request, name: str) -> Response:
-        hub.registry.enable_service(name, True)
+        hub.registry.services.enable(name, True)
         return pages.go(back(request, f"/services/{segment(name)}"), f"{name} was enabled. Its held tasks continue.")
 
     @router.post("/services/{name}/disable")
     @needs(Access.ROLE_MANAGE)
     def disable(request: Request, name: str) -> Response:
-        hub.registry.enable_service(name, False)
+        hub.registry.services.enable(name, False)
         return pages.go(back(request, f"/services/{segment(name)}"), f"{name} was disabled. Its tasks are held.")
 
     @router.post("/services/{name}/delete")
     @needs(Access.ROLE_MANAGE)
     def delete(request: Request, name: str) -> Response:
-        rules = hub.registry.delete_service(name)
+        rules = hub.registry.services.delete(name)
         return pages.go(
             "/services", f"{name} was deleted, with {of(rules, 'rule')}. Its remaining tasks are orphans in the queue."
         )
@@ -196,7 +196,7 @@ def make_services(pages: Pages) -> APIRouter:
     @router.post("/services/{name}/reset")
     @needs(Access.ROLE_MANAGE)
     def reset(request: Request, name: str) -> Response:
-        closed = reset_circuits(hub, hub.registry.service(name))
+        closed = reset_circuits(hub, hub.configuration.service(name))
         text = (
             f"The circuit of {name} was closed. Its tasks continue."
             if closed

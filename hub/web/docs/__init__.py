@@ -83,7 +83,7 @@ def make_docs(hub: Hub, authenticator: Authenticator, app: FastAPI) -> APIRouter
     def admit(request: Request) -> None:
         secret = bearer(request)
         cookie = request.cookies.get(COOKIE)
-        if secret is None and cookie and hub.accounts.session(cookie) is not None:
+        if secret is None and cookie and hub.accounts.sessions.get(cookie) is not None:
             return
         authenticator.check(secret, None, address(request))
 

@@ -1,21 +1,15 @@
-"""The delivery log, read for people: by service, direction, result, status, time, task."""
+"""The delivery log: by service, direction, result, status, time, task."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
-from hub.store.database import Row
-from hub.store.filters import (
-    bounded,
-    found,
-    like,
-    service_ids,
-    window,
-)
-from hub.store.view_masks import COLUMNS, MaskedReads
+from hub.store.database import Database, Row
+from hub.store.views.filters import bounded, found, in_range, like, service_ids
+from hub.store.views.masks import COLUMNS, RowMasks
 
-_DISORDER = timedelta(minutes=2)  # how far ids and times may disagree: transactions commit out of order
+_DISORDER = timedelta(minutes=2)  # most that ids and times disagree: transactions commit out of order
 
 _DELIVERY: LiteralString = """
 SELECT d.id, d.task_id, d.direction, d.service, d.event, d.endpoint, d.method, d.attempt, d.tries, d.status,
@@ -25,12 +19,20 @@ SELECT d.id, d.task_id, d.direction, d.service, d.event, d.endpoint, d.method, d
 _DELIVERY_FROM: LiteralString = (
     " FROM deliveries d LEFT JOIN rules r ON r.id = d.rule_id LEFT JOIN services s ON s.id = d.service_id "
 )
+_GET = _DELIVERY + COLUMNS + ", d.properties" + _DELIVERY_FROM + "WHERE d.id = %s"
+_RAW = "SELECT raw FROM deliveries WHERE id = %s AND raw IS NOT NULL"
+_ENDS = "SELECT min(id) AS low, max(id) AS high FROM deliveries"
+_AT = "SELECT id, created_at FROM deliveries WHERE id >= %s ORDER BY id LIMIT 1"
 
 
-class DeliveryViews(MaskedReads):
-    """Reads deliveries; writes nothing."""
+class DeliveryViews:
+    """Reads deliveries."""
 
-    def list_deliveries(
+    def __init__(self, db: Database, masks: RowMasks) -> None:
+        self._db = db
+        self._masks = masks
+
+    def list(
         self,
         *,
         service: str | None = None,
@@ -73,14 +75,14 @@ class DeliveryViews(MaskedReads):
         like(where, params, "d.event", event)
         if since is not None:
             where.append("d.id >= %(first)s")
-            params["first"] = self.first_delivery_since(since)
+            params["first"] = self.first_id_since(since)
         if until is not None:
             where.append("d.id < %(last)s")
-            params["last"] = self.first_delivery_since(until + _DISORDER * 2)
+            params["last"] = self.first_id_since(until + _DISORDER * 2)
         if after is not None:
             where.append("d.id > %(after)s")
             params["after"] = after
-        window(where, params, since, until, before)
+        in_range(where, params, since, until, before)
         order: LiteralString = "" if after is not None else "DESC"
         rows = self._db.all(
             _DELIVERY
@@ -91,46 +93,30 @@ class DeliveryViews(MaskedReads):
             + f" ORDER BY d.id {order} LIMIT %(limit)s",
             params,
         )
-        return [self._hide_row(row) for row in rows]
+        return [self._masks.hide_row(row) for row in rows]
 
-    def list_attempts(
-        self, *, service: str | None = None, failed: bool = False, before: int | None = None, limit: int = 50
-    ) -> list[Row]:
-        """Runs of `dispatch_event_task`, newest first, with the fields of `list_runs` and `task_id`."""
-        rows = self.list_deliveries(
-            service=service, direction="outbound", failed=failed or None, of_tasks=True, before=before, limit=limit
-        )
-        return [
-            {
-                "id": row["id"], "name": "dispatch_event_task", "service": row["service"],
-                "started_at": row["created_at"] - timedelta(milliseconds=row["latency_ms"] or 0),
-                "ended_at": row["created_at"], "result": "ok" if row["success"] else "error", "host": row["host"],
-                "pid": row["pid"], "summary": f"task {row['task_id']}, attempt {row['attempt']}",
-                "error": row["error"], "task_id": row["task_id"],
-            }
-            for row in rows
-        ]  # fmt: skip
-
-    def delivery(self, delivery_id: int) -> Row:
+    def get(self, delivery_id: int) -> Row:
         """One delivery; raises `NotFoundError`."""
-        sql = _DELIVERY + COLUMNS + ", d.properties" + _DELIVERY_FROM + "WHERE d.id = %s"
-        return self._hide_row(found(self._db.one(sql, [delivery_id]), "delivery", delivery_id))
+        return self._masks.hide_row(found(self._db.one(_GET, [delivery_id]), "delivery", delivery_id))
 
     def raw_message(self, delivery_id: int) -> bytes:
-        """The bytes of an inbound message that is no JSON or over the limit; raises `NotFoundError`. Not masked."""
-        row = self._db.one("SELECT raw FROM deliveries WHERE id = %s AND raw IS NOT NULL", [delivery_id])
+        """The bytes of an inbound message that is not JSON or over the limit, not masked; raises `NotFoundError`."""
+        row = self._db.one(_RAW, [delivery_id])
         return bytes(found(row, "message kept as bytes with delivery", delivery_id)["raw"])
 
-    def first_delivery_since(self, since: datetime) -> int:
-        """An id that no delivery at or after `since` lies below. A few look-ups, no index on time."""
+    def first_id_since(self, since: datetime) -> int:
+        """An id such that every delivery at or after `since` has this id or a higher one.
+
+        A binary search over ids: there is no index on the time.
+        """
         since = (since if since.tzinfo else since.replace(tzinfo=UTC)) - _DISORDER
-        ends = self._db.one("SELECT min(id) AS low, max(id) AS high FROM deliveries")
+        ends = self._db.one(_ENDS)
         if ends is None or ends["low"] is None:
             return 0
         low, high = ends["low"], ends["high"] + 1
         while low < high:
             middle = (low + high) // 2
-            row = self._db.one("SELECT id, created_at FROM deliveries WHERE id >= %s ORDER BY id LIMIT 1", [middle])
+            row = self._db.one(_AT, [middle])
             if row is None or row["created_at"] >= since:
                 high = middle
             else:

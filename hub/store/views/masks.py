@@ -1,7 +1,7 @@
-"""Hides what the services' `mask` covers in rows that are read for people.
+"""Hides what the `mask` of a service covers in rows that are read for people.
 
-The ledger keeps event data as it came: deliveries and replays need it. Rows of the log were masked when they were
-written; they are masked again here, so that a mask also covers what was logged before it was set.
+The ledger stores event data unmasked: deliveries and replays need it. Rows of the log are masked when they are written,
+and again here, so that a mask also covers what was logged before it was set.
 """
 
 from __future__ import annotations
@@ -10,19 +10,13 @@ from typing import LiteralString
 
 from hub.codec import readable
 from hub.domain import rules
-from hub.domain.masks import (
-    event_paths,
-    hide,
-    masked,
-    source_paths,
-    texts,
-)
+from hub.domain.masks import event_paths, hide, masked, source_paths, texts
 from hub.domain.paths import mask_body
 from hub.models import JSON, Event, Rule
 from hub.store.database import Database, Row
 
 COLUMNS: LiteralString = ", s.options->'mask' AS _mask, r.payload AS _template"
-"""What a query of rows adds for `hide_row`; `s` is the service, `r` the rule."""
+"""What a query selects for `hide_row`; `s` is the service, `r` the rule."""
 _MASKS = "SELECT name, options->'mask' AS mask FROM services WHERE options ? 'mask' AND deleted_at IS NULL"
 _RULES = """
 SELECT r.event, r.payload, s.options->'mask' AS mask FROM rules r JOIN services s ON s.id = r.service_id
@@ -30,14 +24,14 @@ WHERE s.options ? 'mask' AND r.deleted_at IS NULL AND s.deleted_at IS NULL
 """
 
 
-class MaskedReads:
-    """Masks rows; the base of what reads them."""
+class RowMasks:
+    """Masks rows that are read for people."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def _hide_row(self, row: Row) -> Row:
-        """A delivery, dead letter or task of a query with `COLUMNS`, as it may be shown."""
+    def hide_row(self, row: Row) -> Row:
+        """Mask a delivery, dead letter or task of a query with `COLUMNS`."""
         mask, template = row.pop("_mask") or [], row.pop("_template")
         seen: list[JSON] = []
         if (data := row.get("event_data")) is not None:
@@ -57,8 +51,8 @@ class MaskedReads:
                 row[text] = hide(row[text], hidden)
         return row
 
-    def _hide_event(self, name: str, data: str) -> str:
-        """The data (JSON text) of an event of that name, as every service that a rule sends it to allows."""
+    def hide_event(self, name: str, data: str) -> str:
+        """Mask the data (JSON text) of an event for every service that a rule sends events of that name to."""
         event = Event(name, {})
         paths = {
             path

@@ -1,4 +1,4 @@
-"""Pieces of WHERE that the listings share. Values are always parameters."""
+"""Conditions that listings share. Values are always parameters."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any, LiteralString
 from hub.errors import NotFoundError
 from hub.store.database import Database, Row
 
-MOST = 1000  # rows of one page
+MAX_PAGE = 1000  # rows of one page
+_SERVICE_IDS = "SELECT id FROM services WHERE name = %s"
 
 
 def service_ids(db: Database, name: str) -> list[int]:
     """Every service that has or had that name."""
-    return [row["id"] for row in db.all("SELECT id FROM services WHERE name = %s", [name])]
+    return [row["id"] for row in db.all(_SERVICE_IDS, [name])]
 
 
 def like(where: list[LiteralString], params: dict[str, Any], column: LiteralString, name: str | None) -> None:
-    """A whole event name, or its beginning when it ends in `*`."""
+    """Add a condition on an event name: the whole name, or its beginning when it ends in `*`."""
     if not name:
         return
     if name.endswith("*"):
@@ -28,14 +29,14 @@ def like(where: list[LiteralString], params: dict[str, Any], column: LiteralStri
         params["event"] = name
 
 
-def window(
+def in_range(
     where: list[LiteralString],
     params: dict[str, Any],
     since: datetime | None,
     until: datetime | None,
     before: int | None,
 ) -> None:
-    """Conditions on the time and id of the rows of `d`."""
+    """Add conditions on the time and id of the rows of `d`."""
     if since is not None:
         where.append("d.created_at >= %(since)s")
         params["since"] = since
@@ -48,8 +49,8 @@ def window(
 
 
 def bounded(limit: int) -> int:
-    """A page's size, kept within sense."""
-    return max(1, min(limit, MOST))
+    """The size of a page: 1 to `MAX_PAGE` rows."""
+    return max(1, min(limit, MAX_PAGE))
 
 
 def found(row: Row | None, kind: str, key: object) -> Row:

@@ -1,14 +1,14 @@
-"""Live tasks, read for people: listed, one by one, counted; and what is known of one that has ended."""
+"""Live tasks, and what is known of a task that has ended."""
 
 from __future__ import annotations
 
 from typing import Any, LiteralString
 
-from hub.store.database import Row
-from hub.store.filters import bounded, found, like
-from hub.store.view_masks import COLUMNS, MaskedReads
+from hub.store.database import Database, Row
+from hub.store.views.filters import bounded, found, like
+from hub.store.views.masks import COLUMNS, RowMasks
 
-# Counts by rule and state, with what the rule and its service are now. Small: one row per rule and state.
+# Counts by rule and state, with the present state of the rule and its service: one row per rule and state.
 _COUNTS = """
 SELECT c.rule_id, c.service_id, c.state, c.n, r.name AS rule, s.name AS service, r.event AS pattern,
        coalesce(r.enabled AND s.enabled AND r.deleted_at IS NULL AND s.deleted_at IS NULL, false) AS live,
@@ -31,7 +31,10 @@ _TASK_FROM: LiteralString = """
 FROM tasks t LEFT JOIN events e ON e.id = t.event_id LEFT JOIN rules r ON r.id = t.rule_id
 LEFT JOIN services s ON s.id = t.service_id
 """
-# A callback may come before its task is settled, after it was delivered, or after it died.
+_GET = (
+    _TASK + COLUMNS + ", e.data AS event_data, t.worker, t.lease_until, t.expires_at" + _TASK_FROM + "WHERE t.id = %s"
+)
+# A callback may arrive before the outcome of its task is recorded, after the task was delivered, or after it died.
 _DEPTH = """
 SELECT max(depth) AS depth FROM (
     SELECT e.depth FROM tasks t JOIN events e ON e.id = t.event_id
@@ -59,10 +62,34 @@ _STATES: dict[str, LiteralString] = {
 }
 
 
-class TaskViews(MaskedReads):
-    """Reads tasks; writes nothing."""
+class TaskViews:
+    """Reads tasks."""
 
-    def list_tasks(
+    def __init__(self, db: Database, masks: RowMasks) -> None:
+        self._db = db
+        self._masks = masks
+
+    def get(self, task_id: int) -> Row:
+        """One task with its event's data as `event_data` (JSON text); raises `NotFoundError`."""
+        return self._masks.hide_row(found(self._db.one(_GET, [task_id]), "task", task_id))
+
+    def counts(self) -> list[Row]:
+        """`rule_id service_id state n rule service pattern live orphan` of all tasks, exact."""
+        return self._db.all(_COUNTS)
+
+    def ended(self, task_id: int) -> Row | None:
+        """How and when a task ended: `how` (delivered, dead, cancelled) and `at`; None: unknown.
+
+        A dead task has `dead_letter_id`, a cancelled one `who`.
+        """
+        return self._db.one(_ENDED, {"id": task_id})
+
+    def depth_of(self, task_id: int, service_id: int) -> int | None:
+        """The depth of a task in its chain of events; None: the service never had that task."""
+        row = self._db.one(_DEPTH, {"task": task_id, "service": service_id})
+        return row["depth"] if row else None
+
+    def list(
         self,
         *,
         state: str | None = None,
@@ -85,7 +112,7 @@ class TaskViews(MaskedReads):
             overdue: only those due for more than a minute.
             before: only ids below this one: the last id of the page before.
         """
-        counts = [row for row in self.task_counts() if _fits(row, state, service, rule, event, orphan)]
+        counts = [row for row in self.counts() if _fits(row, state, service, rule, event, orphan)]
         if overdue:
             counts = [row for row in counts if row["live"]]
         if not counts:
@@ -109,36 +136,9 @@ class TaskViews(MaskedReads):
             _TASK + _TASK_FROM + "WHERE " + " AND ".join(where) + " ORDER BY t.id DESC LIMIT %(limit)s", params
         )
 
-    def task(self, task_id: int) -> Row:
-        """One task with its event's data as `event_data` (JSON text); raises `NotFoundError`."""
-        sql = (
-            _TASK
-            + COLUMNS
-            + ", e.data AS event_data, t.worker, t.lease_until, t.expires_at"
-            + _TASK_FROM
-            + "WHERE t.id = %s"
-        )
-        return self._hide_row(found(self._db.one(sql, [task_id]), "task", task_id))
-
-    def task_counts(self) -> list[Row]:
-        """`rule_id service_id state n rule service pattern live orphan` of all tasks, exact."""
-        return self._db.all(_COUNTS)
-
-    def ended(self, task_id: int) -> Row | None:
-        """How a task ended that is no longer live: `how` (delivered, dead, cancelled) and `at`; None: unknown.
-
-        A dead letter has its `dead_letter_id`, a cancelled task who did it.
-        """
-        return self._db.one(_ENDED, {"id": task_id})
-
-    def depth_of(self, task_id: int, service_id: int) -> int | None:
-        """How deep in a chain of events a task of that service is; None: it never was one of its tasks."""
-        row = self._db.one(_DEPTH, {"task": task_id, "service": service_id})
-        return row["depth"] if row else None
-
 
 def shown(count: Row) -> str:
-    """The state people see of a row of `_COUNTS`."""
+    """The state that is shown for a row of `counts`."""
     if count["state"] != "running" and not count["live"]:
         return "held"
     return "pending" if count["state"] == "queued" else str(count["state"])

@@ -1,21 +1,15 @@
-"""Dead letters, read for people: listed, one by one, counted."""
+"""Dead letters: listed, one by one, counted."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any, LiteralString
 
-from hub.store.database import Row
-from hub.store.filters import (
-    bounded,
-    found,
-    like,
-    service_ids,
-    window,
-)
-from hub.store.view_masks import COLUMNS, MaskedReads
+from hub.store.database import Database, Row
+from hub.store.views.filters import bounded, found, in_range, like, service_ids
+from hub.store.views.masks import COLUMNS, RowMasks
 
-_DEAD_SHOWN = 10_000  # counted exactly up to here
+_MAX_COUNT = 10_000  # more dead letters than these are not counted
 _DEAD_LETTER: LiteralString = """
 SELECT d.id, d.task_id, d.event, r.name AS rule, s.name AS service, d.attempts, d.reason, d.error, d.payload,
        d.created_at, d.status, d.event_uid AS event_id, d.accepted_at,
@@ -25,12 +19,33 @@ _DEAD_LETTER_MORE: LiteralString = ", d.event_data, d.response_body"
 _DEAD_LETTER_FROM: LiteralString = """
 FROM dead_letters d LEFT JOIN rules r ON r.id = d.rule_id LEFT JOIN services s ON s.id = d.service_id
 """
+_GET = _DEAD_LETTER + COLUMNS + _DEAD_LETTER_MORE + _DEAD_LETTER_FROM + "WHERE d.id = %s"
+_PRESENT = "SELECT id FROM dead_letters WHERE id = ANY(%s)"
+_COUNT = "SELECT count(*) AS n FROM (SELECT 1 FROM dead_letters LIMIT %s) d"
 
 
-class DeadLetterViews(MaskedReads):
-    """Reads dead letters; writes nothing."""
+class DeadLetterViews:
+    """Reads dead letters."""
 
-    def list_dead_letters(
+    def __init__(self, db: Database, masks: RowMasks) -> None:
+        self._db = db
+        self._masks = masks
+
+    def get(self, dead_letter_id: int) -> Row:
+        """One dead letter with `event_data` and `response_body`; raises `NotFoundError`."""
+        return self._masks.hide_row(found(self._db.one(_GET, [dead_letter_id]), "dead letter", dead_letter_id))
+
+    def missing(self, ids: list[int]) -> list[int]:
+        """Those of `ids` that are not dead letters, or no longer."""
+        rows = self._db.all(_PRESENT, [ids])
+        return sorted(set(ids) - {row["id"] for row in rows})
+
+    def count(self) -> int:
+        """How many dead letters there are; more than 10,000 count as 10,000."""
+        row = self._db.one(_COUNT, [_MAX_COUNT])
+        return int(row["n"]) if row else 0
+
+    def list(
         self,
         *,
         service: str | None = None,
@@ -43,10 +58,10 @@ class DeadLetterViews(MaskedReads):
         limit: int = 50,
         full: bool = False,
     ) -> list[Row]:
-        """Dead letters, newest first; `payload` is the last request body as text, None if none was made.
+        """Dead letters, newest first; `payload` is the text of the last request body, None if there was none.
 
         Args:
-            full: with `event_data` and `response_body`, as exports have them.
+            full: include `event_data` and `response_body`, as exports do.
         """
         where: list[LiteralString] = ["true"]
         params: dict[str, Any] = {"limit": bounded(limit)}
@@ -60,25 +75,10 @@ class DeadLetterViews(MaskedReads):
             where.append("d.reason = %(reason)s")
             params["reason"] = reason
         like(where, params, "d.event", event)
-        window(where, params, since, until, before)
+        in_range(where, params, since, until, before)
         columns = _DEAD_LETTER + COLUMNS + (_DEAD_LETTER_MORE if full else "")
         rows = self._db.all(
             columns + _DEAD_LETTER_FROM + "WHERE " + " AND ".join(where) + " ORDER BY d.id DESC LIMIT %(limit)s",
             params,
         )
-        return [self._hide_row(row) for row in rows]
-
-    def dead_letter(self, dead_letter_id: int) -> Row:
-        """One dead letter with `event_data` and `response_body`; raises `NotFoundError`."""
-        sql = _DEAD_LETTER + COLUMNS + _DEAD_LETTER_MORE + _DEAD_LETTER_FROM + "WHERE d.id = %s"
-        return self._hide_row(found(self._db.one(sql, [dead_letter_id]), "dead letter", dead_letter_id))
-
-    def missing_dead_letters(self, ids: list[int]) -> list[int]:
-        """Those of `ids` that are no dead letters (any more)."""
-        rows = self._db.all("SELECT id FROM dead_letters WHERE id = ANY(%s)", [ids])
-        return sorted(set(ids) - {row["id"] for row in rows})
-
-    def dead_letter_count(self) -> int:
-        """How many dead letters there are; more than 10,000 count as 10,000."""
-        row = self._db.one("SELECT count(*) AS n FROM (SELECT 1 FROM dead_letters LIMIT %s) d", [_DEAD_SHOWN])
-        return int(row["n"]) if row else 0
+        return [self._masks.hide_row(row) for row in rows]

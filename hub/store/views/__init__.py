@@ -1,0 +1,31 @@
+"""Rows as people read them: listings, single rows, counts. Nothing here writes.
+
+Listings are newest first and page by id (`before`), so page 1,000 costs what page 1 costs. Rows are dictionaries with
+the fields that the CLI and the API print.
+"""
+
+from __future__ import annotations
+
+from hub.store.database import Database
+from hub.store.views.dead_letters import DeadLetterViews
+from hub.store.views.deliveries import DeliveryViews
+from hub.store.views.events import EventViews
+from hub.store.views.masks import RowMasks
+from hub.store.views.overview import Overview
+from hub.store.views.runs import RunViews
+from hub.store.views.tasks import TaskViews
+
+__all__ = ["Views"]
+
+
+class Views:
+    """The readers of one database, one for each kind of row."""
+
+    def __init__(self, db: Database) -> None:
+        masks = RowMasks(db)
+        self.tasks = TaskViews(db, masks)
+        self.dead_letters = DeadLetterViews(db, masks)
+        self.deliveries = DeliveryViews(db, masks)
+        self.runs = RunViews(db, self.deliveries)
+        self.events = EventViews(db, masks)
+        self.overview = Overview(db, self.tasks, self.dead_letters)
