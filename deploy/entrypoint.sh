@@ -1,6 +1,6 @@
 #!/bin/sh
-# Secrets by file: for every HUB_<NAME>_FILE, export HUB_<NAME> with the file's content, then become the command.
-# So a secret is in no image, no compose file, no pod spec and no unit; only in the process that needs it.
+# Secrets in files: for every HUB_<NAME>_FILE, exports HUB_<NAME> with the content of the file, then executes the command.
+# So no secret is in an image, a compose file, a pod spec or a unit.
 set -eu
 
 for name in $(env | sed -n 's/^\(HUB_[A-Z0-9_]*\)_FILE=.*/\1/p'); do

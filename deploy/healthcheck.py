@@ -1,6 +1,6 @@
-"""Is this container alive? Needs no secret, database or broker: a hub whose database is down must not be restarted.
+"""Health check of a container. It uses neither database nor broker: a restart does not help when those are down.
 
-    healthcheck.py http PORT PATH       the server answers (401 counts: it is up and asks for its token)
+    healthcheck.py http PORT PATH       the server responds (401 counts: it requires a token)
     healthcheck.py processes WORD N     a process with WORD in its command line has at least N living children
 
 Exit 0 healthy, 1 not. Standard library only.
@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 
 TIMEOUT = 4.0
-INITS = ("docker-init", "tini", "catatonit")  # their command line repeats the command that they started
+INITS = ("docker-init", "tini", "catatonit")  # their command line contains the command that they started
 
 
-def answers(port: int, path: str) -> bool:
-    """Whether an HTTP server on loopback answers `path` with something better than an error of its own."""
+def responds(port: int, path: str) -> bool:
+    """Return whether an HTTP server on loopback responds to `path` with a status below 400, or 401."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
     try:
         connection.request("GET", path)
@@ -30,7 +30,7 @@ def answers(port: int, path: str) -> bool:
 
 
 def processes(proc: Path = Path("/proc")) -> dict[int, tuple[int, str, str]]:
-    """Every process: pid -> (parent, state, command line)."""
+    """Return all processes: pid -> (parent, state, command line)."""
     found = {}
     for folder in proc.iterdir():
         if not folder.name.isdigit():
@@ -38,14 +38,14 @@ def processes(proc: Path = Path("/proc")) -> dict[int, tuple[int, str, str]]:
         try:
             state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:  # it ended while we looked
+        except OSError:  # the process has ended
             continue
         found[int(folder.name)] = (int(parent), state, command)
     return found
 
 
 def has_children(word: str, least: int, proc: Path = Path("/proc")) -> bool:
-    """Whether a running process named `word` has at least `least` children that are not dead or stopped."""
+    """Return whether a process with `word` in its command line has at least `least` running children."""
     everything = {
         pid: entry
         for pid, entry in processes(proc).items()
@@ -62,7 +62,7 @@ def has_children(word: str, least: int, proc: Path = Path("/proc")) -> bool:
 def main(words: list[str]) -> int:
     match words:
         case ["http", port, path]:
-            return 0 if answers(int(port), path) else 1
+            return 0 if responds(int(port), path) else 1
         case ["processes", word, least]:
             return 0 if has_children(word, int(least)) else 1
     print(__doc__, file=sys.stderr)  # noqa: T201

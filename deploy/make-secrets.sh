@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the secret files of compose.yaml in a folder (default: secrets/ beside this script). Keeps those that exist.
-# The folder is for its owner only; the files inside are readable, since containers read them as another user.
+# Creates the secret files of compose.yaml in a folder (default: secrets/ beside this script). Keeps existing ones.
+# Only the owner can enter the folder; the files in it are readable, since containers read them as another user.
 set -eu
 folder=${1:-$(dirname "$0")/secrets}
 db_host=${HUB_DB_HOST:-postgres:5432}
@@ -11,7 +11,7 @@ chmod 700 "$folder"
 
 random() { head -c 24 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n='; }
 fernet() { head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n'; }
-make() { # NAME: standard input becomes the file, unless it is there already
+make() { # NAME: writes standard input to the file, unless it exists
     if [ ! -s "$folder/$1" ]; then
         cat >"$folder/$1"
         echo "made $folder/$1"
@@ -25,7 +25,7 @@ random | make rabbitmq_hub_password
 random | make rabbitmq_monitor_password
 random | make grafana_admin_password
 fernet | make secret_keys
-# The URLs follow the passwords: written anew each time, so that a changed password needs one command.
+# URLs contain passwords, so they are written each time: a changed password needs one command.
 rm -f "$folder/database_url" "$folder/broker_url" "$folder/broker_monitor_url"
 printf 'postgresql://hub:%s@%s/hub' "$(cat "$folder/hub_db_password")" "$db_host" | make database_url
 printf 'amqp://hub:%s@%s/hub' "$(cat "$folder/rabbitmq_hub_password")" "$broker_host" | make broker_url

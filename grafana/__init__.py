@@ -1,1 +1,1 @@
-"""The hub's Grafana dashboards as code. `python -m grafana.build` writes `dashboards/*.json`."""
+"""Grafana dashboards as code. `python -m grafana.build` writes `dashboards/*.json`."""

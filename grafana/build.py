@@ -1,4 +1,4 @@
-"""`python -m grafana.build` writes the dashboards; `--check` says whether the committed ones are the code's."""
+"""Writes the dashboards as JSON: `python -m grafana.build`; `--check` compares the committed files with the code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FOLDER = Path(__file__).with_name("dashboards")
 
 
 def documents() -> dict[str, str]:
-    """File name -> JSON text of every dashboard."""
+    """Return file name -> JSON text of each dashboard."""
     boards = [module.build() for module in (overview, service, dlq, runtime, runbooks)]
     return {
         f"{board['uid']}.json": json.dumps(board, cls=JSONEncoder, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
@@ -23,7 +23,7 @@ def documents() -> dict[str, str]:
 
 
 def main(check: bool = False) -> int:
-    """Write, or compare; 1: something differs."""
+    """Write the files, or compare them. Returns 1 when they differ."""
     made = documents()
     have = {path.name: path.read_text() for path in FOLDER.glob("*.json")}
     if check:

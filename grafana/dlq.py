@@ -1,4 +1,4 @@
-"""DLQ and retries: what was given up, why, and what is on its way there."""
+"""Dashboard of dead letters and retries."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from grafana.kit import (
     BLUE,
+    ENV,
     GREEN,
     PER_MINUTE,
     PER_SECOND,
@@ -22,22 +23,23 @@ from grafana.kit import (
     steps,
 )
 
-S = 'service=~"$service"'
+S = f'{ENV}, service=~"$service"'
 R = "[$__rate_interval]"
+BUDGET = f"max by (environment, service) (service:hub_error_budget_remaining:ratio30d{{{S}}})"
 REPLAYS = f"rate(hub_dead_letter_replays_total{{{S}}}{R})"
 REASONS = {"attempts": RED, "expired": YELLOW, "worker_lost": "purple"}
 FINISHED = {"delivered": GREEN, "dead": RED, "cancelled": BLUE}
 
 
 def build() -> dict[str, Any]:
-    """The dashboard."""
+    """Return the dashboard."""
     numbers = [
         (
             4,
             one(
                 "Dead letters",
-                "Tasks that wait for a person: replay or delete them.",
-                f"sum(max by (service) (hub_dead_letters{{{S}}}))",
+                "Dead letters that were neither replayed nor deleted.",
+                f"sum(max by (environment, service) (hub_dead_letters{{{S}}}))",
                 "short",
                 thresholds=steps(GREEN, (1, YELLOW)),
                 link="/d/hub-runbooks",
@@ -47,7 +49,7 @@ def build() -> dict[str, Any]:
             4,
             one(
                 "Oldest",
-                "Age of the oldest dead letter. After a day HubDeadLettersUnhandled says so.",
+                "Age of the oldest dead letter. After a day HubDeadLettersUnhandled fires.",
                 f"max(hub_oldest_dead_letter_age_seconds{{{S}}})",
                 "s",
                 none="none",
@@ -59,7 +61,7 @@ def build() -> dict[str, Any]:
         (
             4,
             one(
-                "Given up, 1 h",
+                "New, 1 h",
                 "Tasks that became dead letters within the last hour.",
                 f"sum(increase(hub_dead_letters_total{{{S}}}[1h]))",
                 "short",
@@ -72,7 +74,7 @@ def build() -> dict[str, Any]:
             4,
             one(
                 "Replayed, 1 h",
-                "Dead letters that a person replayed within the last hour.",
+                "Dead letters that were replayed within the last hour.",
                 f"sum(increase(hub_dead_letter_replays_total{{{S}}}[1h]))",
                 "short",
                 decimals=0,
@@ -82,7 +84,7 @@ def build() -> dict[str, Any]:
             4,
             one(
                 "Retries",
-                "Failed attempts that another one follows, per second.",
+                "Failed attempts that are followed by another attempt, per second.",
                 f"sum(rate(hub_retries_scheduled_total{{{S}}}{R}))",
                 PER_SECOND,
                 decimals=2,
@@ -92,32 +94,34 @@ def build() -> dict[str, Any]:
             4,
             one(
                 "Delayed tasks",
-                "Tasks that wait for their next attempt, or behind an open circuit.",
-                f'sum(max by (service) (hub_tasks{{{S}, state="delayed"}}))',
+                "Tasks that wait for their next attempt, or because the circuit is open.",
+                f'sum(max by (environment, service) (hub_tasks{{{S}, state="delayed"}}))',
                 "short",
             ),
         ),
     ]
     by_service = grid(
         "By service",
-        "Whose dead letters, since when, and how fast they come.",
+        "Dead letters of each service: number, age, rate.",
         [
-            Column("Dead", f"max by (service) (hub_dead_letters{{{S}}}) > 0", "short", colored((1, YELLOW))),
+            Column(
+                "Dead", f"max by (environment, service) (hub_dead_letters{{{S}}}) > 0", "short", colored((1, YELLOW))
+            ),
             Column(
                 "Oldest",
-                f"max by (service) (hub_oldest_dead_letter_age_seconds{{{S}}})",
+                f"max by (environment, service) (hub_oldest_dead_letter_age_seconds{{{S}}})",
                 "s",
                 colored((3600, YELLOW), (86400, RED)),
             ),
             Column(
                 "Last hour",
-                f"sum by (service) (increase(hub_dead_letters_total{{{S}}}[1h])) > 0",
+                f"sum by (environment, service) (increase(hub_dead_letters_total{{{S}}}[1h])) > 0",
                 "short",
                 (*colored((1, RED)), ("decimals", 0)),
             ),
             Column(
                 "Dead of finished",
-                f"max by (service) (service:hub_tasks_dead:ratio_rate1h{{{S}}}) > 0",
+                f"max by (environment, service) (service:hub_tasks_dead:ratio_rate1h{{{S}}}) > 0",
                 "percentunit",
                 colored((0.01, YELLOW), (0.144, RED)),
             ),
@@ -130,7 +134,7 @@ def build() -> dict[str, Any]:
     return board(
         "hub-dlq",
         "Hub / DLQ and retries",
-        "What was given up and why, what is being retried, and how much of the error budget it costs.",
+        "Dead letters and their reasons, retries, and the error budget.",
         [
             (4, numbers),
             (
@@ -140,8 +144,8 @@ def build() -> dict[str, Any]:
                     (
                         12,
                         lines(
-                            "Given up, by reason",
-                            "attempts: five failures. expired: too old. worker_lost: it killed its worker.",
+                            "New dead letters, by reason",
+                            "attempts: all attempts failed. expired: too old. worker_lost: it ended its workers.",
                             [Q(f"60 * sum by (reason) (rate(hub_dead_letters_total{{{S}}}{R}))", "{{reason}}")],
                             PER_MINUTE,
                             bars=True,
@@ -154,12 +158,17 @@ def build() -> dict[str, Any]:
                 8,
                 [
                     (
-                        8,
+                        6,
                         lines(
                             "Error budget, 1 h",
-                            "Share of finished tasks that died. Above the line HubDeliveryErrorBudgetBurnFast "
-                            "fires; the objective is 1 %.",
-                            [Q(f"max by (service) (service:hub_tasks_dead:ratio_rate1h{{{S}}})", "{{service}}")],
+                            "Share of finished tasks that became dead letters. Objective: 1 %. Above the line "
+                            "HubDeliveryErrorBudgetBurnFast fires.",
+                            [
+                                Q(
+                                    f"max by (environment, service) (service:hub_tasks_dead:ratio_rate1h{{{S}}})",
+                                    "{{service}}",
+                                )
+                            ],
                             "percentunit",
                             limit=0.144,
                             maximum=1,
@@ -167,10 +176,28 @@ def build() -> dict[str, Any]:
                         ),
                     ),
                     (
-                        8,
+                        6,
+                        lines(
+                            "Error budget left, 30 days",
+                            "100 %: no dead letters. 0: 1 % of the finished tasks became dead letters. Below 0: the "
+                            "objective was missed.",
+                            [
+                                Q(
+                                    BUDGET,
+                                    "{{service}}",
+                                )
+                            ],
+                            "percentunit",
+                            minimum=-1,
+                            maximum=1,
+                            drill=True,
+                        ),
+                    ),
+                    (
+                        6,
                         lines(
                             "Tasks finished",
-                            "How tasks ended.",
+                            "Finished tasks, by outcome.",
                             [Q(f"sum by (outcome) (rate(hub_tasks_finished_total{{{S}}}{R}))", "{{outcome}}")],
                             PER_SECOND,
                             stacked=True,
@@ -178,10 +205,10 @@ def build() -> dict[str, Any]:
                         ),
                     ),
                     (
-                        8,
+                        6,
                         lines(
-                            "Why attempts fail",
-                            "Failed attempts by reason: the next dead letters, unless it gets better.",
+                            "Failed attempts, by reason",
+                            "Tasks whose attempts keep failing become dead letters.",
                             [Q(f"sum by (reason) (rate(hub_dispatch_failures_total{{{S}}}{R})) > 0", "{{reason}}")],
                             PER_SECOND,
                             stacked=True,
@@ -196,8 +223,8 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Dead letters",
-                            "How many wait, by service: since when it grows, and whether replays help.",
-                            [Q(f"max by (service) (hub_dead_letters{{{S}}}) > 0", "{{service}}")],
+                            "Number of dead letters, by service.",
+                            [Q(f"max by (environment, service) (hub_dead_letters{{{S}}}) > 0", "{{service}}")],
                             "short",
                             drill=True,
                             none="no dead letters",
@@ -207,8 +234,13 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Retries by service",
-                            "Failed attempts that another one follows.",
-                            [Q(f"sum by (service) (rate(hub_retries_scheduled_total{{{S}}}{R}))", "{{service}}")],
+                            "Failed attempts that are followed by another attempt.",
+                            [
+                                Q(
+                                    f"sum by (environment, service) (rate(hub_retries_scheduled_total{{{S}}}{R}))",
+                                    "{{service}}",
+                                )
+                            ],
                             PER_SECOND,
                             drill=True,
                         ),
@@ -217,10 +249,10 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Replayed",
-                            "Dead letters that people replayed.",
+                            "Replayed dead letters.",
                             [
                                 Q(
-                                    f"60 * sum by (service) (rate(hub_dead_letter_replays_total{{{S}}}{R}))",
+                                    f"60 * sum by (environment, service) ({REPLAYS})",
                                     "{{service}}",
                                 )
                             ],

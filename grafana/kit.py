@@ -1,4 +1,4 @@
-"""What all dashboards share: how panels look, how they are laid out, the variables, the links."""
+"""Panels, layout, variables and links that all dashboards share."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ GREEN, YELLOW, RED, BLUE, GREY = "green", "yellow", "red", "blue", "#8e8e8e"
 PER_SECOND, PER_MINUTE = "suffix:/s", "suffix:/min"
 STATES = {"pending": BLUE, "running": GREEN, "delayed": YELLOW, "held": GREY}
 SHARES = {"p50": GREEN, "p95": YELLOW, "p99": RED}
+ENV = 'environment=~"$environment"'
 SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
-SERVICE_LINK = "/d/hub-service?var-service=${__data.fields.service}&${__url_time_range}&var-datasource=${datasource}"
-SERIES_LINK = "/d/hub-service?var-service=${__field.labels.service}&${__url_time_range}&var-datasource=${datasource}"
+KEEP = "${environment:queryparam}&${__url_time_range}&var-datasource=${datasource}"
+SERVICE_LINK = "/d/hub-service?var-service=${__data.fields.service}&" + KEEP
+SERIES_LINK = "/d/hub-service?var-service=${__field.labels.service}&" + KEEP
 BOARDS = (
     ("hub-overview", "Overview"),
     ("hub-service", "Service"),
@@ -31,14 +33,14 @@ Panel = Any  # a builder of the SDK
 
 @dataclass(frozen=True)
 class Q:
-    """One query: PromQL, and how its series are called."""
+    """A query: PromQL, and the legend of its series."""
 
     expr: str
     legend: str = ""
 
 
 def _targets(queries: Sequence[Q], *, instant: bool = False, as_table: bool = False) -> list[Any]:
-    """The SDK leaves `refId` empty: Grafana then shows the first query only."""
+    """Return targets with `refId` set: the SDK leaves it empty, and Grafana then shows the first query only."""
     targets = []
     for i, query in enumerate(queries):
         target = prometheus.Dataquery().expr(" ".join(query.expr.split())).ref_id(chr(ord("A") + i)).datasource(SOURCE)
@@ -61,7 +63,7 @@ def steps(base: str, *more: tuple[float, str]) -> Any:
 
 
 def words(**by_value: tuple[str, str]) -> list[model.ValueMapping]:
-    """Value mappings: `_0=("up", GREEN)` shows 0 as "up"."""
+    """Return value mappings: `_0=("up", GREEN)` shows 0 as "up"."""
     options = {
         value.lstrip("_"): model.ValueMappingResult(text=text, color=color, index=i)
         for i, (value, (text, color)) in enumerate(by_value.items())
@@ -73,9 +75,9 @@ CIRCUIT = words(_0=("closed", GREEN), _1=("probing", "orange"), _2=("OPEN", RED)
 
 
 def circuit(service: str) -> str:
-    """0 closed, 1 half open (a probe is under way), 2 open, by service."""
-    return f"""max by (service) (hub_breaker_state{{service=~"{service}", state="open"}} * 2
-        or hub_breaker_state{{service=~"{service}", state="half_open"}})"""
+    """Return PromQL for circuits by service: 0 closed, 1 half open (a probe runs), 2 open."""
+    return f"""max by (environment, service) (hub_breaker_state{{{ENV}, service=~"{service}", state="open"}} * 2
+        or hub_breaker_state{{{ENV}, service=~"{service}", state="half_open"}})"""
 
 
 def one(
@@ -91,7 +93,7 @@ def one(
     graph: bool = True,
     link: str | None = None,
 ) -> Panel:
-    """One number; what it means is its colour. `none` is said when there is no series."""
+    """Return a panel with one number, coloured by thresholds. `none` is shown when there is no series."""
     p = (
         stat.Panel()
         .title(title)
@@ -111,7 +113,7 @@ def one(
     if decimals is not None:
         p = p.decimals(decimals)
     if link:
-        p = p.data_links([dashboard.DashboardLink("What to do").type(model.DashboardLinkType.LINK).url(link)])
+        p = p.data_links([dashboard.DashboardLink("Runbooks").type(model.DashboardLinkType.LINK).url(link)])
     return p
 
 
@@ -124,13 +126,14 @@ def lines(
     stacked: bool = False,
     limit: float | None = None,
     limit_color: str = RED,
+    minimum: float = 0,
     maximum: float | None = None,
     colors: dict[str, str] | None = None,
     bars: bool = False,
     drill: bool = False,
     none: str = "no data",
 ) -> Panel:
-    """Series over time. `limit` draws the line above (or at) which it is bad; `drill` links to the service."""
+    """Return a panel of series over time. `limit` draws a line; `drill` links each series to its service."""
     p = (
         series.Panel()
         .title(title)
@@ -138,7 +141,7 @@ def lines(
         .datasource(SOURCE)
         .targets(_targets(queries))
         .unit(unit)
-        .min(0)
+        .min(minimum)
         .no_value(none)
         .line_width(1 if stacked or bars else 2)
         .fill_opacity(60 if bars else 25 if stacked else 5)
@@ -174,7 +177,7 @@ def lines(
 
 
 def timeline(title: str, text: str, queries: Sequence[Q], mappings: list[model.ValueMapping]) -> Panel:
-    """States over time."""
+    """Return a panel of states over time."""
     return (
         statetimeline.Panel()
         .title(title)
@@ -196,7 +199,7 @@ def timeline(title: str, text: str, queries: Sequence[Q], mappings: list[model.V
 
 
 def heat(title: str, text: str, expr: str) -> Panel:
-    """A histogram over time; `expr` gives buckets by `le`."""
+    """Return a heat map; `expr` gives buckets by `le`."""
     target = prometheus.Dataquery().expr(expr).ref_id("A").datasource(SOURCE).range().legend_format("{{le}}")
     return (
         heatmap.Panel()
@@ -215,7 +218,7 @@ def heat(title: str, text: str, expr: str) -> Panel:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: a query that gives one value per row, its heading, and how it is shown."""
+    """A column of a table: heading, a query with one value per row, unit and field properties."""
 
     title: str
     expr: str
@@ -224,16 +227,22 @@ class Column:
 
 
 def colored(*more: tuple[float, str]) -> tuple[tuple[str, Any], ...]:
-    """Properties of a column whose cells are coloured from values on."""
+    """Return properties of a column whose cells are coloured from given values on."""
     return (
         ("custom.cellOptions", {"type": "color-background", "mode": "basic"}),
-        ("thresholds", {"mode": "absolute", "steps": [{"value": None, "color": "transparent"}]
-                        + [{"value": value, "color": color} for value, color in more]}),
-    )  # fmt: skip
+        (
+            "thresholds",
+            {
+                "mode": "absolute",
+                "steps": [{"value": None, "color": "transparent"}]
+                + [{"value": value, "color": color} for value, color in more],
+            },
+        ),
+    )
 
 
 def mapped(mappings: list[model.ValueMapping]) -> tuple[tuple[str, Any], ...]:
-    """Properties of a column that shows words."""
+    """Return properties of a column that shows value mappings."""
     return (
         ("custom.cellOptions", {"type": "color-background", "mode": "basic"}),
         ("mappings", [m.to_json() for m in mappings]),
@@ -252,7 +261,7 @@ def grid(
     sort: tuple[str, bool] | None = None,
     none: str = "nothing",
 ) -> Panel:
-    """A table with one row per `key`, and a column per query. `links` are (column, title, URL)."""
+    """Return a table with one row per `key` and one column per query. `links` are (column, title, URL)."""
     names = {f"Value #{chr(ord('A') + i)}": column.title for i, column in enumerate(columns)}
     if len(columns) == 1:
         names = {"Value": columns[0].title}
@@ -298,7 +307,7 @@ def board(
     single: bool = False,
     live: bool = True,
 ) -> dict[str, Any]:
-    """A dashboard as Grafana reads it.
+    """Return a dashboard as the JSON object that Grafana reads.
 
     Args:
         rows: height, and panels with their widths (24 make a row), from top to bottom.
@@ -317,7 +326,7 @@ def board(
         .with_variable(dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"))
     )
     if live:
-        d = d.refresh("30s").with_variable(_service(single)).annotation(_openings())
+        d = d.refresh("30s").with_variable(_environment()).with_variable(_service(single)).annotation(_openings())
     for other, name in BOARDS:
         if other != uid:
             d = d.link(
@@ -334,25 +343,41 @@ def board(
     for height, panels in rows:
         x = 0
         for width, panel in panels:
-            number += 1  # the SDK leaves `id` empty: links to panels then lead nowhere
+            number += 1  # the SDK leaves `id` empty, and links to panels need it
             d = d.with_panel(panel.id(number).grid_pos(model.GridPos(x=x, y=y, w=width, h=height)))
             x += width
         y += height
     built: dict[str, Any] = d.build().to_json()
-    built["schemaVersion"] = 39  # what Grafana 10 to 12 load and migrate
+    built["schemaVersion"] = 39  # Grafana 10 to 12 load and migrate it
     return built
 
 
 def _openings() -> Any:
-    """Marks in every graph where a circuit opened: most other curves follow from it."""
-    opened = 'hub_breaker_transitions_total{service=~"$service", to_state="open"}'
+    """Return an annotation that marks in each graph when a circuit opened."""
+    opened = f'hub_breaker_transitions_total{{{ENV}, service=~"$service", to_state="open"}}'
     return (
         dashboard.AnnotationQuery()
         .name("Circuits opened")
         .datasource(SOURCE)
         .enable(True)
         .icon_color(RED)
-        .expr(f"sum by (service) (increase({opened}[$__rate_interval])) > 0")
+        .expr(f"sum by (environment, service) (increase({opened}[$__rate_interval])) > 0")
+    )
+
+
+def _environment() -> Any:
+    """One hub of several in one Prometheus. All: also series without the label."""
+    return (
+        dashboard.QueryVariable("environment")
+        .label("Environment")
+        .datasource(SOURCE)
+        .query({"query": "label_values(hub_exporter_collector_up, environment)", "refId": "environment"})
+        .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(model.VariableSort.ALPHABETICAL_ASC)
+        .multi(False)
+        .include_all(True)
+        .all_value(".*")
+        .current(model.VariableOption(selected=True, text="All", value="$__all"))
     )
 
 
@@ -361,7 +386,7 @@ def _service(single: bool) -> Any:
         dashboard.QueryVariable("service")
         .label("Service")
         .datasource(SOURCE)
-        .query({"query": "label_values(hub_breaker_state, service)", "refId": "service"})
+        .query({"query": f"label_values(hub_breaker_state{{{ENV}}}, service)", "refId": "service"})
         .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(model.VariableSort.ALPHABETICAL_ASC)
         .multi(not single)

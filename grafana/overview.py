@@ -1,4 +1,4 @@
-"""Overview: is something broken, for whom, since when. RED first, then queue, workers, pool."""
+"""Overview dashboard: alerts, rate, errors and duration by service, then queues, workers and connections."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from grafana.kit import (
     CIRCUIT,
+    ENV,
     GREEN,
     PER_SECOND,
     RED,
@@ -26,41 +27,46 @@ from grafana.kit import (
     words,
 )
 
-S = 'service=~"$service"'
-FIRING = 'alertname=~"Hub.+", alertname!="HubWatchdog", alertstate="firing"'
-DEAD_SHARE = f"""sum by (service) (rate(hub_dispatch_failures_total{{{S}}}[$__rate_interval]))
-    / (sum by (service) (rate(hub_dispatch_attempts_total{{{S}}}[$__rate_interval])) > 0)"""
-P95 = f"""histogram_quantile(0.95, sum by (service, le) (
+S = f'{ENV}, service=~"$service"'
+WHICH = "environment, alertname, severity, service, queue, collector, process, instance"
+FIRING = f'{ENV}, alertname=~"Hub.+", alertname!="HubWatchdog", alertstate="firing"'
+DEAD_SHARE = f"""sum by (environment, service) (rate(hub_dispatch_failures_total{{{S}}}[$__rate_interval]))
+    / (sum by (environment, service) (rate(hub_dispatch_attempts_total{{{S}}}[$__rate_interval])) > 0)"""
+P95 = f"""histogram_quantile(0.95, sum by (environment, service, le) (
     rate(hub_dispatch_attempt_duration_seconds_bucket{{{S}}}[$__rate_interval])))"""
-DELIVERED = f'sum by (service) (rate(hub_tasks_finished_total{{{S}, outcome="delivered"}}[$__rate_interval]))'
-OLDEST = f"max by (service) (hub_oldest_due_task_age_seconds{{{S}}})"
-DEAD = f"max by (service) (hub_dead_letters{{{S}}})"
-WAITING = f'sum by (service) (max by (service, state) (hub_tasks{{{S}, state=~"pending|delayed"}}))'
+DELIVERED = (
+    f'sum by (environment, service) (rate(hub_tasks_finished_total{{{S}, outcome="delivered"}}[$__rate_interval]))'
+)
+OLDEST = f"max by (environment, service) (hub_oldest_due_task_age_seconds{{{S}}})"
+DEAD = f"max by (environment, service) (hub_dead_letters{{{S}}})"
+WAITING = (
+    f'sum by (environment, service) (max by (environment, service, state) (hub_tasks{{{S}, state=~"pending|delayed"}}))'
+)
 RUNBOOKS = "/d/hub-runbooks"
 
 
 def build() -> dict[str, Any]:
-    """The dashboard."""
+    """Return the dashboard."""
     numbers = [
         (
             3,
             one(
-                "Eyes",
-                "Exporters that answer. 0: everything below is blind, whatever it shows.",
-                'count(up{job="hub"} == 1) or vector(0)',
+                "Exporters",
+                "Exporters that respond. 0: nothing on this page can be trusted.",
+                f'count(up{{job="hub", {ENV}}} == 1) or vector(0)',
                 "short",
                 graph=False,
                 link=RUNBOOKS,
                 thresholds=steps(RED, (1, GREEN)),
-                mappings=words(_0=("BLIND", RED)),
+                mappings=words(_0=("NONE", RED)),
             ),
         ),
         (
             3,
             one(
                 "Sources down",
-                "Sources the exporters cannot read (PostgreSQL, RabbitMQ, counters): their series are missing.",
-                "count(hub_exporter_collector_up == 0) or (0 * count(hub_exporter_collector_up))",
+                "Sources that exporters cannot read (PostgreSQL, RabbitMQ, counters): their series are absent.",
+                f"count(hub_exporter_collector_up{{{ENV}}} == 0) or (0 * count(hub_exporter_collector_up{{{ENV}}}))",
                 "short",
                 graph=False,
                 thresholds=steps(GREEN, (1, RED)),
@@ -71,8 +77,8 @@ def build() -> dict[str, Any]:
             3,
             one(
                 "Workers",
-                "Consumers of the dispatch queue. 0: nothing is delivered. Embedded mode has none to count.",
-                'sum(max by (queue) (hub_queue_consumers{queue=~".+\\\\.dispatch"}))',
+                "Consumers of the dispatch queue. 0: nothing is delivered. Embedded mode has no such queue.",
+                f'sum(max by (environment, queue) (hub_queue_consumers{{{ENV}, queue=~".+\\\\.dispatch"}}))',
                 "short",
                 graph=False,
                 none="embedded",
@@ -84,9 +90,9 @@ def build() -> dict[str, Any]:
             3,
             one(
                 "Open circuits",
-                "Services that are down: their circuit is open or half open.",
-                f'count(max by (service) (hub_breaker_state{{{S}, state=~"open|half_open"}}) == 1) or'
-                f" (0 * count(max by (service) (hub_breaker_state{{{S}}})))",
+                "Services whose circuit is open or half open.",
+                f'count(max by (environment, service) (hub_breaker_state{{{S}, state=~"open|half_open"}}) == 1) or'
+                f" (0 * count(max by (environment, service) (hub_breaker_state{{{S}}})))",
                 "short",
                 thresholds=steps(GREEN, (1, RED)),
                 link=RUNBOOKS,
@@ -96,7 +102,7 @@ def build() -> dict[str, Any]:
             3,
             one(
                 "Oldest due task",
-                "How long the oldest task has waited that could run now.",
+                "Time since the oldest task that could run was due.",
                 f"max(hub_oldest_due_task_age_seconds{{{S}}})",
                 "s",
                 none="none due",
@@ -109,7 +115,7 @@ def build() -> dict[str, Any]:
             3,
             one(
                 "Dead letters",
-                "Tasks that were given up and wait for a person.",
+                "Dead letters that were neither replayed nor deleted.",
                 f"sum({DEAD})",
                 "short",
                 thresholds=steps(GREEN, (1, YELLOW)),
@@ -121,7 +127,7 @@ def build() -> dict[str, Any]:
             3,
             one(
                 "Failing attempts",
-                "Share of attempts that failed. Most of them are tried again.",
+                "Share of attempts that failed. Most are followed by another attempt.",
                 f"sum(rate(hub_dispatch_failures_total{{{S}}}[$__rate_interval]))"
                 f" / (sum(rate(hub_dispatch_attempts_total{{{S}}}[$__rate_interval])) > 0)",
                 "percentunit",
@@ -132,25 +138,24 @@ def build() -> dict[str, Any]:
         ),
     ]
     broken = grid(
-        "What is broken",
-        "Alerts that fire now: what, for whom, since when. What to do is in the runbook.",
+        "Firing alerts",
+        "Alerts that fire now, for which service, since when. The link leads to the runbook.",
         [
             Column(
                 "Since",
-                "max by (alertname, severity, service, queue, collector, process) (ALERTS_FOR_STATE"
-                f" * 1000 and on (alertname, severity, service, queue, collector, process) ALERTS{{{FIRING}}})",
+                f"max by ({WHICH}) (ALERTS_FOR_STATE * 1000 and on ({WHICH}) ALERTS{{{FIRING}}})",
                 "dateTimeFromNow",
             )
         ],
         key="alertname",
-        order=("severity",),
+        order=("severity", "environment"),
         links=[("alertname", "Runbook", RUNBOOKS), ("service", "Service detail", SERVICE_LINK)],
         sort=("Since", True),
-        none="Nothing is firing",
+        none="No alert fires",
     )
     whom = grid(
-        "For whom",
-        "Every service: is its circuit closed, what gets through, how fast, what waits.",
+        "Services",
+        "Each service: circuit, delivered and failing rates, duration, waiting tasks, dead letters.",
         [
             Column("Circuit", circuit("$service"), properties=mapped(CIRCUIT)),
             Column("Delivered", DELIVERED, PER_SECOND),
@@ -168,7 +173,7 @@ def build() -> dict[str, Any]:
     return board(
         "hub-overview",
         "Hub / Overview",
-        "What is broken, for whom, since when, what to do. Read it from the upper left.",
+        "Firing alerts, the state of each service, and the load of the hub.",
         [
             (4, numbers),
             (9, [(10, broken), (14, whom)]),
@@ -201,7 +206,7 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Attempt duration, p95",
-                            "Duration: 95 of 100 attempts took no longer, by service.",
+                            "Duration: 95th percentile of attempts, by service.",
                             [Q(P95, "{{service}}")],
                             "s",
                             drill=True,
@@ -216,9 +221,14 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Tasks in the ledger",
-                            "Pending: due. Delayed: a retry or a parked one, later. Held: disabled rule or "
+                            "Pending: due. Delayed: waits for a retry or a circuit. Held: disabled rule or "
                             "service. Rising pending: too few workers.",
-                            [Q(f"sum by (state) (max by (service, state) (hub_tasks{{{S}}}))", "{{state}}")],
+                            [
+                                Q(
+                                    f"sum by (state) (max by (environment, service, state) (hub_tasks{{{S}}}))",
+                                    "{{state}}",
+                                )
+                            ],
                             "short",
                             stacked=True,
                             colors=STATES,
@@ -228,7 +238,7 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Oldest due task",
-                            "How long the oldest task that could run has waited, by service.",
+                            "Time since the oldest task that could run was due, by service.",
                             [Q(OLDEST, "{{service}}")],
                             "s",
                             limit=300,
@@ -239,7 +249,7 @@ def build() -> dict[str, Any]:
                         8,
                         timeline(
                             "Circuits",
-                            "Closed is healthy. Open: the service is down, its tasks are parked.",
+                            "Open: the service fails, and its tasks are parked.",
                             [Q(circuit("$service"), "{{service}}")],
                             CIRCUIT,
                         ),
@@ -253,8 +263,13 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Events accepted",
-                            "What came in. Unmatched: no rule wants it. Duplicate: seen before, dropped.",
-                            [Q("sum by (result) (rate(hub_events_accepted_total[$__rate_interval]))", "{{result}}")],
+                            "Received events. Unmatched: no rule matches. Duplicate: accepted before, dropped.",
+                            [
+                                Q(
+                                    f"sum by (result) (rate(hub_events_accepted_total{{{ENV}}}[$__rate_interval]))",
+                                    "{{result}}",
+                                )
+                            ],
                             PER_SECOND,
                             stacked=True,
                         ),
@@ -262,27 +277,33 @@ def build() -> dict[str, Any]:
                     (
                         8,
                         lines(
-                            "Broker queues",
-                            "Messages that wait in RabbitMQ. Most waiting tasks are in the ledger, not here.",
-                            [Q("max by (queue) (hub_queue_depth)", "{{queue}}")],
-                            "short",
+                            "Busy worker threads",
+                            "Share of the worker threads that run a task. Near 100 %: add threads or workers.",
+                            [
+                                Q(
+                                    f"max by (environment) (environment:hub_worker_threads_busy:ratio{{{ENV}}})",
+                                    "busy",
+                                )
+                            ],
+                            "percentunit",
+                            limit=0.8,
+                            maximum=1,
                         ),
                     ),
                     (
                         8,
                         lines(
-                            "Database connections",
-                            "Share of the connections that processes may open.",
+                            "Time to drain",
+                            "Pending tasks divided by the rate of finished tasks. Absent while none finishes.",
                             [
                                 Q(
-                                    "sum by (process) (hub_db_pool_connections) / (sum by (process)"
-                                    " (hub_db_pool_max_connections) > 0)",
-                                    "{{process}}",
+                                    f"max by (environment, service) (service:hub_tasks_drain:seconds{{{S}}})",
+                                    "{{service}}",
                                 )
                             ],
-                            "percentunit",
-                            limit=0.9,
-                            maximum=1,
+                            "s",
+                            limit=300,
+                            drill=True,
                         ),
                     ),
                 ],

@@ -1,7 +1,7 @@
 """Draws the dashboards from a Prometheus, without a Grafana: `python -m grafana.preview URL FOLDER [AT]`.
 
-Not Grafana's look, but its layout, queries, units, thresholds, mappings and texts: enough to judge whether a
-dashboard reads well. Draws the hour before AT (Unix seconds; now).
+It uses the queries, layout, units, thresholds, mappings and texts of the dashboards, but looks different from Grafana.
+Draws the hour before AT (Unix seconds; default now).
 """
 
 from __future__ import annotations
@@ -28,20 +28,28 @@ from matplotlib.patches import Rectangle
 HOUR, STEP = 3600, 15
 DARK, CARD, TEXT, FAINT = "#111217", "#181b1f", "#d8d9da", "#8e8e8e"
 COLORS = {
-    "green": "#56A64B", "yellow": "#E0B400", "red": "#E02F44", "blue": "#3274D9", "orange": "#FF780A",
-    "purple": "#A352CC", "dark-red": "#8F1D2C", "dark-yellow": "#997A00", "dark-purple": "#6C2A8F", "transparent": CARD,
-}  # fmt: skip
+    "green": "#56A64B",
+    "yellow": "#E0B400",
+    "red": "#E02F44",
+    "blue": "#3274D9",
+    "orange": "#FF780A",
+    "purple": "#A352CC",
+    "dark-red": "#8F1D2C",
+    "dark-yellow": "#997A00",
+    "dark-purple": "#6C2A8F",
+    "transparent": CARD,
+}
 PALETTE = ["#73BF69", "#F2CC0C", "#8AB8FF", "#FF780A", "#F2495C", "#5794F2", "#B877D9", "#FADE2A", "#37872D"]
 Series = list[dict[str, Any]]
 
 
 def color(name: str) -> str:
-    """A colour that matplotlib knows."""
+    """Return a colour that matplotlib knows."""
     return COLORS.get(name, name)
 
 
 class Source:
-    """Asks Prometheus what Grafana would ask."""
+    """Runs the queries of panels in Prometheus."""
 
     def __init__(self, url: str, at: float, variables: dict[str, str]) -> None:
         self._url = url
@@ -57,7 +65,7 @@ class Source:
             return result
 
     def over_time(self, target: dict[str, Any]) -> list[tuple[str, np.ndarray, np.ndarray, dict[str, str]]]:
-        """Legend, times, values and labels of each series; gaps are NaN."""
+        """Return legend, times, values and labels of each series; gaps are NaN."""
         found = []
         for series in self._ask("query_range", query=target["expr"], start=self.start, end=self.end, step=STEP):
             times = np.arange(self.start, self.end + 1, STEP)
@@ -68,12 +76,12 @@ class Source:
         return sorted(found, key=lambda s: s[0])
 
     def now(self, target: dict[str, Any]) -> Series:
-        """Samples at the end."""
+        """Return the samples at the end."""
         return self._ask("query", query=target["expr"], time=self.end)
 
 
 def legend(target: dict[str, Any], labels: dict[str, str]) -> str:
-    """The name of a series."""
+    """Return the legend of a series."""
     text = target.get("legendFormat") or ", ".join(f"{k}={v}" for k, v in labels.items())
     for name, value in labels.items():
         text = text.replace("{{" + name + "}}", value)
@@ -81,7 +89,7 @@ def legend(target: dict[str, Any], labels: dict[str, str]) -> str:
 
 
 def shown(value: float, unit: str, decimals: int | None = None, now: float = 0) -> str:
-    """A value with its unit, as Grafana writes it, nearly."""
+    """Return a value with its unit, roughly as Grafana formats it."""
     if math.isnan(value):
         return "-"
     if unit == "percentunit":
@@ -103,7 +111,7 @@ def _defaults(panel: dict[str, Any]) -> dict[str, Any]:
 
 
 def _style(config: dict[str, Any], value: float, now: float) -> tuple[str, str]:
-    """Text and colour of one value."""
+    """Return text and colour of one value."""
     for mapping in config.get("mappings", []):
         hit = mapping["options"].get(f"{value:g}") if mapping["type"] == "value" else None
         if hit:
@@ -116,7 +124,7 @@ def _style(config: dict[str, Any], value: float, now: float) -> tuple[str, str]:
 
 
 def draw_stat(ax: Axes, panel: dict[str, Any], source: Source) -> None:
-    """One number."""
+    """Draw a stat panel."""
     ax.axis("off")
     series = source.over_time(panel["targets"][0])
     values = series[0][2] if series else np.array([np.nan])
@@ -138,7 +146,7 @@ def draw_stat(ax: Axes, panel: dict[str, Any], source: Source) -> None:
 
 
 def draw_lines(ax: Axes, panel: dict[str, Any], source: Source) -> None:
-    """Series over time, with a legend of last and largest values."""
+    """Draw series over time, with last and largest values in the legend."""
     config, custom = _defaults(panel), _defaults(panel).get("custom", {})
     fixed = {
         o["matcher"]["options"]: p["value"]["fixedColor"]
@@ -161,8 +169,15 @@ def draw_lines(ax: Axes, panel: dict[str, Any], source: Source) -> None:
         label = f"{name}   last {last}   max {shown(known.max(), config.get('unit', 'short')) if len(known) else '-'}"
         if stacked:
             top = base + np.nan_to_num(values)
-            ax.fill_between(when, base, top, color=ink, alpha=0.65 if custom.get("drawStyle") == "bars" else 0.4, lw=0,
-                            step="mid" if custom.get("drawStyle") == "bars" else None)  # fmt: skip
+            ax.fill_between(
+                when,
+                base,
+                top,
+                color=ink,
+                alpha=0.65 if custom.get("drawStyle") == "bars" else 0.4,
+                lw=0,
+                step="mid" if custom.get("drawStyle") == "bars" else None,
+            )
             ax.plot(when, np.where(np.isnan(values), np.nan, top), color=ink, lw=0.9, label=label)
             base = top
         else:
@@ -170,7 +185,7 @@ def draw_lines(ax: Axes, panel: dict[str, Any], source: Source) -> None:
     for step in config.get("thresholds", {}).get("steps", []):
         if step.get("value") is not None and custom.get("thresholdsStyle", {}).get("mode") == "line":
             ax.axhline(step["value"], color=color(step["color"]), lw=1, ls="--")
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(bottom=config.get("min", 0))
     ax.set_xlim(*mdates.date2num(np.array([source.start, source.end]).astype("datetime64[s]")))
     ax.xaxis.set_major_formatter(mdates.DateFormatter("%H:%M"))
     ax.yaxis.set_major_formatter(lambda v, _: shown(v, config.get("unit", "short")))
@@ -181,7 +196,7 @@ def draw_lines(ax: Axes, panel: dict[str, Any], source: Source) -> None:
 
 
 def draw_timeline(ax: Axes, panel: dict[str, Any], source: Source) -> None:
-    """States over time, a row per series."""
+    """Draw states over time, a row per series."""
     series = [s for target in panel["targets"] for s in source.over_time(target)]
     for row, (_, times, values, _) in enumerate(reversed(series)):
         when = mdates.date2num(times.astype("datetime64[s]"))
@@ -204,7 +219,7 @@ def draw_timeline(ax: Axes, panel: dict[str, Any], source: Source) -> None:
 
 
 def draw_table(ax: Axes, panel: dict[str, Any], source: Source) -> None:
-    """Queries merged on their labels, columns arranged and renamed as the transformations say."""
+    """Draw a table: queries merged on their labels, columns ordered and renamed by the transformations."""
     ax.axis("off")
     arrange = panel["transformations"][1]["options"]
     rows: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
@@ -222,8 +237,10 @@ def draw_table(ax: Axes, panel: dict[str, Any], source: Source) -> None:
     names = {name for row in rows.values() for name in row}
     order = arrange["indexByName"]
     keys = [n for n in sorted(names, key=lambda n: order.get(n, 50)) if n not in arrange["excludeByName"]]
-    config = {o["matcher"]["options"]: {p["id"]: p["value"] for p in o["properties"]}
-              for o in panel["fieldConfig"].get("overrides", [])}  # fmt: skip
+    config = {
+        o["matcher"]["options"]: {p["id"]: p["value"] for p in o["properties"]}
+        for o in panel["fieldConfig"].get("overrides", [])
+    }
     heads = [arrange["renameByName"].get(key, key) for key in keys]
     ordered = sorted(rows.values(), key=lambda row: tuple(str(row.get(k, "")) for k in keys))
     for sort in panel["options"].get("sortBy", [])[:1]:
@@ -234,8 +251,9 @@ def draw_table(ax: Axes, panel: dict[str, Any], source: Source) -> None:
         cells = []
         for key, head in zip(keys, heads, strict=True):
             value = row.get(key)
-            cells.append((value or "", CARD) if not isinstance(value, float)
-                         else _style(config.get(head, {}), value, source.end))  # fmt: skip
+            cells.append(
+                (value or "", CARD) if not isinstance(value, float) else _style(config.get(head, {}), value, source.end)
+            )
         texts.append([c[0] for c in cells])
         backs.append([c[1] for c in cells])
     height = min(1.0, 0.125 * (len(texts) + 1))
@@ -253,33 +271,43 @@ def draw_table(ax: Axes, panel: dict[str, Any], source: Source) -> None:
 
 
 def draw_heat(ax: Axes, panel: dict[str, Any], source: Source) -> None:
-    """Buckets over time; Prometheus' are cumulative."""
+    """Draw a heat map. Prometheus' buckets are cumulative."""
     found = sorted(source.over_time(panel["targets"][0]), key=lambda s: float(s[0].replace("+Inf", "inf")))
     if not found:
         return
     counts = np.diff(np.vstack([np.zeros(len(found[0][2])), *(np.nan_to_num(s[2]) for s in found)]), axis=0)
     begin, end = mdates.date2num(np.array([source.start, source.end]).astype("datetime64[s]"))
-    ax.imshow(counts, aspect="auto", origin="lower", cmap="inferno", interpolation="nearest",
-              extent=(begin, end, -0.5, len(found) - 0.5))  # fmt: skip
+    ax.imshow(
+        counts,
+        aspect="auto",
+        origin="lower",
+        cmap="inferno",
+        interpolation="nearest",
+        extent=(begin, end, -0.5, len(found) - 0.5),
+    )
     ax.xaxis.set_major_formatter(mdates.DateFormatter("%H:%M"))
     ax.set_yticks(range(len(found)), [s[0] for s in found])
     ax.tick_params(colors=FAINT, labelsize=6)
 
 
 def draw_text(ax: Axes, panel: dict[str, Any], source: Source) -> None:
-    """Markdown as it is written."""
+    """Draw Markdown as plain text."""
     ax.axis("off")
     ax.text(0, 1, panel["options"]["content"], va="top", color=TEXT, fontsize=5.5, family="monospace", wrap=True)
 
 
 DRAW: dict[str, Callable[[Axes, dict[str, Any], Source], None]] = {
-    "stat": draw_stat, "timeseries": draw_lines, "state-timeline": draw_timeline, "table": draw_table,
-    "heatmap": draw_heat, "text": draw_text,
-}  # fmt: skip
+    "stat": draw_stat,
+    "timeseries": draw_lines,
+    "state-timeline": draw_timeline,
+    "table": draw_table,
+    "heatmap": draw_heat,
+    "text": draw_text,
+}
 
 
 def draw(board: dict[str, Any], source: Source, path: Path) -> None:
-    """One dashboard as a PNG: 24 columns are 20 inches."""
+    """Draw one dashboard as a PNG: 24 columns are 20 inches."""
     rows = max(p["gridPos"]["y"] + p["gridPos"]["h"] for p in board["panels"])
     wide, tall = 20.0, rows * 0.42 + 0.5
     figure = plt.figure(figsize=(wide, tall), facecolor=DARK)
@@ -300,8 +328,12 @@ def draw(board: dict[str, Any], source: Source, path: Path) -> None:
         names = 0.07 if panel["type"] == "state-timeline" else 0.034  # room beside the axis
         box = (left + 0.005, top - height + 0.06 / tall, width - 0.01, height - 0.36 / tall)
         if graph:
-            box = (left + names, top - height + height * legend_room, width - names - 0.008,
-                   height * (0.86 - legend_room))  # fmt: skip
+            box = (
+                left + names,
+                top - height + height * legend_room,
+                width - names - 0.008,
+                height * (0.86 - legend_room),
+            )
         ax = figure.add_axes(box)
         ax.set_facecolor(CARD)
         for spine in ax.spines.values():
@@ -312,11 +344,11 @@ def draw(board: dict[str, Any], source: Source, path: Path) -> None:
 
 
 def main(url: str, folder: str, at: float | None = None) -> None:
-    """Draw every dashboard that shows data."""
+    """Draw every dashboard."""
     for path in sorted(Path(__file__).with_name("dashboards").glob("*.json")):
         board = json.loads(path.read_text())
         single = next((v for v in board["templating"]["list"] if v["name"] == "service" and not v.get("multi")), None)
-        source = Source(url, at or time.time(), {"$service": "crm" if single else ".*"})
+        source = Source(url, at or time.time(), {"$service": "crm" if single else ".*", "$environment": ".*"})
         Path(folder).mkdir(parents=True, exist_ok=True)
         draw(board, source, Path(folder) / f"{board['uid']}.png")
 

@@ -1,4 +1,4 @@
-"""Runbooks inside Grafana: what the alerts' links lead to when no wiki is set up."""
+"""Runbooks as a dashboard, for links of alerts when no wiki is set up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parents[1] / "deploy" / "runbooks"
 
 
 def build() -> dict[str, Any]:
-    """The dashboard: one panel per alert, two in a row."""
+    """Return the dashboard: one panel per alert, two in a row."""
     panels = []
     for path in sorted(FOLDER.glob("*.md")):
         heading, _, body = path.read_text().partition("\n")

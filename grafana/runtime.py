@@ -1,28 +1,44 @@
-"""Broker and runtime: the hub's own machinery, from queue to exporter."""
+"""Dashboard of broker, processes and exporters."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from grafana.kit import GREEN, PER_MINUTE, PER_SECOND, RED, YELLOW, Q, board, lines, one, steps, timeline, words
+from grafana.kit import (
+    ENV,
+    GREEN,
+    PER_MINUTE,
+    PER_SECOND,
+    RED,
+    YELLOW,
+    Q,
+    board,
+    lines,
+    one,
+    steps,
+    timeline,
+    words,
+)
 
 R = "[$__rate_interval]"
-WAIT = f'rate(hub_task_queue_wait_seconds_bucket{{service=~"$service"}}{R})'
-LAST = 'hub_consumer_last_success_timestamp_seconds{service=~"$service"}'
-RUN = f'rate(hub_consumer_run_duration_seconds_bucket{{service=~"$service"}}{R})'
+WAIT = f'rate(hub_task_queue_wait_seconds_bucket{{{ENV}, service=~"$service"}}{R})'
+LAST = f'hub_consumer_last_success_timestamp_seconds{{{ENV}, service=~"$service"}}'
+TIME = f"hub_exporter_collector_duration_seconds{{{ENV}}}"
+RUNS = f'rate(hub_consumer_runs_total{{{ENV}, service=~"$service"}}{R})'
+RUN = f'rate(hub_consumer_run_duration_seconds_bucket{{{ENV}, service=~"$service"}}{R})'
 UP = words(_0=("DOWN", RED), _1=("up", GREEN))
 
 
-def beat(title: str, component: str, what: str, bad: float) -> tuple[int, Any]:
-    """How long ago a kind of process last gave a sign of life."""
+def heartbeat(title: str, component: str, what: str, bad: float) -> tuple[int, Any]:
+    """Return a panel with the time since the last heartbeat of a component."""
     return (
         4,
         one(
-            f"{title}, last seen",
-            f"Time since any {component} last gave a sign of life. {what}",
-            f'time() - max(hub_heartbeat_timestamp_seconds{{component="{component}"}})',
+            f"{title}, heartbeat",
+            f"Time since the last heartbeat of any {component}. {what}",
+            f'time() - max(hub_heartbeat_timestamp_seconds{{{ENV}, component="{component}"}})',
             "s",
-            none="never seen",
+            none="none",
             decimals=0,
             thresholds=steps(GREEN, (bad / 2, YELLOW), (bad, RED)),
             link="/d/hub-runbooks",
@@ -31,18 +47,18 @@ def beat(title: str, component: str, what: str, bad: float) -> tuple[int, Any]:
 
 
 def build() -> dict[str, Any]:
-    """The dashboard."""
+    """Return the dashboard."""
     numbers = [
-        beat("Worker", "worker", "Workers deliver.", 60),
-        beat("Releaser", "releaser", "It hands due tasks to the broker; one of the workers does it.", 60),
-        beat("Scheduler", "scheduler", "Without it response queues are not drained.", 180),
-        beat("Web", "web", "It takes events in over HTTP.", 180),
+        heartbeat("Worker", "worker", "Workers deliver.", 60),
+        heartbeat("Outbox relay", "releaser", "It publishes due tasks; one process leads.", 60),
+        heartbeat("Scheduler", "scheduler", "Without it response queues are not read.", 180),
+        heartbeat("Web", "web", "It accepts events over HTTP.", 180),
         (
             4,
             one(
                 "Exporters",
-                "Exporters that answer.",
-                'count(up{job="hub"} == 1) or vector(0)',
+                "Exporters that respond.",
+                f'count(up{{job="hub", {ENV}}} == 1) or vector(0)',
                 "short",
                 graph=False,
                 thresholds=steps(RED, (1, GREEN)),
@@ -53,8 +69,8 @@ def build() -> dict[str, Any]:
             4,
             one(
                 "Versions",
-                "Versions of the hub that run. More than one: an update is under way.",
-                "count(count by (version) (hub_build_info))",
+                "Versions of the hub that run. More than one: an update is not complete.",
+                f"count(count by (version) (hub_build_info{{{ENV}}}))",
                 "short",
                 graph=False,
                 thresholds=steps(GREEN, (2, YELLOW)),
@@ -65,7 +81,7 @@ def build() -> dict[str, Any]:
     return board(
         "hub-runtime",
         "Hub / Broker and runtime",
-        "The hub's own machinery: processes, sources of metrics, broker queues, database connections, response queues.",
+        "Processes, sources of metrics, broker queues, database connections, response queues.",
         [
             (4, numbers),
             (
@@ -75,10 +91,10 @@ def build() -> dict[str, Any]:
                         12,
                         timeline(
                             "Sources",
-                            "What the exporters can read. Down: that server is away, its series are missing.",
+                            "Whether exporters can read their sources. Down: the series of that source are absent.",
                             [
                                 Q(
-                                    "min by (collector, instance) (hub_exporter_collector_up)",
+                                    f"min by (environment, collector, instance) (hub_exporter_collector_up{{{ENV}}})",
                                     "{{collector}} ({{instance}})",
                                 )
                             ],
@@ -89,8 +105,13 @@ def build() -> dict[str, Any]:
                         12,
                         lines(
                             "Time to read a source",
-                            "Scrapes give a source five seconds.",
-                            [Q("max by (collector) (hub_exporter_collector_duration_seconds)", "{{collector}}")],
+                            "A source that takes over five seconds is left out.",
+                            [
+                                Q(
+                                    f"max by (environment, collector) ({TIME})",
+                                    "{{collector}}",
+                                )
+                            ],
                             "s",
                         ),
                     ),
@@ -103,8 +124,8 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Messages ready",
-                            "By queue. `.XQ` was given up by Dramatiq (the ledger has it still).",
-                            [Q("max by (queue) (hub_queue_depth)", "{{queue}}")],
+                            "By queue. `.XQ`: rejected by Dramatiq; the ledger still has the task.",
+                            [Q(f"max by (environment, queue) (hub_queue_depth{{{ENV}}})", "{{queue}}")],
                             "short",
                         ),
                     ),
@@ -112,8 +133,13 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Messages unacknowledged",
-                            "Taken by a worker and not yet done; from RabbitMQ's own plugin.",
-                            [Q("sum by (queue) (rabbitmq_detailed_queue_messages_unacked)", "{{queue}}")],
+                            "Messages that workers hold, from RabbitMQ's Prometheus plugin.",
+                            [
+                                Q(
+                                    f"sum by (queue) (rabbitmq_detailed_queue_messages_unacked{{{ENV}}})",
+                                    "{{queue}}",
+                                )
+                            ],
                             "short",
                         ),
                     ),
@@ -122,7 +148,7 @@ def build() -> dict[str, Any]:
                         lines(
                             "Consumers",
                             "By queue. None on the dispatch queue: nothing is delivered.",
-                            [Q("max by (queue) (hub_queue_consumers)", "{{queue}}")],
+                            [Q(f"max by (environment, queue) (hub_queue_consumers{{{ENV}}})", "{{queue}}")],
                             "short",
                         ),
                     ),
@@ -132,32 +158,47 @@ def build() -> dict[str, Any]:
                 8,
                 [
                     (
-                        8,
+                        6,
                         lines(
                             "Database connections in use",
                             "By kind of process.",
                             [
-                                Q("sum by (process) (hub_db_pool_connections)", "{{process}}"),
-                                Q("sum by (process) (hub_db_pool_max_connections)", "{{process}} may have"),
+                                Q(f"sum by (process) (hub_db_pool_connections{{{ENV}}})", "{{process}}"),
+                                Q(
+                                    f"sum by (process) (hub_db_pool_max_connections{{{ENV}}})",
+                                    "{{process}} limit",
+                                ),
                             ],
                             "short",
                         ),
                     ),
                     (
-                        8,
+                        6,
+                        lines(
+                            "Worker threads",
+                            "Threads that run a task, and all threads, of all workers. Read every 5 s.",
+                            [
+                                Q(f"sum(hub_worker_threads_busy{{{ENV}}})", "busy"),
+                                Q(f"sum(hub_worker_threads{{{ENV}}})", "all"),
+                            ],
+                            "short",
+                        ),
+                    ),
+                    (
+                        6,
                         lines(
                             "Events accepted",
-                            "What came in, by what became of it.",
-                            [Q(f"sum by (result) (rate(hub_events_accepted_total{R}))", "{{result}}")],
+                            "Received events, by result.",
+                            [Q(f"sum by (result) (rate(hub_events_accepted_total{{{ENV}}}{R}))", "{{result}}")],
                             PER_SECOND,
                             stacked=True,
                         ),
                     ),
                     (
-                        8,
+                        6,
                         lines(
                             "Queue wait, p95",
-                            "From when a task was due until a worker took it, over all chosen services.",
+                            "95th percentile of the time from due to claimed, over the chosen services.",
                             [
                                 Q(
                                     f"histogram_quantile(0.95, sum by (le) ({WAIT}))",
@@ -179,7 +220,7 @@ def build() -> dict[str, Any]:
                             "Runs of consume_responses_task.",
                             [
                                 Q(
-                                    f'60 * sum by (outcome) (rate(hub_consumer_runs_total{{service=~"$service"}}{R}))',
+                                    f"60 * sum by (outcome) ({RUNS})",
                                     "{{outcome}}",
                                 )
                             ],
@@ -192,10 +233,10 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Response queues, duration, p95",
-                            "How long a run over one queue took; it may take 50 s.",
+                            "95th percentile of the duration of a run over one queue. A run ends after 50 s.",
                             [
                                 Q(
-                                    f"histogram_quantile(0.95, sum by (service, le) ({RUN}))",
+                                    f"histogram_quantile(0.95, sum by (environment, service, le) ({RUN}))",
                                     "{{service}}",
                                 )
                             ],
@@ -207,10 +248,10 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Response queues, last success",
-                            "Time since each was drained without an error.",
+                            "Time since each was read to its end without an error.",
                             [
                                 Q(
-                                    f"time() - max by (service) ({LAST})",
+                                    f"time() - max by (environment, service) ({LAST})",
                                     "{{service}}",
                                 )
                             ],

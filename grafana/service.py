@@ -1,4 +1,4 @@
-"""Service detail: one service, from the circuit to the last byte."""
+"""Dashboard of one service."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from grafana.kit import (
     BLUE,
     CIRCUIT,
+    ENV,
     GREEN,
     PER_MINUTE,
     PER_SECOND,
@@ -24,19 +25,20 @@ from grafana.kit import (
     timeline,
 )
 
-S = 'service="$service"'
+S = f'{ENV}, service="$service"'
 R = "[$__rate_interval]"
+LAST = f"hub_consumer_last_success_timestamp_seconds{{{S}}}"
 
 
 def quantiles(metric: str, *shares: float) -> list[Q]:
-    """Quantiles of a histogram of this service."""
+    """Return queries for quantiles of a histogram of this service."""
     return [
         Q(f"histogram_quantile({q}, sum by (le) (rate({metric}_bucket{{{S}}}{R})))", f"p{q * 100:g}") for q in shares
     ]
 
 
 def build() -> dict[str, Any]:
-    """The dashboard."""
+    """Return the dashboard."""
     outcomes = {
         "success": GREEN,
         "http_4xx": YELLOW,
@@ -52,7 +54,7 @@ def build() -> dict[str, Any]:
             3,
             one(
                 "Circuit",
-                "Open: the service is down, its tasks are parked and lose no attempt.",
+                "Open: the service fails; its tasks are parked and lose no attempt.",
                 circuit("$service"),
                 "short",
                 mappings=CIRCUIT,
@@ -87,7 +89,7 @@ def build() -> dict[str, Any]:
             3,
             one(
                 "Dead of finished, 1 h",
-                "Share of the tasks that finished within an hour and died. The objective is 1 %.",
+                "Share of the tasks finished within an hour that became dead letters. The objective is 1 %.",
                 f"max(service:hub_tasks_dead:ratio_rate1h{{{S}}})",
                 "percentunit",
                 decimals=2,
@@ -100,7 +102,7 @@ def build() -> dict[str, Any]:
             3,
             one(
                 "Attempt, p95",
-                "95 of 100 attempts took no longer.",
+                "95th percentile of the attempt duration.",
                 f"histogram_quantile(0.95, sum by (le) (rate(hub_dispatch_attempt_duration_seconds_bucket{{{S}}}{R})))",
                 "s",
                 none="no attempts",
@@ -110,7 +112,7 @@ def build() -> dict[str, Any]:
             3,
             one(
                 "Oldest due task",
-                "How long the oldest task that could run has waited.",
+                "Time since the oldest task that could run was due.",
                 f"max(hub_oldest_due_task_age_seconds{{{S}}})",
                 "s",
                 decimals=0,
@@ -123,8 +125,8 @@ def build() -> dict[str, Any]:
             3,
             one(
                 "Waiting",
-                "Tasks that are due or have a retry to come.",
-                f'sum(max by (state) (hub_tasks{{{S}, state=~"pending|delayed"}}))',
+                "Tasks that are due, or wait for a retry or a circuit.",
+                f'sum(max by (environment, state) (hub_tasks{{{S}, state=~"pending|delayed"}}))',
                 "short",
             ),
         ),
@@ -132,7 +134,7 @@ def build() -> dict[str, Any]:
             3,
             one(
                 "Dead letters",
-                "Tasks that were given up and wait for a person.",
+                "Dead letters that were neither replayed nor deleted.",
                 f"max(hub_dead_letters{{{S}}})",
                 "short",
                 thresholds=steps(GREEN, (1, YELLOW)),
@@ -143,7 +145,7 @@ def build() -> dict[str, Any]:
     return board(
         "hub-service",
         "Hub / Service",
-        "One service: its circuit, what it answers, how fast, what waits for it, what it sends back.",
+        "One service: circuit, outcomes, durations, waiting tasks, responses.",
         [
             (4, numbers),
             (
@@ -153,7 +155,7 @@ def build() -> dict[str, Any]:
                         24,
                         timeline(
                             "Circuit over time",
-                            "Since when it is down.",
+                            "State of the circuit over time.",
                             [Q(circuit("$service"), "{{service}}")],
                             CIRCUIT,
                         ),
@@ -167,8 +169,7 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Attempts by outcome",
-                            "What the service answered. 4xx: it refuses what we send. 5xx, timeout, "
-                            "connect_error: it is in trouble.",
+                            "4xx: the service refuses the request. 5xx, timeout, connect_error: the service fails.",
                             [Q(f"sum by (outcome) (rate(hub_dispatch_attempts_total{{{S}}}{R})) > 0", "{{outcome}}")],
                             PER_SECOND,
                             stacked=True,
@@ -179,7 +180,7 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Network tries by outcome",
-                            "Sends, several within an attempt: more tries than attempts means it fails for moments.",
+                            "An attempt has one or more tries. More tries than attempts: short failures.",
                             [Q(f"sum by (outcome) (rate(hub_network_tries_total{{{S}}}{R})) > 0", "{{outcome}}")],
                             PER_SECOND,
                             stacked=True,
@@ -190,7 +191,7 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Attempt duration",
-                            "How long an attempt took, its tries and pauses included.",
+                            "Duration of an attempt, with all its tries and pauses.",
                             quantiles("hub_dispatch_attempt_duration_seconds", 0.5, 0.95, 0.99),
                             "s",
                             colors=SHARES,
@@ -205,7 +206,7 @@ def build() -> dict[str, Any]:
                         8,
                         heat(
                             "Attempt duration, all",
-                            "Where the attempts are: two bands mean two kinds of answers.",
+                            "Distribution of attempt durations. Two bands: two kinds of requests.",
                             f"sum by (le) (increase(hub_dispatch_attempt_duration_seconds_bucket{{{S}}}{R}))",
                         ),
                     ),
@@ -213,7 +214,7 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Queue wait",
-                            "From when a task was due until a worker took it. High with short attempts: too few "
+                            "Time from when a task was due until it was claimed. High with short attempts: too few "
                             "workers, or a rate limit.",
                             quantiles("hub_task_queue_wait_seconds", 0.5, 0.95),
                             "s",
@@ -224,7 +225,7 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "End to end",
-                            "From when the event was accepted until it was delivered, retries included.",
+                            "Time from when the event was accepted until it was delivered, retries included.",
                             quantiles("hub_task_end_to_end_seconds", 0.5, 0.95),
                             "s",
                             colors=SHARES,
@@ -239,8 +240,8 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Tasks in the ledger",
-                            "Pending: due. Delayed: retry or parked. Held: disabled rule or service.",
-                            [Q(f"max by (state) (hub_tasks{{{S}}})", "{{state}}")],
+                            "Pending: due. Delayed: waits for a retry or a circuit. Held: disabled rule or service.",
+                            [Q(f"max by (environment, state) (hub_tasks{{{S}}})", "{{state}}")],
                             "short",
                             stacked=True,
                             colors=STATES,
@@ -250,7 +251,7 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Retries and parked tasks",
-                            "Retries cost an attempt. What was parked, or found no key, lost none.",
+                            "A retry costs an attempt. A parked task, or one without a key, loses none.",
                             [
                                 Q(f"sum(rate(hub_retries_scheduled_total{{{S}}}{R}))", "retries"),
                                 Q(f"sum(rate(hub_breaker_parked_total{{{S}}}{R}))", "parked"),
@@ -263,8 +264,8 @@ def build() -> dict[str, Any]:
                     (
                         8,
                         lines(
-                            "Circuit moves",
-                            "Openings from closed are outages; from half open, failed probes.",
+                            "Circuit changes",
+                            "closed to open: an outage. half_open to open: a failed probe.",
                             [
                                 Q(
                                     "60 * sum by (from_state, to_state)"
@@ -285,7 +286,7 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Response queue, messages",
-                            "Answers taken from the service's queue. Malformed ones are kept, too.",
+                            "Responses read from the queue of the service. Malformed ones are stored too.",
                             [Q(f"sum by (outcome) (rate(hub_consumer_messages_total{{{S}}}{R}))", "{{outcome}}")],
                             PER_SECOND,
                             stacked=True,
@@ -309,10 +310,10 @@ def build() -> dict[str, Any]:
                         8,
                         lines(
                             "Response queue, last success",
-                            "Time since the queue was drained without an error.",
+                            "Time since the queue was read to its end without an error.",
                             [
                                 Q(
-                                    f"time() - max by (service) (hub_consumer_last_success_timestamp_seconds{{{S}}})",
+                                    f"time() - max by (environment, service) ({LAST})",
                                     "{{service}}",
                                 )
                             ],

@@ -33,6 +33,9 @@ class Hooks:
     def dead_letter_replayed(self, service: str, count: int = 1) -> None:
         """A person replayed dead letters."""
 
+    def worker_threads(self, busy: int, threads: int) -> None:
+        """How many of the worker threads of this process run a task now."""
+
     def breaker_changed(self, service: str, from_state: str, to_state: str) -> None:
         """A circuit moved."""
 

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Runs once, in an empty PostgreSQL of the official image: a role that is no superuser, and the hub's database.
+# Creates the role hub, without superuser rights, and its database. Runs once in an empty PostgreSQL of the official image.
 set -eu
 password=$(cat "${HUB_DB_PASSWORD_FILE:-/run/secrets/hub_db_password}")
-# The password goes in by standard input, as a psql variable: in no command line and in no statement log.
+# The password is a psql variable read from standard input: it is in no command line and no statement log.
 psql -v ON_ERROR_STOP=1 --no-psqlrc --quiet --username "${POSTGRES_USER:-postgres}" --dbname postgres <<SQL
 \set password '$(printf %s "$password" | sed "s/[\\\\']/\\\\&/g")'
 SET log_statement = 'none';

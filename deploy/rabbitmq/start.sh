@@ -18,7 +18,7 @@ secret() {
 hub=$(secret "$HUB_PASSWORD_FILE")
 monitor=$(secret "$MONITOR_PASSWORD_FILE")
 umask 077
-# The script goes to sed by a file descriptor: command lines are public, here-documents are not.
+# The script goes to sed by standard input: other users can read command lines.
 sed -f - "$DEFINITIONS" >"$RENDERED" <<SED
 s/@HUB_PASSWORD@/$hub/
 s/@MONITOR_PASSWORD@/$monitor/

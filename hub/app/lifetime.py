@@ -31,6 +31,8 @@ class Lifetime:
     def heartbeat(self, component: str) -> None:
         """Record a heartbeat and the use of the database pool, and read the deployment's clock."""
         self._hub.hooks.pool(self._hub.role, *self._hub.db.usage())
+        if component == "worker":
+            self._hub.hooks.worker_threads(self._hub.bulkhead.busy(), self._hub.bulkhead.threads)
         self._hub.heartbeats.beat(component)
         self._hub.clock.sync()
 

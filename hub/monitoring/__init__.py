@@ -1,1 +1,1 @@
-"""Metrics: names, hooks that count, files that hold the counts, collectors, exposition."""
+"""Metrics: catalogue, hooks that count, value files, collectors, exposition."""

@@ -1,7 +1,7 @@
-"""One scrape: every source in a thread of its own, with a deadline, so that a dead one takes nothing with it.
+"""Scrapes: all sources are read in parallel, each with a deadline, and rendered as text.
 
-The answer always comes, and says which sources are up: `hub_exporter_collector_up{collector}`. A source that
-failed is left out: never a 0 for unknown.
+A scrape always returns. `hub_exporter_collector_up{collector}` says which sources were read. Series of a failed source
+are absent, never 0.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ log = structlog.get_logger("hub.monitoring.exposition")
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 DEADLINE = 5.0  # seconds; half of Prometheus' usual scrape timeout
-UP = Metric("hub_exporter_collector_up", "gauge", "Whether a source of metrics could be read.", ("collector",))
-TOOK = Metric("hub_exporter_collector_duration_seconds", "gauge", "How long reading a source took.", ("collector",))
-BUILD = Metric("hub_build_info", "gauge", "1, labelled with the hub's version.", ("version",))
+UP = Metric("hub_exporter_collector_up", "gauge", "1 if a source of metrics could be read, else 0.", ("collector",))
+TOOK = Metric("hub_exporter_collector_duration_seconds", "gauge", "Seconds that reading a source took.", ("collector",))
+BUILD = Metric("hub_build_info", "gauge", "1, labelled with the version of the hub.", ("version",))
 
 
 class Scraper(Collector):
-    """All sources behind one `/metrics`.
+    """Reads all sources and renders them.
 
     Args:
-        deadline: seconds after which a source that has not answered is left out.
+        deadline: seconds for all sources together; a source that takes longer is left out.
     """
 
     def __init__(self, sources: Iterable[Source], *, deadline: float = DEADLINE) -> None:
@@ -60,24 +60,24 @@ class Scraper(Collector):
         self._registry.register(self)
 
     def render(self, *, openmetrics: bool = False) -> bytes:
-        """The text that Prometheus reads, in its own format or in OpenMetrics. Scrapes come one after the other."""
+        """Render a scrape in Prometheus' text format or in OpenMetrics. One scrape runs at a time."""
         with self._lock:
             return exposition(self.collect(), openmetrics=openmetrics)
 
     def response(self, accept: str) -> tuple[str, bytes]:
-        """(content type, text) for a request's `Accept` header: OpenMetrics for those who ask for it."""
+        """Return (content type, text) for an `Accept` header."""
         openmetrics = any(
             part.partition(";")[0].strip() == "application/openmetrics-text" for part in accept.split(",")
         )
         return OPENMETRICS if openmetrics else CONTENT_TYPE_LATEST, self.render(openmetrics=openmetrics)
 
     def describe(self) -> Iterator[Family]:
-        """Families without samples: nothing is read."""
+        """Yield families without samples. Reads no source."""
         for metric in (*CATALOGUE, *LEDGER_METRICS, *QUEUE_METRICS, UP, TOOK, BUILD):
             yield Family(metric.name, metric.text, metric.kind)
 
     def collect(self) -> Iterator[Family]:
-        """Read every source at once."""
+        """Read all sources in parallel and yield their families."""
         begun = time.monotonic()
         took: dict[str, float] = {}
         for source in self._sources:
@@ -99,14 +99,14 @@ class Scraper(Collector):
         yield family(BUILD, [((__version__,), 1.0)])
 
     def close(self) -> None:
-        """Close the sources' connections."""
+        """Close the connections of the sources."""
         for source in self._sources:
             busy = self._busy.get(source.name)
             if busy is None or busy.done():
                 source.close()
 
     def _start(self, source: Source, took: dict[str, float]) -> None:
-        """Read in a thread; one that hangs since the last scrape is waited for, not joined by another."""
+        """Start reading in a thread, unless the read of the last scrape is still running."""
         busy = self._busy.get(source.name)
         if busy is not None and not busy.done():
             return
@@ -135,11 +135,11 @@ class Scraper(Collector):
 
 
 def exposition(families: Iterable[Family], *, openmetrics: bool = False) -> bytes:
-    """What `prometheus_client.generate_latest` writes, at half its cost: our names need no checking each time.
+    """Render families as `prometheus_client.generate_latest` does, at half its CPU time: names are not validated.
 
     In OpenMetrics a counter's family is named without `_total`, and a gauge of that name may exist beside it
-    (`hub_dead_letters`, and `hub_dead_letters_total`). Such a counter is then of type unknown, so that every series
-    keeps its name in both formats.
+    (`hub_dead_letters` and `hub_dead_letters_total`). Such a counter gets type unknown, so that series have the same
+    names in both formats.
     """
     known = list(families) if openmetrics else families
     others = {made.name for made in known if made.type != "counter"} if openmetrics else set()
@@ -164,7 +164,7 @@ def exposition(families: Iterable[Family], *, openmetrics: bool = False) -> byte
 
 @lru_cache(maxsize=65536)
 def _series(name: str, labels: tuple[tuple[str, str], ...]) -> str:
-    """Name and labels of a sample as they are written, in the order that the library gives them."""
+    """Return name and labels as text, labels sorted as `prometheus_client` sorts them."""
     if not labels:
         return name
     inner = ",".join(f'{key}="{value.translate(_ESCAPES)}"' for key, value in sorted(labels))
@@ -172,18 +172,18 @@ def _series(name: str, labels: tuple[tuple[str, str], ...]) -> str:
 
 
 def make_counter_scraper(settings: Settings) -> Scraper:
-    """The counters of this machine's processes alone: no state, nothing is asked of PostgreSQL or RabbitMQ."""
+    """Return a scraper of this machine's counters. It connects to neither PostgreSQL nor RabbitMQ."""
     return Scraper([ProcessSource(settings.metrics_folder, lambda: ([], []))])
 
 
 def make_scraper(
     settings: Settings, db: Database, queues: Iterable[str], ready: Callable[[str], int | None] | None = None
 ) -> Scraper:
-    """The sources of a hub with these settings.
+    """Return a scraper of all sources.
 
     Args:
         queues: names of the hub's queues.
-        ready: for the in-process broker, messages that wait in a queue.
+        ready: for the in-process broker, returns the number of ready messages of a queue.
     """
     ledger = LedgerSource(State(db))
     sources: list[Source] = [

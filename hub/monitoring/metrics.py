@@ -1,6 +1,6 @@
-"""Every metric that the hub's processes count, by name; `collectors` has those that are read at a scrape.
+"""The catalogue of metrics that processes count. `collectors` defines those that are read at a scrape.
 
-Labels are bounded: never ids, addresses, host names, pids or error texts.
+Label values are bounded: no ids, addresses, host names, pids or error texts.
 """
 
 from __future__ import annotations
@@ -9,13 +9,24 @@ from dataclasses import dataclass
 from itertools import product
 
 OUTCOMES = (
-    "success", "http_4xx", "http_5xx", "timeout", "connect_error", "unroutable", "invalid_payload", "fault",
-)  # fmt: skip
+    "success",
+    "http_4xx",
+    "http_5xx",
+    "timeout",
+    "connect_error",
+    "unroutable",
+    "invalid_payload",
+    "fault",
+)
 REASONS = OUTCOMES[1:]
 REJECTIONS = ("too_large", "not_json", "invalid_fields", "wrong_queue", "unknown_actor", "invalid_arguments")
 TRANSITIONS = (
-    ("closed", "open"), ("open", "half_open"), ("half_open", "closed"), ("half_open", "open"), ("open", "closed"),
-)  # fmt: skip
+    ("closed", "open"),
+    ("open", "half_open"),
+    ("half_open", "closed"),
+    ("half_open", "open"),
+    ("open", "closed"),
+)
 
 
 @dataclass(frozen=True)
@@ -23,7 +34,7 @@ class Metric:
     """One metric family.
 
     Args:
-        known: values of the labels after `service` (or of all labels) that exist before anything happened.
+        known: values of the labels after `service` (or of all labels) that are exported from 0 on.
         buckets: upper bounds of a histogram in seconds.
     """
 
@@ -43,102 +54,104 @@ _NONE: tuple[tuple[str, ...], ...] = ((),)
 EVENTS = Metric(
     "hub_events_accepted",
     "counter",
-    "Events taken in, by what became of them.",
+    "Events received, by result.",
     ("result",),
     _each(("accepted", "duplicate", "unmatched")),
 )
 ATTEMPTS = Metric(
-    "hub_dispatch_attempts", "counter", "Attempts that ran to their end.", ("service", "outcome"), _each(OUTCOMES)
+    "hub_dispatch_attempts", "counter", "Finished attempts, by outcome.", ("service", "outcome"), _each(OUTCOMES)
 )
 FAILURES = Metric(
-    "hub_dispatch_failures", "counter", "Attempts that failed, by reason.", ("service", "reason"), _each(REASONS)
+    "hub_dispatch_failures", "counter", "Failed attempts, by reason.", ("service", "reason"), _each(REASONS)
 )
 TRIES = Metric(
     "hub_network_tries",
     "counter",
-    "Network sends, several within one attempt.",
+    "Network tries, one or more per attempt, by outcome.",
     ("service", "outcome"),
     _each(OUTCOMES),
 )
 DURATION = Metric(
     "hub_dispatch_attempt_duration_seconds",
     "histogram",
-    "How long an attempt took.",
+    "Duration of an attempt, with all its tries and pauses.",
     ("service",),
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 WAIT = Metric(
     "hub_task_queue_wait_seconds",
     "histogram",
-    "From when a task was due until it was claimed.",
+    "Time from when a task was due until it was claimed.",
     ("service",),
     buckets=(0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 30, 60, 300, 900, 1800),
 )
 END_TO_END = Metric(
     "hub_task_end_to_end_seconds",
     "histogram",
-    "From when an event was accepted until delivered.",
+    "Time from when an event was accepted until it was delivered.",
     ("service",),
     buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 120, 300, 900, 3600, 14400, 86400),
 )
-RETRIES = Metric("hub_retries_scheduled", "counter", "Failed attempts that another one follows.", ("service",), _NONE)
+RETRIES = Metric(
+    "hub_retries_scheduled", "counter", "Failed attempts that are followed by another attempt.", ("service",), _NONE
+)
 FINISHED = Metric(
     "hub_tasks_finished",
     "counter",
-    "Tasks that ended.",
+    "Finished tasks, by outcome.",
     ("service", "outcome"),
     _each(("delivered", "dead", "cancelled")),
 )
 DEAD = Metric(
     "hub_dead_letters",
     "counter",
-    "Tasks that went to the dead-letter queue.",
+    "Tasks that became dead letters, by reason.",
     ("service", "reason"),
     _each(("attempts", "expired", "worker_lost")),
 )
-REPLAYS = Metric("hub_dead_letter_replays", "counter", "Dead letters that a person replayed.", ("service",), _NONE)
+REPLAYS = Metric("hub_dead_letter_replays", "counter", "Replayed dead letters.", ("service",), _NONE)
 BREAKER = Metric(
     "hub_breaker_transitions",
     "counter",
-    "Moves of a circuit breaker.",
+    "State changes of a circuit breaker.",
     ("service", "from_state", "to_state"),
     TRANSITIONS,
 )
 PARKED = Metric(
-    "hub_breaker_parked", "counter", "Tasks that met an open circuit and were given back.", ("service",), _NONE
+    "hub_breaker_parked", "counter", "Tasks that were released because the circuit was open.", ("service",), _NONE
 )
 LOCKED_OUT = Metric(
     "hub_secrets_unreadable",
     "counter",
-    "Tasks that were given back because no key opens their service's secrets.",
+    "Tasks that were released because no key decrypts the secrets of their service.",
     ("service",),
     _NONE,
 )
 CONSUMER_RUNS = Metric(
     "hub_consumer_runs",
     "counter",
-    "Runs over a response queue.",
+    "Runs of the response consumer, by outcome.",
     ("service", "outcome"),
     _each(("ok", "error", "skipped")),
 )
 CONSUMED = Metric(
     "hub_consumer_messages",
     "counter",
-    "Messages taken from a response queue.",
+    "Messages read from a response queue, by outcome.",
     ("service", "outcome"),
     _each(("stored", "malformed")),
 )
 CONSUMER_TIME = Metric(
     "hub_consumer_run_duration_seconds",
     "histogram",
-    "How long a run over a response queue took.",
+    "Duration of a run of the response consumer.",
     ("service",),
     buckets=(0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 AUTH = Metric(
     "hub_auth_events",
     "counter",
-    "Log-ins, and changes of users, links, sessions and tokens.",
+    "Log-ins and changes of users, login links, sessions and tokens, by result.",
     ("event", "result"),
     (
         *(("login", result) for result in ("ok", "failed", "locked", "busy")),
@@ -151,12 +164,16 @@ AUTH = Metric(
 REJECTED = Metric(
     "hub_broker_messages_rejected",
     "counter",
-    "Messages in the hub's own queues that the hub did not make.",
+    "Messages in the queues of the hub that the hub did not publish, by reason.",
     ("queue", "reason"),
     _each(("dispatch", "consume", "tick"), REJECTIONS),
 )
 POOL = Metric("hub_db_pool_connections", "gauge", "Database connections in use.", ("process",))
-POOL_MAX = Metric("hub_db_pool_max_connections", "gauge", "Database connections allowed.", ("process",))
+POOL_MAX = Metric(
+    "hub_db_pool_max_connections", "gauge", "Most database connections that the pool opens.", ("process",)
+)
+THREADS_BUSY = Metric("hub_worker_threads_busy", "gauge", "Worker threads that run a task.")
+THREADS = Metric("hub_worker_threads", "gauge", "Worker threads.")
 
 CATALOGUE = (
     EVENTS,
@@ -180,5 +197,7 @@ CATALOGUE = (
     REJECTED,
     POOL,
     POOL_MAX,
+    THREADS_BUSY,
+    THREADS,
 )
-CONSUMER = (CONSUMER_RUNS, CONSUMED)  # start at 0 only for services with a response queue
+CONSUMER = (CONSUMER_RUNS, CONSUMED)  # exported from 0 on for services with a response queue only

@@ -1,4 +1,4 @@
-"""The hooks that count: what business code reports to `hub.hooks.Hooks` becomes numbers in this process's files."""
+"""Hooks that count events into the value files of this process."""
 
 from __future__ import annotations
 
@@ -30,17 +30,19 @@ from hub.monitoring.metrics import (
     REJECTED,
     REPLAYS,
     RETRIES,
+    THREADS,
+    THREADS_BUSY,
     TRIES,
     WAIT,
     Metric,
 )
 from hub.monitoring.value_files import ProcessFiles, key
 
-log = structlog.get_logger("hub.monitoring.metrics")
+log = structlog.get_logger("hub.monitoring.prometheus_hooks")
 
 
 class PrometheusHooks(Hooks):
-    """Counts what happened into this process's files.
+    """Counts into the value files of this process.
 
     Args:
         folder: `PROMETHEUS_MULTIPROC_DIR`, shared with the exporter.
@@ -104,19 +106,26 @@ class PrometheusHooks(Hooks):
         self._count(REJECTED, 1, queue, reason)
 
     def pool(self, process: str, used: int, maximum: int) -> None:
-        for metric, value in ((POOL, used), (POOL_MAX, maximum)):
-            self._safely(lambda m=metric, v=value: self._files.set(self._names(m, (process,))[0], v))  # type: ignore[misc]
+        self._set(POOL, used, process)
+        self._set(POOL_MAX, maximum, process)
+
+    def worker_threads(self, busy: int, threads: int) -> None:
+        self._set(THREADS_BUSY, busy)
+        self._set(THREADS, threads)
 
     def known_services(self, names: list[str]) -> None:
-        """Nothing to do here: the exporter knows the services, and shows 0 for what never happened."""
+        """Do nothing: the exporter reads the services from the ledger and exports 0 for them."""
 
     def close(self) -> None:
-        """Give the files to whoever comes next."""
+        """Release the files for the next process."""
         self._safely(self._files.close)
 
     def _count(self, metric: Metric, amount: float, *values: str) -> None:
         if amount:
             self._safely(lambda: self._files.add("counter", ((self._names(metric, values)[0], amount),)))
+
+    def _set(self, metric: Metric, value: float, *values: str) -> None:
+        self._safely(lambda: self._files.set(self._names(metric, values)[0], value))
 
     def _observe(self, metric: Metric, seconds: float, *values: str) -> None:
         def write() -> None:
@@ -127,7 +136,7 @@ class PrometheusHooks(Hooks):
         self._safely(write)
 
     def _names(self, metric: Metric, values: tuple[str, ...]) -> list[str]:
-        """The keys of a metric's numbers: one, or a histogram's buckets with +Inf and then the sum."""
+        """Return the keys of a metric: one, or for a histogram its buckets, +Inf and the sum."""
         found = self._keys.get((metric.name, *values))
         if found is None:
             labels = dict(zip(metric.labels, values, strict=True))
@@ -142,7 +151,7 @@ class PrometheusHooks(Hooks):
         return found
 
     def _safely(self, write: Callable[[], None]) -> None:
-        """A full disk must not stop a delivery: say so once, and go on."""
+        """Log the first failed write and continue: a full disk must not stop deliveries."""
         try:
             write()
             self._broken = False

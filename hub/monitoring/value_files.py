@@ -1,10 +1,9 @@
-"""Counters and histograms as numbers in mapped files, one set per process; the exporter adds them up.
+"""Value files: counters and histograms in memory-mapped files, one set per process, which the exporter sums.
 
-The files are those of prometheus-client's multiprocess mode, but no process is known by its pid: it holds
-a **slot**, the smallest free number, for as long as it holds the lock on `slot-N`. So a process that
-follows a dead one goes on in its files: there are never more files than there were processes at a time,
-no count is lost, and containers that share the folder do not mistake each other's pids. Whoever holds no
-lock is dead: its `live` gauges are removed.
+The format is that of prometheus-client's multiprocess mode. A process is identified by a **slot**, not by its pid: the
+smallest number N for which it gets the lock on `slot-N`, held until it ends. A new process continues the files of an
+ended one, so the number of files is bounded by the number of concurrent processes, no count is lost, and containers
+with equal pids can share the folder. A slot without a lock belongs to no process: its `live` gauges are removed.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ _LIVE = "gauge_live"
 
 
 class ProcessFiles:
-    """This process's numbers. Safe to use from many threads, and after a fork.
+    """The value files of this process. Thread-safe and fork-safe.
 
     Args:
-        folder: shared by the processes of one machine or pod; made when missing.
+        folder: shared by the processes of one machine or pod; created when missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,7 +40,12 @@ class ProcessFiles:
         self._files: dict[str, MmapedDict] = {}
 
     def add(self, kind: str, changes: Iterable[tuple[str, float]]) -> None:
-        """Add to numbers, all at once; `kind` is counter or histogram, a key comes from `key()`."""
+        """Add amounts to values, atomically within this process.
+
+        Args:
+            kind: `counter` or `histogram`.
+            changes: (key made by `key()`, amount).
+        """
         with self._lock:
             file = self._file(kind)
             for name, amount in changes:
@@ -49,24 +53,24 @@ class ProcessFiles:
                 file.write_value(name, value + amount, 0.0)
 
     def set(self, name: str, value: float) -> None:
-        """Set a gauge that ends with the process and is summed over the living ones."""
+        """Set a gauge that is summed over running processes and removed when this one ends."""
         with self._lock:
             self._file(f"{_LIVE}sum").write_value(name, value, 0.0)
 
     def close(self) -> None:
-        """Let the slot go; the counts stay, the gauges do not."""
+        """Release the slot. Counts stay, gauges are removed."""
         with self._lock:
-            self._let_go()
+            self._release()
 
     def _file(self, kind: str) -> MmapedDict:
         if self._pid != os.getpid():
-            self._let_go()  # after a fork: these are the parent's
+            self._release()  # after a fork, these files are the parent's
             self._take_slot()
         file = self._files.get(kind)
         if file is None:
             path = self._folder / f"{kind}_{self._number}.db"
             if path.exists() and not _whole(path):
-                path.unlink()  # cut short by a power failure: nothing in it can be trusted
+                path.unlink()  # truncated, for example by a power failure
             file = self._files[kind] = MmapedDict(str(path))
         return file
 
@@ -76,9 +80,9 @@ class ProcessFiles:
         while (held := _try_lock(self._folder / f"slot-{number}", fcntl.LOCK_EX)) is None:
             number += 1
         self._slot, self._number, self._pid = held, number, os.getpid()
-        _forget_gauges(self._folder, number)
+        _remove_gauges(self._folder, number)
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         for file in self._files.values():
             file.close()
         self._files = {}
@@ -89,14 +93,14 @@ class ProcessFiles:
 
 
 def key(metric: str, sample: str, labels: Mapping[str, str], text: str) -> str:
-    """The name of a number: metric family, sample, labels and help text."""
+    """Return the key of a value: metric family, sample, labels and help text as JSON."""
     return str(mmap_key(metric, sample, list(labels), list(labels.values()), text))
 
 
 def read(folder: Path) -> dict[str, dict[tuple[str, Labels], float]]:
-    """The numbers of all processes, added up: metric -> (sample, sorted labels) -> value.
+    """Sum the values of all processes: metric -> (sample, sorted labels) -> value.
 
-    Gauges of dead processes are removed on the way. A folder that does not exist holds nothing yet.
+    Removes gauges of ended processes. A missing folder has no values.
 
     Raises:
         OSError, RuntimeError: a file cannot be read.
@@ -105,14 +109,14 @@ def read(folder: Path) -> dict[str, dict[tuple[str, Labels], float]]:
         number = int(path.stem.rpartition("_")[2])
         if (free := _try_lock(folder / f"slot-{number}", fcntl.LOCK_SH)) is not None:
             with free:
-                _forget_gauges(folder, number)
+                _remove_gauges(folder, number)
     totals: dict[str, float] = defaultdict(float)
     for path in folder.glob("*_*.db"):
         try:
             for name, value, _, _ in MmapedDict.read_all_values_from_file(str(path)):
                 totals[name] += value
         except FileNotFoundError:
-            continue  # a gauge whose process died a moment ago
+            continue  # a gauge of a process that just ended
     metrics: dict[str, dict[tuple[str, Labels], float]] = defaultdict(dict)
     for name, value in totals.items():
         metric, sample = _parsed(name)
@@ -121,7 +125,7 @@ def read(folder: Path) -> dict[str, dict[tuple[str, Labels], float]]:
 
 
 def empty(folder: Path) -> bool:
-    """Forget all numbers, when a deployment starts; False when some process still counts there."""
+    """Delete all values. Returns False, and deletes nothing, when a process still uses the folder."""
     held = [_try_lock(path, fcntl.LOCK_EX) for path in folder.glob("slot-*")]
     try:
         if None in held:
@@ -136,7 +140,7 @@ def empty(folder: Path) -> bool:
 
 
 def _try_lock(path: Path, how: int) -> IO[bytes] | None:
-    """The open file when the lock is ours now; None when somebody holds it."""
+    """Return the locked file, or None when another process holds the lock."""
     file = path.open("ab")
     try:
         fcntl.flock(file, how | fcntl.LOCK_NB)
@@ -155,7 +159,7 @@ def _whole(path: Path) -> bool:
     return True
 
 
-def _forget_gauges(folder: Path, number: int) -> None:
+def _remove_gauges(folder: Path, number: int) -> None:
     for path in folder.glob(f"{_LIVE}*_{number}.db"):
         path.unlink(missing_ok=True)
 

@@ -38,6 +38,11 @@ class Bulkhead:
         self._waits: set[int] = set()
         self._closed = False
 
+    def busy(self) -> int:
+        """Threads that run a task now."""
+        with self._lock:
+            return self._total
+
     def enter(self, service_id: int, task_id: int) -> bool:
         """Take a thread for `task_id`. False: not admitted; the task waits."""
         with self._lock:

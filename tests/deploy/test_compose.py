@@ -28,7 +28,7 @@ def defaults(value: str) -> str:
 
 
 def test_everything_that_the_hub_needs_is_there() -> None:
-    """Broker, ledger, four processes, migration, and the eyes."""
+    """Broker, ledger, four processes, migration, monitoring."""
     assert set(SERVICES) == {"postgres", "rabbitmq", *OURS, "prometheus", "alertmanager", "grafana"}
 
 
@@ -51,7 +51,8 @@ def test_ledger_and_broker_are_published_nowhere() -> None:
     assert "ports" not in SERVICES["postgres"] and "ports" not in SERVICES["rabbitmq"]
     assert FILE["networks"]["ledger"]["internal"] and FILE["networks"]["broker"]["internal"]
     assert SERVICES["postgres"]["networks"] == ["ledger"]
-    assert set(SERVICES["rabbitmq"]["networks"]) <= {"broker", "eyes"} and FILE["networks"]["eyes"]["internal"]
+    assert set(SERVICES["rabbitmq"]["networks"]) <= {"broker", "monitoring"}
+    assert FILE["networks"]["monitoring"]["internal"]
 
 
 @every_service

@@ -79,13 +79,18 @@ def receiver() -> Iterator[Receiver]:
     server.close()
 
 
-@pytest.fixture
-def alertmanager(receiver: Receiver) -> Iterator[Alertmanager]:
-    """The deployment's routes and inhibition, told fast, to the test's receiver."""
+def routes(receiver: Receiver, group_wait: str) -> str:
+    """Return the deployment's routes, with the receivers' addresses and with short intervals."""
     program("alertmanager")
     text = ROUTES.read_text().replace("http://alerts.example.org", f"http://127.0.0.1:{receiver.port}")
-    text = re.sub(r"group_wait: \d+s", "group_wait: 0s", text)
-    server = Alertmanager(re.sub(r"group_interval: \d+m", "group_interval: 1s", text))
+    text = re.sub(r"group_wait: \d+s", f"group_wait: {group_wait}", text)
+    return re.sub(r"group_interval: \d+m", "group_interval: 1s", text)
+
+
+@pytest.fixture
+def alertmanager(receiver: Receiver) -> Iterator[Alertmanager]:
+    """The deployment's routes and inhibition with short intervals."""
+    server = Alertmanager(routes(receiver, "0s"))
     yield server
     server.close()
 
@@ -123,7 +128,7 @@ def test_a_dead_target_rings_a_bell(
             eventually(lambda: receiver.alerts("/chat", "HubBreakerOpen", "firing"), "the alert")
             alert = receiver.alerts("/chat", "HubBreakerOpen", "firing")[0]
             assert alert["labels"] == {"alertname": "HubBreakerOpen", "service": "crm", "severity": "warning"}
-            assert alert["annotations"]["summary"] == "crm is down, by its circuit"
+            assert alert["annotations"]["summary"] == "The circuit of crm is open"
             assert alert["annotations"]["runbook_url"] == "deploy/runbooks/HubBreakerOpen.md"
             assert alert["annotations"]["dashboard_url"].endswith("/d/hub-service?var-service=crm")
             eventually(lambda: receiver.alerts("/watchdog", "HubWatchdog", "firing"), what="the proof of life")
@@ -167,7 +172,7 @@ def states(alertmanager: Alertmanager) -> dict[tuple[str, str], str]:
 
 
 def test_a_cause_silences_what_follows_from_it_in_its_own_environment(alertmanager: Alertmanager) -> None:
-    """Ten alerts of production name one cause; staging's are its own."""
+    """Alerts of production name one cause; those of staging are not affected."""
     follow = ("HubNoWorkers", "HubConsumerStale", "HubTasksTooOld")
     labels = {"severity": "critical"}
     tell(
@@ -190,15 +195,43 @@ def test_a_cause_silences_what_follows_from_it_in_its_own_environment(alertmanag
     eventually(lambda: active() == expected, what="the inhibition")
 
 
-def test_alerts_of_many_services_are_one_message(alertmanager: Alertmanager, receiver: Receiver) -> None:
-    labels = {"alertname": "HubBreakerOpen", "severity": "warning"}
-    tell(alertmanager, *({**labels, "service": f"s{n}"} for n in range(20)))
-    groups = alertmanager.get("/api/v2/alerts/groups")
-    assert [len(g["alerts"]) for g in groups if g["labels"].get("alertname") == "HubBreakerOpen"] == [20]
+def test_alerts_of_200_services_are_one_message_for_each_environment(receiver: Receiver) -> None:
+    """The receiver counts messages: one per alert and environment, with all services in it."""
+    alertmanager = Alertmanager(routes(receiver, "1s"))
+    try:
+        labels = {"alertname": "HubBreakerOpen", "severity": "warning"}
+        for environment in ("production", "staging"):
+            tell(alertmanager, *({**labels, "environment": environment, "service": f"s{n}"} for n in range(200)))
+        eventually(lambda: len(receiver.alerts("/chat", "HubBreakerOpen", "firing")) >= 400, "all alerts")
+        messages = [message for path, message in receiver.got if path == "/chat"]
+        assert [(m["groupLabels"]["environment"], len(m["alerts"])) for m in messages] == [
+            ("production", 200),
+            ("staging", 200),
+        ]
+    finally:
+        alertmanager.close()
+
+
+def test_one_exporter_that_cannot_read_a_source_silences_nothing(alertmanager: Alertmanager) -> None:
+    """The other exporters still see that no worker runs."""
+    tell(
+        alertmanager,
+        {"alertname": "HubCollectorInstanceFailing", "collector": "rabbitmq", "instance": "b", "severity": "warning"},
+        {"alertname": "HubNoWorkers", "queue": "hub.dispatch", "severity": "critical"},
+        {"alertname": "HubConsumerStale", "service": "crm", "severity": "critical"},
+        {"alertname": "HubTasksTooOld", "service": "lms", "severity": "warning"},
+    )
+    expected = {
+        ("HubCollectorInstanceFailing", ""): "active",
+        ("HubNoWorkers", ""): "active",
+        ("HubConsumerStale", "crm"): "suppressed",
+        ("HubTasksTooOld", "lms"): "suppressed",
+    }
+    eventually(lambda: states(alertmanager) == expected, what="the inhibition")
 
 
 def test_consequences_are_silent(alertmanager: Alertmanager, receiver: Receiver) -> None:
-    """Ten messages about one outage hide the one that says what it is."""
+    """Messages about consequences would hide the one about the cause."""
     burn = "HubDeliveryErrorBudgetBurnFast"
     tell(
         alertmanager,

@@ -74,10 +74,14 @@ def test_panels_do_not_overlap(board: dict[str, Any]) -> None:
 def test_variables(board: dict[str, Any]) -> None:
     """One data source for all panels, chosen at the top; one service or several."""
     variables = {v["name"]: v for v in board["templating"]["list"]}
-    assert set(variables) == {"datasource", "service"}
+    assert set(variables) == {"datasource", "environment", "service"}
     assert variables["datasource"]["type"] == "datasource" and variables["datasource"]["query"] == "prometheus"
     assert variables["service"]["datasource"]["uid"] == "${datasource}"
-    assert variables["service"]["query"]["query"] == "label_values(hub_breaker_state, service)"
+    assert variables["service"]["query"]["query"] == (
+        'label_values(hub_breaker_state{environment=~"$environment"}, service)'
+    )
+    assert variables["environment"]["query"]["query"] == "label_values(hub_exporter_collector_up, environment)"
+    assert variables["environment"]["allValue"] == ".*", "also series without the label"
     assert any("$service" in t["expr"] for p in board["panels"] for t in p["targets"]), "a variable that does nothing"
 
 
@@ -132,7 +136,7 @@ global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}
 rule_files: ["*.rules.yml"]
 scrape_configs:
   - job_name: hub
-    static_configs: [{{targets: ["{address}"]}}]
+    static_configs: [{{targets: ["{address}"], labels: {{environment: test}}}}]
 """
 
 
@@ -173,13 +177,18 @@ def prometheus(lived: tuple[Deployment, str]) -> Iterator[Prometheus]:
     """A Prometheus that has scraped a deployed hub under load for long enough, with the deployment's own rules."""
     program("prometheus")
     it = lived[0]
-    rules = {f"{p.stem}.rules.yml": re.sub(r"for: \d+m", "for: 1s", p.read_text()) for p in RULES.glob("*.yml")}
+    rules = {
+        f"{p.stem}.rules.yml": re.sub(r"(for|interval): \d+m\n", r"\1: 1s\n", p.read_text())
+        for p in RULES.glob("*.yml")
+    }
     with Load(it):
         server = Prometheus(CONFIG.format(address=it.site.address("exporter")), rules)
         try:
             for expr in (
                 'ALERTS{alertstate="firing", alertname="HubBreakerOpen"}',
                 "service:hub_tasks_dead:ratio_rate1h > 0",
+                "service:hub_error_budget_remaining:ratio30d < 1",
+                "environment:hub_worker_threads_busy:ratio >= 0",
                 'rate(hub_consumer_run_duration_seconds_count{service="lms"}[20s]) > 0',
                 'rate(hub_task_end_to_end_seconds_count{service="crm"}[20s]) > 0',
             ):
@@ -195,7 +204,7 @@ def test_each_query_shows_something(uid: str, panel: dict[str, Any], prometheus:
     """A query with a misspelt label is valid, and empty for ever."""
     services = ("crm", "billing", "erp", "lms") if uid == "hub-service" else (".*",)
     for target in panel["targets"]:
-        expr = target["expr"].replace("$__rate_interval", "20s")
+        expr = target["expr"].replace("$__rate_interval", "20s").replace("$environment", "test")
 
         def ask(expr: str = expr) -> list[dict[str, Any]]:
             return [sample for service in services for sample in prometheus.query(expr.replace("$service", service))]
@@ -209,6 +218,21 @@ def test_each_query_shows_something(uid: str, panel: dict[str, Any], prometheus:
         for sample in found:
             asked = set(re.findall(r"\{\{(\w+)\}\}", target.get("legendFormat", "")))
             assert asked <= set(sample["metric"]), "the legend names a label that the series does not have"
+
+
+@pytest.mark.monitoring
+@each_panel
+def test_each_query_is_limited_to_the_environment(uid: str, panel: dict[str, Any], prometheus: Prometheus) -> None:
+    """Series of another hub in the same Prometheus must not appear."""
+    for target in panel["targets"]:
+        expr = (
+            target["expr"]
+            .replace("$__rate_interval", "20s")
+            .replace("$service", ".*" if uid != "hub-service" else "crm")
+        )
+        found = prometheus.query(expr.replace("$environment", "other"))
+        assert not [sample for sample in found if sample["value"][1] != "0"], expr
+        assert not found or "vector(0)" in expr, expr
 
 
 @pytest.mark.monitoring

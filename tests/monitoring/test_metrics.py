@@ -60,6 +60,7 @@ def everything(hooks: Hooks) -> None:
     hooks.consumer_messages("lms", "stored", 7)
     hooks.message_rejected("dispatch", "not_json")
     hooks.pool("worker", 3, 8)
+    hooks.worker_threads(5, 64)
 
 
 def scrape(folder: Path, services: list[str] | None = None, consumers: list[str] | None = None) -> Samples:
@@ -98,6 +99,7 @@ def test_each_hook_has_its_metric(tmp_path: Path) -> None:
     assert of(shown, "hub_broker_messages_rejected_total", queue="dispatch", reason="not_json") == 1
     assert of(shown, "hub_db_pool_connections", process="worker") == 3
     assert of(shown, "hub_db_pool_max_connections", process="worker") == 8
+    assert (of(shown, "hub_worker_threads_busy"), of(shown, "hub_worker_threads")) == (5, 64)
     hooks.close()
 
 

@@ -1,5 +1,5 @@
-"""What the exporter reads at each scrape: the ledger, the broker's queues, the files of the hub's processes.
+"""Sources that the exporter reads at each scrape: ledger, broker queues, value files.
 
-Each source fails alone, by raising; what it does not know it leaves out. None keeps state between scrapes
-that could be shown in place of the truth, so the gauges are right even when every worker is dead.
+A source that cannot be read raises; the others are not affected. Sources cache no state between scrapes, so the gauges
+are right when no worker runs.
 """

@@ -1,4 +1,4 @@
-"""What every source of metrics has in common."""
+"""The interface of a source of metrics."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from hub.monitoring.metrics import Metric
 
 
 class Source(Protocol):
-    """Something that can be read for metrics; raises when it cannot."""
+    """A source of metric families."""
 
     name: str
 
     def collect(self) -> list[Family]:
-        """The families as they are now."""
+        """Return the current families. Raises when the source cannot be read."""
 
     def close(self) -> None:
-        """Let connections go."""
+        """Close connections."""
 
 
 def family(metric: Metric, samples: Iterable[tuple[tuple[str, ...], float]] = ()) -> Family:
-    """A gauge family with samples by label values."""
+    """Return a gauge family with samples by label values."""
     made = Family(metric.name, metric.text, metric.kind)
     for values, value in samples:
         made.add_sample(metric.name, dict(zip(metric.labels, values, strict=True)), value)

@@ -1,4 +1,4 @@
-"""What the hub's processes counted: their files added up, and 0 for what is known but never happened."""
+"""Counters and histograms: the value files summed, and 0 for known label values without a count."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hub.monitoring.value_files import Labels, read
 
 
 class ProcessSource:
-    """Counters and histograms of all processes on this machine, added up.
+    """Counters and histograms of all processes on this machine.
 
     Args:
-        known: services, and those of them with a response queue: their counters are shown from 0 on.
+        known: returns (services, services with a response queue), whose counters are exported from 0 on.
     """
 
     name = "processes"
@@ -27,7 +27,7 @@ class ProcessSource:
         self._known = known
 
     def collect(self) -> list[Family]:
-        """Add up the files."""
+        """Sum the value files."""
         numbers = read(self._folder)
         services, consumers = self._known()
         return [self._family(m, numbers.get(m.name, {}), services, consumers) for m in CATALOGUE]
@@ -49,11 +49,11 @@ class ProcessSource:
         return made
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: no connection is open."""
 
 
 def _known_labels(metric: Metric, services: list[str]) -> Iterator[Labels]:
-    if metric.labels[0] == "service":
+    if metric.labels[:1] == ("service",):
         values = ((service, *rest) for service in services for rest in metric.known)
     else:
         values = (rest for rest in metric.known)
@@ -62,7 +62,7 @@ def _known_labels(metric: Metric, services: list[str]) -> Iterator[Labels]:
 
 
 def _histogram(metric: Metric, numbers: dict[tuple[str, Labels], float]) -> Family:
-    """Files hold each bucket's own count; Prometheus wants them cumulative."""
+    """Build a histogram family. The files hold a count per bucket; Prometheus expects cumulative counts."""
     bounds = [floatToGoString(b) for b in (*metric.buckets, float("inf"))]
     counts: dict[Labels, dict[str, float]] = {}
     sums: dict[Labels, float] = {}

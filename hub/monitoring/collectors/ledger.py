@@ -1,4 +1,4 @@
-"""State gauges, read from the ledger: circuits, tasks, dead letters, response queues, signs of life."""
+"""State gauges from the ledger: circuits, tasks, dead letters, response queues, heartbeats."""
 
 from __future__ import annotations
 
@@ -13,28 +13,31 @@ from hub.monitoring.metrics import Metric
 from hub.store.state import HubState, State
 
 BREAKER_STATE = Metric(
-    "hub_breaker_state", "gauge", "1 for the state a circuit is in, 0 for the others.", ("service", "state")
+    "hub_breaker_state", "gauge", "1 for the current state of the circuit, 0 for the others.", ("service", "state")
 )
 RESPONSE_BREAKER_STATE = Metric(
     "hub_response_breaker_state",
     "gauge",
-    "1 for the state of the circuit for a response queue, 0 for the others.",
+    "1 for the current state of the circuit for a response queue, 0 for the others.",
     ("service", "state"),
 )
-TASKS = Metric("hub_tasks", "gauge", "Tasks in the ledger.", ("service", "state"))
-DEAD_LETTERS = Metric("hub_dead_letters", "gauge", "Dead letters that wait for a person.", ("service",))
+TASKS = Metric("hub_tasks", "gauge", "Tasks in the ledger, by state.", ("service", "state"))
+DEAD_LETTERS = Metric("hub_dead_letters", "gauge", "Dead letters that were neither replayed nor deleted.", ("service",))
 OLDEST_DUE = Metric(
-    "hub_oldest_due_task_age_seconds", "gauge", "How long the oldest waiting task has been due.", ("service",)
+    "hub_oldest_due_task_age_seconds", "gauge", "Time since the oldest waiting task was due.", ("service",)
 )
 OLDEST_DEAD = Metric("hub_oldest_dead_letter_age_seconds", "gauge", "Age of the oldest dead letter.", ("service",))
 LAST_SUCCESS = Metric(
     "hub_consumer_last_success_timestamp_seconds",
     "gauge",
-    "When a response queue was last drained without an error.",
+    "Unix time when a response queue was last read to its end without an error.",
     ("service",),
 )
 HEARTBEAT = Metric(
-    "hub_heartbeat_timestamp_seconds", "gauge", "Latest sign of life of any process of that kind.", ("component",)
+    "hub_heartbeat_timestamp_seconds",
+    "gauge",
+    "Unix time of the latest heartbeat of any process of this kind.",
+    ("component",),
 )
 LEDGER_METRICS = (
     BREAKER_STATE,
@@ -47,7 +50,7 @@ LEDGER_METRICS = (
     HEARTBEAT,
 )
 _TASK_STATES = ("pending", "running", "delayed", "held")
-_FIRST_LOOK = 2.0  # seconds
+_FIRST_READ = 2.0  # seconds
 
 
 class LedgerSource:
@@ -57,25 +60,25 @@ class LedgerSource:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._looked = threading.Event()
+        self._was_read = threading.Event()
         self._known: tuple[list[str], list[str]] = ([], [])
 
     def collect(self) -> list[Family]:
-        """One look at the ledger."""
+        """Read the state of the ledger."""
         try:
             now = self._state.read()
             self._known = now.services, list(now.consumers)
         finally:
-            self._looked.set()
+            self._was_read.set()
         return list(_ledger_families(now))
 
     def known(self) -> tuple[list[str], list[str]]:
-        """Services, and those with a response queue, at the last good look; waits for the first one a moment."""
-        self._looked.wait(_FIRST_LOOK)
+        """Return (services, services with a response queue) of the last successful read. Waits for the first read."""
+        self._was_read.wait(_FIRST_READ)
         return self._known
 
     def close(self) -> None:
-        """The database is its owner's to close."""
+        """Do nothing: the caller closes the database."""
 
 
 def _ledger_families(now: HubState) -> Iterator[Family]:

@@ -1,4 +1,4 @@
-"""How many messages wait in the broker's queues, and how many consumers they have."""
+"""Ready messages and consumers of the broker's queues."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from hub.monitoring.collectors.base import family
 from hub.monitoring.metrics import Metric
 from hub.tasks.broker_url import connection_parameters
 
-DEPTH = Metric("hub_queue_depth", "gauge", "Messages that are ready in a queue of the broker.", ("queue",))
-CONSUMERS = Metric("hub_queue_consumers", "gauge", "Consumers of a queue of the broker.", ("queue",))
+DEPTH = Metric("hub_queue_depth", "gauge", "Ready messages of a broker queue.", ("queue",))
+CONSUMERS = Metric("hub_queue_consumers", "gauge", "Consumers of a broker queue.", ("queue",))
 QUEUE_METRICS = (DEPTH, CONSUMERS)
 _TIMEOUT = 2.0  # seconds
-_SELDOM = 300.0  # seconds
+_MISSING_QUEUE_PAUSE = 300.0  # seconds
 
 
 class RabbitSource:
-    """Depth and consumers of the hub's queues, by passive declare: fresh, and no plugin is needed.
+    """Depth and consumers of the hub's queues by passive declare: current values, no plugin needed.
 
     Args:
-        queues: names; their `.XQ` (dead) and `.DQ` (delayed) follow by themselves. The hub makes no `.DQ`, but
-            another Dramatiq may have: one that is missing is asked for seldom, for RabbitMQ logs an error each time.
-        clock: seconds.
+        queues: names, without the suffixes `.XQ` (dead) and `.DQ` (delayed), which are added here. The hub declares no
+            `.DQ`; a missing one is looked up every 5 minutes only, since RabbitMQ logs an error each time.
+        clock: monotonic seconds.
     """
 
     name = "rabbitmq"
@@ -35,7 +35,7 @@ class RabbitSource:
     def __init__(self, url: str, queues: Iterable[str], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._queues = [queue + suffix for queue in queues for suffix in ("", ".DQ", ".XQ")]
         self._clock = clock
-        self._ask_again: dict[str, float] = {}
+        self._read_again_at: dict[str, float] = {}
         self._parameters = connection_parameters(
             url, socket_timeout=_TIMEOUT, stack_timeout=_TIMEOUT, blocked_connection_timeout=_TIMEOUT, heartbeat=60
         )
@@ -44,18 +44,18 @@ class RabbitSource:
         self._connection: pika.BlockingConnection | None = None
 
     def collect(self) -> list[Family]:
-        """One look at every queue; a queue that does not exist is left out.
+        """Read depth and consumers of each queue. A missing queue is left out.
 
         Raises:
             UnavailableError: the broker does not answer.
         """
         for last in (False, True):
             try:
-                found = self._look()
+                found = self._read()
             except (pika.exceptions.AMQPError, OSError) as e:
                 was_open = self._connection is not None
                 self.close()
-                if last or not was_open:  # a kept connection may have ended since; a new one has no excuse
+                if last or not was_open:  # an idle connection may have been closed: retry once with a new one
                     raise UnavailableError(f"the broker does not answer: {type(e).__name__}") from None
             else:
                 break
@@ -64,13 +64,13 @@ class RabbitSource:
             family(CONSUMERS, (((queue,), consumers) for queue, _, consumers in found)),
         ]
 
-    def _look(self) -> list[tuple[str, float, float]]:
+    def _read(self) -> list[tuple[str, float, float]]:
         if self._connection is None:
             self._connection = pika.BlockingConnection(self._parameters)
         channel = self._connection.channel()
         found = []
         for queue in self._queues:
-            if self._ask_again.get(queue, 0.0) > self._clock():
+            if self._read_again_at.get(queue, 0.0) > self._clock():
                 continue
             try:
                 ok = channel.queue_declare(queue, passive=True).method
@@ -79,7 +79,7 @@ class RabbitSource:
                     raise
                 channel = self._connection.channel()
                 if queue.endswith(".DQ"):
-                    self._ask_again[queue] = self._clock() + _SELDOM
+                    self._read_again_at[queue] = self._clock() + _MISSING_QUEUE_PAUSE
                 continue
             found.append((queue, float(ok.message_count), float(ok.consumer_count)))
         channel.close()
@@ -92,14 +92,14 @@ class RabbitSource:
             try:
                 connection.close()
             except (pika.exceptions.AMQPError, OSError):
-                pass  # it is gone already
+                pass  # closed already
 
 
 class InProcessSource:
-    """Depth of the queues of Dramatiq's in-process broker.
+    """Ready messages of the queues of Dramatiq's in-process broker.
 
     Args:
-        ready: messages that wait in a queue, None when there is no such queue.
+        ready: returns the number of ready messages of a queue, None when the queue does not exist.
     """
 
     name = "in_process"
@@ -109,9 +109,9 @@ class InProcessSource:
         self._queues = list(queues)
 
     def collect(self) -> list[Family]:
-        """One look at every queue."""
+        """Read the depth of each queue."""
         depths = ((queue, self._ready(queue)) for queue in self._queues)
         return [family(DEPTH, (((queue,), float(n)) for queue, n in depths if n is not None))]
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: no connection is open."""
