@@ -16,7 +16,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 NAME = "_commit.txt"
 
 
-class CommitHook(BuildHookInterface):  # type: ignore[type-arg, unused-ignore]
+class CommitHook(BuildHookInterface):  # type: ignore[misc, type-arg, unused-ignore]
     """Writes `hub/_commit.txt` into what is built."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

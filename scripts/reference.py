@@ -73,9 +73,9 @@ def _command(command: Any, words: str, level: int) -> Iterator[str]:
     if options:
         yield "| Option | Default | Meaning |\n|---|---|---|"
         for o in options:
-            names = ", ".join(f"`{n}`" for n in [*o.opts, *o.secondary_opts])
+            spellings = ", ".join(f"`{n}`" for n in [*o.opts, *o.secondary_opts])
             shown = "" if o.default in (None, False, (), []) or callable(o.default) else f"`{o.default}`"
-            yield f"| {names} | {shown} | {_text(o.help)} |"
+            yield f"| {spellings} | {shown} | {_text(o.help)} |"
         yield ""
 
 

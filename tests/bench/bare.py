@@ -30,7 +30,8 @@ def session() -> requests.Session:
     if not hasattr(local, "session"):
         local.session = requests.Session()
         local.session.mount("http://", HTTPAdapter(pool_maxsize=4))
-    return local.session
+    found: requests.Session = local.session
+    return found
 
 
 @dramatiq.actor(queue_name="bare", broker=broker)

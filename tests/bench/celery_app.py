@@ -41,10 +41,11 @@ def session() -> requests.Session:
     """This thread's session."""
     if getattr(local, "pid", None) != os.getpid():
         local.session, local.pid = requests.Session(), os.getpid()
-    return local.session
+    found: requests.Session = local.session
+    return found
 
 
-@app.task(name="deliver")
+@app.task(name="deliver")  # type: ignore[untyped-decorator]
 def deliver(number: int, body: dict[str, object]) -> None:
     """Post the event, write a row."""
     data = json.dumps(body)

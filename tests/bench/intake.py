@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pika
 import psycopg
@@ -135,7 +136,7 @@ def publishing(rig: Rig, scale: Scale) -> Numbers:
         channel.queue_declare("events", durable=True)
         confirmed = 0
 
-        def on_confirm(frame: pika.frame.Method) -> None:
+        def on_confirm(frame: pika.frame.Method[Any]) -> None:
             nonlocal confirmed
             confirmed = frame.method.delivery_tag
 
@@ -144,7 +145,7 @@ def publishing(rig: Rig, scale: Scale) -> Numbers:
         begun = time.perf_counter()
         for batch in batched(lines, _CONFIRMED_AT_A_TIME):
             for line in batch:
-                channel.basic_publish("", "events", line, pika.BasicProperties(delivery_mode=2))
+                channel.basic_publish("", "events", line.encode(), pika.BasicProperties(delivery_mode=2))
             sent += len(batch)
             while confirmed < sent:
                 connection.process_data_events(time_limit=0.001)

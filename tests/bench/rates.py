@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 
 from tests.bench.rig import Rig
 from tests.bench.row import Numbers, Row, Scale
@@ -20,17 +21,14 @@ def rows() -> Iterator[Row]:
         (BareSystem, "Session.post and one pooled INSERT, prefetch 100, 2 x 8 threads"),
         (CelerySystem, "the same task, acks_late, 2 x 8 threads, prefetch 16 each"),
     ):
-        yield Row(kind.name, what, lambda rig, scale, kind=kind: fast(kind, rig, scale), rounds=3)
+        yield Row(kind.name, what, partial(fast, kind), rounds=3)
     for library in ("requests", "urllib3"):
-        yield Row(
-            f"raw_{library}", f"only {library}, best threads", lambda rig, scale, lib=library: raw(lib, rig, scale),
-            rounds=3,
-        )  # fmt: skip
+        yield Row(f"raw_{library}", f"only {library}, best threads", partial(raw, library), rounds=3)
     for kind in (HubSystem, BareSystem, CelerySystem):
         yield Row(
             f"slow_{kind.name}",
             f"target answers after 100 ms, 2 x {SLOW_THREADS[kind.name]} threads",
-            lambda rig, scale, kind=kind: slow(kind, rig, scale),
+            partial(slow, kind),
             rounds=3,
         )
     yield Row("slow_target", "the 100 ms target alone", target_alone, rounds=1)

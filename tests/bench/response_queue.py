@@ -47,7 +47,7 @@ def fill(url: str, count: int) -> None:
             properties = pika.BasicProperties(
                 message_id=f"m{i}", correlation_id=str(i), content_type="application/json", delivery_mode=2
             )
-            channel.basic_publish("", "q", BODY, properties)
+            channel.basic_publish("", "q", BODY.encode(), properties)
         while channel.queue_declare("q", passive=True).method.message_count < count:
             connection.process_data_events(time_limit=0.05)
 

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -49,7 +50,7 @@ class Rig:
             self._start_nginx(fast)
             self.start([sys.executable, "-m", "tests.bench.target", str(slow)])
             for port in (fast, slow):
-                wait_for(lambda port=port: _listens(port), 10, "a target")
+                wait_for(partial(_listens, port), 10, "a target")
         except BaseException:
             self.close()
             raise

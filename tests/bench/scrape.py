@@ -72,7 +72,7 @@ def main(tasks: int = 1_000_000, services: int = 50, processes: int = 4) -> None
         begun = time.monotonic()
         with db.autocommit() as conn:
             for statement in _FILL.format(s=services, n=tasks).split(";"):
-                conn.execute(statement)  # type: ignore[arg-type]
+                conn.execute(statement)
         print(f"{tasks} tasks of {services} services in {time.monotonic() - begun:.0f} s")
         with tempfile.TemporaryDirectory() as name:
             kept = _count(Path(name), services, processes)

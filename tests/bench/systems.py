@@ -16,6 +16,7 @@ import psycopg
 from celery import Celery
 from cryptography.fernet import Fernet
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
+from pydantic import SecretStr
 
 from hub.app.lifecycle import Hub, build
 from hub.codec import dumps, loads
@@ -123,9 +124,9 @@ class HubSystem(System):
     def __init__(self, rig: Rig, target: str, *, processes: int = 2, threads: int = 64, **options: Any) -> None:
         super().__init__(rig, target, processes=processes, threads=threads)
         self.settings = Settings(
-            database_url=self.database,  # type: ignore[arg-type]
-            broker_url=self.broker,  # type: ignore[arg-type]
-            secret_keys=Fernet.generate_key().decode(),  # type: ignore[arg-type]
+            database_url=SecretStr(self.database),
+            broker_url=SecretStr(self.broker),
+            secret_keys=SecretStr(Fernet.generate_key().decode()),
             home=Path(tempfile.mkdtemp(prefix="home-", dir=rig.folder)),
             processes=processes,
             threads=threads,

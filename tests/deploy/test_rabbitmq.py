@@ -105,10 +105,10 @@ def test_dramatiq_can_do_all_its_work_as_the_hub_user(node: Any) -> None:
 
     def run(task_id: int) -> None:
         if task_id == 2:
-            raise dramatiq.errors.RateLimitExceeded  # an exception that Dramatiq logs without a traceback
+            raise dramatiq.errors.RateLimitExceeded("")  # an exception that Dramatiq logs without a traceback
         done.append(task_id)
 
-    actor = dramatiq.actor(run, broker=broker, queue_name=QUEUE, actor_name="run")
+    actor = dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name="run")(run)
     broker.add_middleware(_RejectFailed())
     worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=50)
     worker.start()
@@ -140,7 +140,7 @@ def test_the_hubs_own_broker_hands_over_as_the_hub_user(node: Any) -> None:
     _, url, _ = node
     broker = module.HubBroker(url)
     for name in module.queue_names("hub").values():
-        dramatiq.actor(lambda: None, broker=broker, queue_name=name, actor_name=name)
+        dramatiq.actor(broker=broker, queue_name=name, actor_name=name)(lambda: None)
         broker.publish(dramatiq.Message(name, name, (), {}, {}))
         assert broker.ready(name) >= 1
     broker.close()
@@ -166,13 +166,14 @@ def test_the_monitor_user_sees_depth_and_consumers_and_may_nothing_else(node: An
     channel_of(url).queue_declare("hub.looked_at", durable=True)
     seen = channel_of(monitor).queue_declare("hub.looked_at", passive=True).method
     assert (seen.message_count, seen.consumer_count) == (0, 0)
-    for forbidden in (
+    acts: list[Callable[[Any], object]] = [
         lambda c: c.queue_declare("hub.new", durable=True),
         lambda c: c.basic_get("hub.looked_at"),
         lambda c: c.queue_purge("hub.looked_at"),
         lambda c: c.queue_delete("hub.looked_at"),
         lambda c: c.queue_bind("hub.looked_at", "amq.topic"),
-    ):
+    ]
+    for forbidden in acts:
         with pytest.raises(ChannelClosedByBroker, match="ACCESS_REFUSED"):
             forbidden(channel_of(monitor))
     publishing = channel_of(monitor)

@@ -205,7 +205,7 @@ def _foreseen(h: History, line: dict[str, Any]) -> bool:
         return line["message"] == "not started" and _during(h, ("restart_postgres", "disturb_db"), begin, end)
     if line["logger"] == "hub.pipeline.dead_letters":
         return bool(line["message"] == "dead letter")
-    return line["logger"].startswith(("dramatiq.worker.ConsumerThread", "dramatiq.broker"))
+    return str(line["logger"]).startswith(("dramatiq.worker.ConsumerThread", "dramatiq.broker"))
 
 
 CHECKS: tuple[Check, ...] = (

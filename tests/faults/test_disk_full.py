@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from pydantic import SecretStr
 
 from hub.app.lifecycle import build
 from hub.settings import Settings
@@ -25,7 +26,7 @@ def test_a_full_disk_refuses_events_and_loses_none(settings: Settings, target: H
     small_disk.needed()
     target.default = Reply(204, delay=0.005)
     with small_disk.SmallDisk() as disk:
-        settings = settings.model_copy(update={"database_url": type(settings.database_url)(disk.url)})
+        settings = settings.model_copy(update={"database_url": SecretStr(disk.url)})
         with build(settings, role="web", check=False) as hub:
             migrate(hub.db)
             hub.configuration.listen()

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pika
 import pytest
+from pydantic import SecretStr
 
 from hub.app.lifecycle import Hub, build
 from hub.settings import Settings
@@ -41,7 +42,7 @@ def test_rabbitmq_killed_and_started_again_and_its_queue_deleted(
     settings: Settings, rabbitmq: RabbitNode, target: HttpTarget
 ) -> None:
     """An event is accepted all the same: the ledger has it."""
-    settings = settings.model_copy(update={"broker_url": type(settings.broker_url)(rabbitmq.url)})
+    settings = settings.model_copy(update={"broker_url": SecretStr(rabbitmq.url)})
     target.default = Reply(204, delay=0.005)
     with build(settings, role="web") as hub, workers(settings) as group:
         add_service(hub, target.url)
@@ -64,7 +65,7 @@ def test_rabbitmq_killed_and_started_again_and_its_queue_deleted(
 
 def test_postgresql_restarted_and_killed(settings: Settings, postgres: PostgresServer, target: HttpTarget) -> None:
     """No attempt is spent and no circuit moved: it is the hub's own fault."""
-    settings = settings.model_copy(update={"database_url": type(settings.database_url)(postgres.url)})
+    settings = settings.model_copy(update={"database_url": SecretStr(postgres.url)})
     target.default = Reply(204, delay=0.005)
     with build(settings, role="web", check=False) as hub:
         migrate(hub.db)

@@ -218,7 +218,7 @@ def test_definitions(service: dict[str, Any], rule: dict[str, Any]) -> None:
         (RuleSpec, {"name": "r", "event": "e", "service": "s"}, rule),
     ):
         try:
-            spec = parse_spec(kind, good | given_fields)  # type: ignore[type-var]
+            spec = parse_spec(kind, good | given_fields)
         except HubError:
             continue
         assert spec is not None

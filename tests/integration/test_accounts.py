@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -54,11 +54,12 @@ def test_names_nobody_can_type_are_refused(accounts: Accounts, name: str) -> Non
 def test_there_is_always_somebody_who_may_manage(accounts: Accounts) -> None:
     accounts.users.add("ada", "h", "manage")
     accounts.users.add("bob", "h", "view")
-    for change in (
+    changes: list[Callable[[], object]] = [
         lambda: accounts.users.set_role("ada", "view"),
         lambda: accounts.users.enable("ada", False),
         lambda: accounts.users.delete("ada"),
-    ):
+    ]
+    for change in changes:
         with pytest.raises(ConflictError, match="last"):
             change()
     accounts.users.set_role("bob", "manage")

@@ -80,6 +80,7 @@ def test_a_message_carries_everything_an_answer_needs(
     assert transport.send(bus, REQUEST, Deadline(5)).status is None
     _, properties, body = channel.basic_get(queue, auto_ack=True)
     assert body == '{"a":"é"}'.encode()
+    assert properties is not None
     assert properties.content_type == "application/json"
     assert properties.delivery_mode == 2
     assert properties.message_id == "key-1"
@@ -98,6 +99,7 @@ def test_queue_and_dead_letter_queue_are_declared_durable_and_tied(
     transport.send(service(f"{broker_url}?queue_declare={queue}&dlq={dead}"), REQUEST, Deadline(5))
     channel.queue_declare(dead, durable=True)  # a mismatch would close the channel
     tag, _, _ = channel.basic_get(queue)
+    assert tag is not None
     channel.basic_reject(tag.delivery_tag, requeue=False)
     found = None
     for _ in range(100):

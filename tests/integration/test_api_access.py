@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pydantic import SecretStr
 
 from hub.app.lifecycle import build
 from hub.settings import Settings
@@ -95,7 +96,7 @@ def test_one_token_cannot_ask_too_often(alone: Settings) -> None:
 
 
 def test_metrics_ask_for_their_token_when_one_is_set(alone: Settings) -> None:
-    token = type(alone.secret_keys)("scrape-me")  # type: ignore[misc]
+    token = SecretStr("scrape-me")
     settings = alone.model_copy(update={"listen": "127.0.0.1:0", "metrics_token": token})
     with build(settings, role="up") as hub, serving(hub) as api:
         assert api.client("manage").get("/metrics").status_code == 401

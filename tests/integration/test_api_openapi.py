@@ -23,6 +23,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import schemathesis
     from schemathesis.checks import not_a_server_error
+    from schemathesis.core.result import Ok
     from schemathesis.specs.openapi.checks import (
         content_type_conformance,
         response_schema_conformance,
@@ -114,6 +115,7 @@ def test_schemathesis_finds_no_fault(api: Api) -> None:
     schema = schemathesis.openapi.from_dict(client.get("/api/openapi.json").json())
     seen: Counter[int] = Counter()
     for result in schema.get_all_operations():
+        assert isinstance(result, Ok), result
         for mode in schemathesis.GenerationMode:
             provide(api.hub)
             ask(api, result.ok(), mode, token, seen)

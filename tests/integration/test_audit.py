@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from hub.app.lifecycle import Hub
-from hub.config.definitions import RuleSpec, ServiceSpec
+from hub.config.definitions import RuleSpec, ServiceSpec, parse_spec
 from hub.hooks import Hooks
 from hub.settings import Settings
 from hub.store.accounts import Accounts
@@ -224,16 +224,17 @@ def test_the_migration_keeps_users_and_sessions_of_before(empty_database_url: st
 
 def test_changes_of_services_rules_and_schedules_leave_entries_with_masked_secrets(hub: Hub) -> None:
     """The same through `write_rules`, which `hub apply` uses; what changes nothing leaves nothing."""
-    auth = {"type": "bearer", "token": "canary-one"}
     registry = hub.registry
-    registry.services.add(ServiceSpec(name="crm", type="rest", base_url="http://h/", auth=auth))  # type: ignore[arg-type]
+    service = {"name": "crm", "base_url": "http://h/", "auth": {"type": "bearer", "token": "canary-one"}}
+    registry.services.add(parse_spec(ServiceSpec, service))
     registry.services.update("crm", {"timeout": 7})
     registry.services.update("crm", {"timeout": 7})
     registry.services.update("crm", {"auth": {"type": "bearer", "token": "canary-two"}})
     registry.services.enable("crm", True)
     odd = RuleSpec(name="r", event="e", service="crm", payload={"a": "b"})
     registry.rules.add(odd)
-    registry.rules.write([RuleSpec(name="s", event="e", service="crm")], [odd])
+    added = odd.model_copy(update={"name": "s", "payload": None})
+    registry.rules.write([added], [odd])
     registry.rules.write([], [odd.model_copy(update={"endpoint": "/x"})])
     registry.rules.enable("s", False)
     hub.schedule.set("consume_responses_task", "*/5 * * * *")

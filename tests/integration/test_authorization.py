@@ -10,6 +10,7 @@ import pytest
 from fastapi import APIRouter, FastAPI
 
 from hub.store.tokens import Scope
+from hub.store.users import Role
 from hub.web.authorization import (
     Access,
     Declared,
@@ -117,7 +118,7 @@ def test_signing_in_is_for_everybody(api: Api, client: clients.Client) -> None:
 
 
 @pytest.mark.parametrize("role", ["view", "manage"])
-def test_everybody_may_sign_out(api: Api, client: clients.Client, role: str) -> None:
+def test_everybody_may_sign_out(api: Api, client: clients.Client, role: Role) -> None:
     api.hub.accounts.users.add(role, hash_password("correct horse battery"), role)
     answer = ask(api, client, f"role {role}", {}, "POST", "/logout")
     assert answer.status_code == 303 and answer.headers["location"] == "/login"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -80,7 +80,7 @@ class Reader:
         assert next(self.consumer) is None
 
     def close(self) -> None:
-        self.consumer.close()  # type: ignore[no-untyped-call]
+        self.consumer.close()
 
 
 def ids_of(messages: list[Any]) -> list[int]:
@@ -161,7 +161,12 @@ def test_many_threads_acknowledge_at_once(broker: HubBroker) -> None:
         broker.publish(message(*range(first, first + GROUP)))
     reader = Reader(broker)
     got = reader.take(320)
-    threads = [threading.Thread(target=lambda part=got[n::8]: [reader.consumer.ack(m) for m in part]) for n in range(8)]
+
+    def acknowledge(part: list[Any]) -> None:
+        for each in part:
+            reader.consumer.ack(each)
+
+    threads = [threading.Thread(target=acknowledge, args=(got[n::8],)) for n in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -188,7 +193,12 @@ def test_threads_that_end_leave_no_connection_behind(broker: HubBroker) -> None:
         thread.start()
         thread.join()
     assert broker.ready(QUEUE) == 20 and broker.pool.open == 1
-    threads = [threading.Thread(target=lambda: [broker.publish(message(n)) for n in range(10)]) for _ in range(8)]
+
+    def publish() -> None:
+        for n in range(10):
+            broker.publish(message(n))
+
+    threads = [threading.Thread(target=publish) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -208,7 +218,8 @@ def test_a_cut_connection_is_replaced_within_the_call(broker_url: str) -> None:
 
 def test_a_broker_that_is_away_is_said_at_once(broker: HubBroker) -> None:
     gone = HubBroker("amqp://guest:secret@127.0.0.1:9/")
-    for act in (lambda: gone.publish(message(1)), lambda: gone.ready(QUEUE)):
+    acts: list[Callable[[], object]] = [lambda: gone.publish(message(1)), lambda: gone.ready(QUEUE)]
+    for act in acts:
         with pytest.raises(UnavailableError, match="does not respond") as e:
             act()
         assert "secret" not in str(e.value)

@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -229,13 +230,17 @@ def test_a_stale_pid_that_belongs_to_a_stranger_is_recognised(home: Path) -> Non
         stranger.wait()
 
 
+def _has_files(postgres: Path, seen: int) -> bool:
+    return postgres.exists() and sum(1 for _ in postgres.glob("data.new-*/*")) >= seen
+
+
 @pytest.mark.fault
 def test_a_kill_during_initdb_leaves_nothing_half_made(home: Path) -> None:
     """The first start is when an impatient person presses Ctrl-C."""
     postgres = home / "postgres"
     for seen in (0, 3, 6):
         user = holder(home)
-        eventually(lambda seen=seen: sum(1 for _ in postgres.glob("data.new-*/*")) >= seen and postgres.exists())
+        eventually(partial(_has_files, postgres, seen))
         kill(user)
         assert not (postgres / "data").exists() or (postgres / "data" / "global" / "pg_control").exists()
     with PrivatePostgres(home) as server:

@@ -24,7 +24,7 @@ from tests.support.waiting import eventually
 from tests.support.workers import workers
 
 QUEUES = {"f.dispatch": "dispatch_event_task", "f.consume": "consume_responses_task", "f.tick": "tick_task"}
-GOOD: dict[str, Any] = {
+GOOD: dict[str, dict[str, Any]] = {
     "f.dispatch": {"args": [], "kwargs": {"task_ids": [1, 2], "service_id": 3}},
     "f.consume": {"args": [4], "kwargs": {}},
     "f.tick": {"args": [], "kwargs": {}, "options": {"scheduled_at": "2026-11-24 22:00:00+00:00"}},
@@ -33,8 +33,13 @@ GOOD: dict[str, Any] = {
 
 def good(queue: str, **changed: Any) -> dict[str, Any]:
     """A message as the hub makes it."""
-    made = {"queue_name": queue, "actor_name": QUEUES[queue], "options": {}, "message_id": "m",
-            "message_timestamp": 1_700_000_000_000}  # fmt: skip
+    made: dict[str, Any] = {
+        "queue_name": queue,
+        "actor_name": QUEUES[queue],
+        "options": {},
+        "message_id": "m",
+        "message_timestamp": 1_700_000_000_000,
+    }
     return made | GOOD[queue] | changed
 
 
@@ -45,12 +50,17 @@ class Rig:
         self.counted: Counter[tuple[str, str]] = Counter()
         self.broker = HubBroker(url, report_rejected=lambda kind, reason: self.counted.update([(kind, reason)]))
 
+        dispatch, consume, tick = QUEUES
+
+        @dramatiq.actor(broker=self.broker, queue_name=dispatch)
         def dispatch_event_task(task_id: int, service_id: int) -> None: ...
+
+        @dramatiq.actor(broker=self.broker, queue_name=consume)
         def consume_responses_task(service_id: int) -> None: ...
+
+        @dramatiq.actor(broker=self.broker, queue_name=tick)
         def tick_task() -> None: ...
 
-        for queue, function in zip(QUEUES, (dispatch_event_task, consume_responses_task, tick_task), strict=True):
-            dramatiq.actor(broker=self.broker, queue_name=queue)(function)
         self.consumers: dict[str, GroupConsumer] = {queue: self.broker.consume(queue, 50, 20) for queue in QUEUES}
         self.connection = pika.BlockingConnection(pika.URLParameters(url))
         self.channel = self.connection.channel()
@@ -88,7 +98,7 @@ def rig(broker_url: str) -> Iterator[Rig]:
     rig.close()
 
 
-KNOWN = [
+KNOWN: list[tuple[dict[str, Any], str]] = [
     ({"kwargs": {"task_ids": [1, 2]}}, "invalid_arguments"),
     ({"kwargs": []}, "invalid_arguments"),
     ({"args": {}}, "invalid_arguments"),
@@ -238,8 +248,7 @@ def test_a_worker_delivers_on_after_forged_messages_in_all_queues(settings: Sett
         with workers(settings):
             emit_many(hub, 10)
             eventually(lambda: count(hub, "delivered") == 10, what="10 deliveries")
-            for queue in hub.queues.values():
-                eventually(lambda queue=queue: hub.broker.ready(queue) == 0)
+            eventually(lambda: not any(hub.broker.ready(queue) for queue in hub.queues.values()), "empty queues")
         connection.close()
     target.shutdown()
     target.server_close()

@@ -53,14 +53,14 @@ def test_dramatiqs_consumers_and_messages_are_built_as_expected(broker_url: str)
         broker.declare_queue("internals.q", ensure=True)
         assert isinstance(queue_arguments(broker, "internals.q"), dict)
         message: dramatiq.Message[Any] = dramatiq.Message("internals.q", "a", (), {}, {})
-        assert delivery_tag(RabbitmqMessage(False, 7, message)) == 7  # type: ignore[no-untyped-call]
-        consumer = RabbitmqConsumer(broker, "internals.q", 1, 100)  # type: ignore[no-untyped-call]
+        assert delivery_tag(RabbitmqMessage(False, 7, message)) == 7
+        consumer = RabbitmqConsumer(broker, "internals.q", 1, 100)
         assert consumer.known_tags == set() and consumer.connection.is_open and consumer.channel.is_open
         assert next(consumer.iterator) == (None, None, None)
         consumer.close()
     finally:
         broker.close()
-    stub = StubConsumer(queue.Queue(), deque(maxlen=0), 1, 10)  # type: ignore[no-untyped-call]
+    stub = StubConsumer(queue.Queue(), deque(maxlen=0), 1, 10)
     assert next(stub) is None
 
 

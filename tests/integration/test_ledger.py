@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -194,11 +195,14 @@ def test_the_totals_are_exact_whatever_happens(hub: Hub, tasks: list[int]) -> No
     def end() -> None:
         for got in rng.sample(held, len(held) // 2):
             held.remove(got)
-            rng.choice([
-                lambda: hub.ledger.finish(got, outcome(got)), lambda: hub.ledger.release(got),  # noqa: B023
-                lambda: hub.ledger.release(got, delay=1), lambda: hub.ledger.fail(got, outcome(got, "no"), delay=1),  # noqa: B023
-                lambda: hub.ledger.move_to_dlq(got, outcome(got, "no"), DeadReason.ATTEMPTS),  # noqa: B023
-            ])()  # fmt: skip
+            endings: list[Callable[[], object]] = [
+                partial(hub.ledger.finish, got, outcome(got)),
+                partial(hub.ledger.release, got),
+                partial(hub.ledger.release, got, delay=1),
+                partial(hub.ledger.fail, got, outcome(got, "no"), delay=1),
+                partial(hub.ledger.move_to_dlq, got, outcome(got, "no"), DeadReason.ATTEMPTS),
+            ]
+            rng.choice(endings)()
 
     def lose() -> None:
         hub.db.run("UPDATE tasks SET lease_until = now() WHERE state = 'running' AND id %% 3 = 0")
@@ -206,12 +210,15 @@ def test_the_totals_are_exact_whatever_happens(hub: Hub, tasks: list[int]) -> No
 
     def somebody() -> None:
         ids = [row["id"] for row in hub.db.all("SELECT id FROM tasks")]
-        rng.choice([
-            lambda: hub.admin.retry(rng.sample(ids, 3), restart=True), lambda: hub.admin.cancel(ids[:2], who="me"),
-            lambda: hub.dead_letters.replay(limit=2), lambda: hub.registry.rules.enable("r1", rng.random() < 0.7),
-        ])()  # fmt: skip
+        choices: list[Callable[[], object]] = [
+            lambda: hub.admin.retry(rng.sample(ids, 3), restart=True),
+            lambda: hub.admin.cancel(ids[:2], who="me"),
+            lambda: hub.dead_letters.replay(limit=2),
+            lambda: hub.registry.rules.enable("r1", rng.random() < 0.7),
+        ]
+        rng.choice(choices)()
 
-    acts = [
+    acts: list[Callable[[], object]] = [
         lambda: emit_many(hub, rng.randint(1, 8), start=rng.randint(0, 10**9)),
         claim,
         claim,
@@ -365,7 +372,7 @@ def test_no_look_at_the_ledger_reads_all_of_it(hub: Hub, tasks: list[int]) -> No
 
 def test_one_delivery_that_cannot_be_written_does_not_spoil_its_batch(hub: Hub, tasks: list[int]) -> None:
     claims = [taken(hub, t) for t in tasks]
-    hub.db.run("ALTER TABLE deliveries ADD CHECK (task_id <> %s)" % tasks[3])  # type: ignore[arg-type]  # noqa: UP031
+    hub.db.run("ALTER TABLE deliveries ADD CHECK (task_id <> %s)" % tasks[3])  # noqa: UP031
     done: list[int] = []
     for claim in claims:
         hub.ledger.finish_soon(claim, outcome(claim), lambda ok, c=claim: done.append(c.id))  # type: ignore[misc]

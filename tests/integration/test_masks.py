@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from hub.store.users import Role
 from hub.web.passwords import hash_password
 from hub.web.webhooks import WEBHOOK_RECEIVED
 from tests.support import clients
@@ -49,9 +50,9 @@ def shown(api: Api, task: int) -> dict[str, str]:
     pages = [f"/tasks/{task}", "/queue", "/deliveries", "/dead-letters", "/dead-letters/export", "/services/crm",
              "/", "/rules/r1", "/events/new?name=e"]  # fmt: skip
     pages += [f"/deliveries/{i}" for i in ids] + [f"/dead-letters/{i}" for i in letters]
-    found = {}
-    for role in ("view", "manage"):
-        client = api.client(role)  # type: ignore[arg-type]
+    found: dict[str, str] = {}
+    for role in get_args(Role):
+        client = api.client(role)
         found |= {f"{role} {path}": client.get(path).text for path in api_paths}
         preview = client.post("/api/v1/rules/r1/preview", json={})
         found[f"{role} preview"] = preview.text

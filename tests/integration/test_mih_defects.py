@@ -147,7 +147,7 @@ def test_secrets_are_nowhere_in_plain_text(hub: Hub, target: HttpTarget) -> None
     attempt(hub, emit(hub)[0])
     assert target.seen[0].headers["authorization"] == f"Bearer {token}"
     for name in ("services", "rules", "events", "tasks", "deliveries", "dead_letters", "breakers", "event_names"):
-        rows = hub.db.all(f"SELECT t::text AS row FROM {name} t")  # type: ignore[arg-type]
+        rows = hub.db.all(f"SELECT t::text AS row FROM {name} t")
         assert all(token not in row["row"] for row in rows), name
         assert rows or name == "tasks"
     assert token not in repr(hub.configuration.service("crm"))

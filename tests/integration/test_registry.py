@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from hub.app.lifecycle import Hub, build
 from hub.config.definitions import RuleSpec, ServiceSpec, parse_spec
@@ -19,7 +20,7 @@ TOKEN = "tok-77e1c0ffee"
 
 
 def with_keys(settings: Settings, *keys: str) -> Settings:
-    return settings.model_copy(update={"secret_keys": type(settings.secret_keys)(",".join(keys))})
+    return settings.model_copy(update={"secret_keys": SecretStr(",".join(keys))})
 
 
 def sealed(hub: Hub) -> bytes:

@@ -32,7 +32,7 @@ from hub.errors import (
     UnavailableError,
 )
 from hub.hooks import Hooks
-from hub.models import Request, Service, ServiceType
+from hub.models import Request, Response, Service, ServiceType
 from hub.pipeline.gateway import Gateway
 from hub.settings import Settings
 from hub.store.breakers import Permit
@@ -80,7 +80,7 @@ def service(url: str, **fields: Any) -> Service:
 
 def send(
     transport: RestTransport, url: str, request: Request | None = None, *, seconds: float = PATIENCE, **fields: Any
-):
+) -> Response:
     return transport.send(service(url, **fields), request or Request(body="{}"), Deadline(seconds))
 
 
@@ -691,7 +691,11 @@ class TestConnections:
 
     def test_failures_leave_no_descriptor_open(self, target: HttpTarget) -> None:
         target.on("/cut", lambda seen: Reply(200, "x" * 5000, close=True))
-        with RawServer(lambda sock: sock.recv(10) and None) as breaking:
+
+        def hang_up(sock: socket.socket) -> None:
+            sock.recv(10)
+
+        with RawServer(hang_up) as breaking:
             before = len(os.listdir("/proc/self/fd"))
             transport = RestTransport(Settings(response_limit=1024))
             for _ in range(20):
@@ -745,12 +749,14 @@ class TestConnections:
         authority = Authority(tmp_path)
         asked: list[bytes] = []
 
+        secure = HttpTarget(Reply(200, "through"), tls=authority.server())
+
         def serve(sock: socket.socket) -> None:
             asked.append(sock.recv(4096))
             if len(asked) > 1:
                 sock.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
                 return
-            with socket.create_connection(("127.0.0.1", target.port)) as far:
+            with socket.create_connection(("127.0.0.1", secure.port)) as far:
                 sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 while ready := select.select([sock, far], [], [], 10)[0]:
                     data = ready[0].recv(65536)
@@ -758,14 +764,14 @@ class TestConnections:
                         return
                     (far if ready[0] is sock else sock).sendall(data)
 
-        with HttpTarget(Reply(200, "through"), tls=authority.server()) as target, RawServer(serve) as proxy:
+        with secure, RawServer(serve) as proxy:
             monkeypatch.setenv("https_proxy", proxy.url)
             for name in ("no_proxy", "NO_PROXY"):
                 monkeypatch.delenv(name, raising=False)
             transport = RestTransport(Settings(egress_proxy=True))
-            url = target.url.replace("127.0.0.1", "localhost")
+            url = secure.url.replace("127.0.0.1", "localhost")
             assert send(transport, url, options={"ca_file": authority.file}).body == "through"
-            assert asked[0].startswith(f"CONNECT localhost:{target.port} HTTP/1.1\r\n".encode())
+            assert asked[0].startswith(f"CONNECT localhost:{secure.port} HTTP/1.1\r\n".encode())
             with pytest.raises(ConnectError, match=r"proxy does not connect .* HTTP 403"):
                 send(transport, url, options={"ca_file": authority.file}, version=2)
             with pytest.raises(EgressRefusedError):

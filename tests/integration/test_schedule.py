@@ -218,7 +218,12 @@ def test_the_result_of_a_launch_is_its_worst_run(db: Database, schedule: Schedul
 def test_what_is_due_is_started_and_a_launch_without_runs_is_over_at_once(schedule: Schedule, clock: Clock) -> None:
     """With no response queue there is nobody to report an end; the task must not look as if it ran for ever."""
     started: list[str] = []
-    assert names(run_due(schedule, {CONSUME: lambda: started.append(CONSUME) or 0})) == [CONSUME] == started
+
+    def launch() -> int:
+        started.append(CONSUME)
+        return 0
+
+    assert names(run_due(schedule, {CONSUME: launch})) == [CONSUME] == started
     assert schedule.show(CONSUME).last_result == "ok"
     clock.forward(1)
     run_due(schedule, {CONSUME: lambda: 3})

@@ -364,7 +364,9 @@ def test_a_username_token_carries_the_password_as_a_digest(transport: SoapTransp
 @pytest.mark.parametrize("auth", ["bearer", "wsse"])
 def test_credentials_go_to_no_other_port_of_the_host(transport: SoapTransport, server: WebServer, auth: str) -> None:
     """Another port is another server, whoever runs it."""
-    fields = wsse() if auth == "wsse" else {"auth_type": "bearer", "secrets": {"token": "canary-1"}}
+    fields: dict[str, Any] = {"auth_type": "bearer", "secrets": {"token": "canary-1"}}
+    if auth == "wsse":
+        fields = wsse()
     with WebServer() as other:
         plain = server.wsdl
         server.wsdl = lambda here: plain(here).replace(f'location="{here}/soap"', f'location="{other.url}/soap"')

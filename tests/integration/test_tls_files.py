@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -31,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 def problem(folder: Path, name: str, field: str = "ca_file") -> str:
     with pytest.raises(ConfigError) as caught:
-        context(folder, **{field: name})
+        context(folder, **cast(Any, {field: name}))
     return str(caught.value)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from hub.app.lifecycle import Hub, build
@@ -63,7 +64,7 @@ def lost(alone: Settings, sealed: int, key: str) -> Iterator[Hub]:
 
 
 def _with(settings: Settings, *keys: str, **more: Any) -> Settings:
-    return settings.model_copy(update={"secret_keys": type(settings.secret_keys)(",".join(keys)), **more})
+    return settings.model_copy(update={"secret_keys": SecretStr(",".join(keys)), **more})
 
 
 def stored(hub: Hub) -> bytes:

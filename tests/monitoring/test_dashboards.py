@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from grafana import preview
 from grafana.build import FOLDER, documents
+from tests.monitoring import drawing
 from tests.monitoring.story import Deployment
 from tests.monitoring.test_alerts import RULES, shown_names
 from tests.support.hubs import emit_many
@@ -245,5 +245,5 @@ def test_the_service_variable_finds_services(prometheus: Prometheus) -> None:
 @pytest.mark.monitoring
 def test_previews_can_be_drawn(prometheus: Prometheus, tmp_path: Path) -> None:
     """So that people can look at a change."""
-    preview.main(prometheus.url, str(tmp_path), time.time())
+    drawing.main(prometheus.url, str(tmp_path), time.time())
     assert {path.stem for path in tmp_path.glob("*.png")} == set(BOARDS)

@@ -219,7 +219,7 @@ def test_a_sidecar_shows_the_counters_of_its_machine_and_nothing_else(tmp_path: 
     hooks = PrometheusHooks(tmp_path)
     hooks.retry_scheduled("crm")
     hooks.close()
-    settings = Settings(PROMETHEUS_MULTIPROC_DIR=str(tmp_path), exporter_sources="counters")  # type: ignore[call-arg]
+    settings = Settings(PROMETHEUS_MULTIPROC_DIR=str(tmp_path), exporter_sources="counters")
     scraper = make_counter_scraper(settings)
     shown = parse(scraper.render())
     scraper.close()

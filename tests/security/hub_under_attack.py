@@ -101,12 +101,13 @@ class UnderAttack:
         self.stays_small()
 
     def _arrived(self) -> bool:
-        return any(b'"probe":%d}' % self._sent in seen.body for seen in list(self.target.seen))
+        ending = (f'"probe":{self._sent}' + "}").encode()
+        return any(ending in seen.body for seen in list(self.target.seen))
 
     def stays_small(self) -> None:
         """No process has ended or ever held more than the limit."""
         for process in self._processes:
-            assert process.poll() is None, f"{process.args} has ended"
+            assert process.poll() is None, f"{process.args!r} has ended"
             for pid in (process.pid, *below(process.pid)):
                 assert _memory(pid, "VmHWM") < MEMORY
 

@@ -15,6 +15,7 @@ import pika
 import pytest
 
 from hub.settings import Settings
+from hub.store.tokens import Scope
 from tests.security.hub_under_attack import UnderAttack, under_attack
 from tests.support.clients import Client
 from tests.support.fake_broker import FakeBroker
@@ -32,7 +33,7 @@ def attacked(settings: Settings, tmp_path: Path) -> Iterator[UnderAttack]:
         yield running
 
 
-def client(attacked: UnderAttack, scope: str) -> Client:
+def client(attacked: UnderAttack, scope: Scope) -> Client:
     token = attacked.hub.accounts.tokens.add(scope, scope)[1]
     headers = {"Authorization": f"Bearer {token}"}
     return Client(base_url=attacked.url, headers=headers)

@@ -127,10 +127,12 @@ def _tables(url: str) -> str:
 
 
 def _pages(hub: Hub, url: str, user: int) -> Iterator[tuple[str, str]]:
-    ids = {name: [row["id"] for row in hub.db.all(query)] for name, query in (
-        ("dead-letters", "SELECT id FROM dead_letters"), ("deliveries", "SELECT id FROM deliveries"))}  # type: ignore[arg-type]  # fmt: skip
-    paths = ["/", "/services", "/rules", "/queue", "/dead-letters", "/deliveries", "/schedules", "/access",
-             "/services/new"]  # fmt: skip
+    ids = {
+        "dead-letters": [row["id"] for row in hub.db.all("SELECT id FROM dead_letters")],
+        "deliveries": [row["id"] for row in hub.db.all("SELECT id FROM deliveries")],
+    }
+    paths = ["/", "/services", "/services/new", "/rules", "/queue"]
+    paths += ["/dead-letters", "/deliveries", "/schedules", "/access"]
     for name in ("bearer", "apikey", "basic", "oauth", "soap", "queue"):
         paths += [f"/services/{name}", f"/services/{name}/edit", f"/rules/to-{name}", f"/rules/to-{name}/edit"]
     paths += [f"/{part}/{id_}" for part, found in ids.items() for id_ in found]
@@ -196,10 +198,10 @@ def test_no_secret_is_shown_logged_or_stored(
         monkeypatch.setenv(f"HUB_{name}", value)
     dead = [str(row["id"]) for row in json.loads(_run(["dlq", "list", "--json"]))]
     assert len(dead) == 6
-    for command in [*COMMANDS, *([c, "show", n] for c, n in [("service", "bearer"), ("service", "queue"),
-                    ("dlq", dead[0]), ("dlq", dead[-1])]), ["service", "test", "basic"]]:  # fmt: skip
-        for form in ([], ["--json"]):
-            found += leaks(f"hub {' '.join(command)}", _run([*command, *form]))
+    shows = [["service", "show", "bearer"], ["service", "show", "queue"], ["dlq", "show", dead[0]]]
+    for arguments in [*COMMANDS, *shows, ["dlq", "show", dead[-1]], ["service", "test", "basic"]]:
+        for options in ([], ["--json"]):
+            found += leaks(f"hub {' '.join(arguments)}", _run([*arguments, *options]))
     found += leaks("hub export", _run(["export"]))
     export = _run(["dlq", "export"])
     found += leaks("hub dlq export", export)
@@ -233,12 +235,9 @@ def test_the_broker_sees_ids_only(settings: Settings) -> None:
         assert settings.broker_url is not None
         connection = pika.BlockingConnection(pika.URLParameters(settings.broker_url.get_secret_value()))
         channel = connection.channel()
-        bodies = []
-        while True:
-            method, _, body = channel.basic_get(hub.queues["dispatch"], auto_ack=True)
-            if method is None:
-                break
-            bodies.append(body.decode())
+        bodies: list[str] = []
+        while (raw := channel.basic_get(hub.queues["dispatch"], auto_ack=True)[2]) is not None:
+            bodies.append(raw.decode())
         connection.close()
     assert bodies
     for body in bodies:

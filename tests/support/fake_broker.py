@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from typing import Any
 
 from pika import BasicProperties, amqp_object, frame, spec
 
@@ -70,7 +71,7 @@ class FakeBroker:
                 if isinstance(value, frame.Method):
                     self._answer(client, value)
 
-    def _answer(self, client: socket.socket, value: frame.Method) -> None:
+    def _answer(self, client: socket.socket, value: frame.Method[Any]) -> None:
         kind = type(value.method)
         if kind is spec.Connection.StartOk:
             self._send(client, 0, spec.Connection.Tune(2047, 131_072, 0))

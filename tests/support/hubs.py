@@ -11,7 +11,7 @@ from hub.models import Event, Rule, Service
 from hub.pipeline.attempts import FailedAttempt
 from hub.store.database import Row
 
-USER_LOGGED_IN = {
+USER_LOGGED_IN: dict[str, Any] = {
     "eventname": "\\core\\event\\user_loggedin", "component": "core", "action": "loggedin", "target": "user",
     "objecttable": "user", "objectid": 5, "crud": "r", "edulevel": 0, "contextid": 1, "contextlevel": 10,
     "contextinstanceid": 0, "userid": 5, "courseid": 0, "relateduserid": None, "anonymous": 0,

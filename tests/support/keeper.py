@@ -71,7 +71,11 @@ def main() -> None:
         processes[-1].wait()
         os.kill(os.getpid(), signal.SIGUSR1)
 
-    signal.signal(signal.SIGUSR1, lambda *_: (end_all(), os._exit(1)))
+    def end_with_error(*_: object) -> None:
+        end_all()
+        os._exit(1)
+
+    signal.signal(signal.SIGUSR1, end_with_error)
     threading.Thread(target=wait_for_the_last, daemon=True).start()
     keep = os.read(0, 1)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)

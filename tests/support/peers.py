@@ -134,8 +134,8 @@ class AmqpPeer(Peer):
         connection = pika.BlockingConnection(pika.URLParameters(self._url))
         try:
             channel, found = connection.channel(), []
-            while (message := channel.basic_get(self._queue))[0]:
-                found.append(message[1].message_id)
+            while (properties := channel.basic_get(self._queue)[1]) is not None:
+                found.append(properties.message_id)
             return found
         finally:
             connection.close()

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from playwright.sync_api import Browser, sync_playwright
 
@@ -114,14 +115,19 @@ def _fill(hub: Hub, target: HttpTarget) -> dict[str, int]:
 
 
 def draw(
-    browser: Browser, site: tuple[str, str, dict[str, int]], to: Path, pages: Sequence[str], width: int, scheme: str
+    browser: Browser,
+    site: tuple[str, str, dict[str, int]],
+    to: Path,
+    pages: Sequence[str],
+    width: int,
+    scheme: Literal["dark", "light"],
 ) -> None:
     """One picture a page."""
     url, secret, ids = site
     context = browser.new_context(
         base_url=url,
         color_scheme=scheme,
-        viewport={"width": width, "height": 900},  # type: ignore[arg-type]
+        viewport={"width": width, "height": 900},
     )
     context.add_cookies([{"name": "hub_session", "value": secret, "url": url}])
     page = context.new_page()

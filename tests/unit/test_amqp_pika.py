@@ -20,7 +20,7 @@ def test_a_name_that_moved_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert amqp_pika.check_names() == ["Connection._terminate_stream"]
 
 
-def deliver() -> frame.Method:
+def deliver() -> frame.Method[spec.Basic.Deliver]:
     return frame.Method(1, spec.Basic.Deliver("tag", 1, False, "", "queue"))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 from collections import deque
-from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -142,10 +141,11 @@ def test_many_threads_at_once() -> None:
         with lock:
             done.append(item)
 
-    def run(items: range) -> Callable[[], None]:
-        return lambda: [_drain(bulkhead, item % 3, item, act) for item in items] and None
+    def run(items: range) -> None:
+        for item in items:
+            _drain(bulkhead, item % 3, item, act)
 
-    threads = [threading.Thread(target=run(range(n, 800, 8))) for n in range(8)]
+    threads = [threading.Thread(target=run, args=(range(n, 800, 8),)) for n in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -30,7 +30,10 @@ class Slow:
 
 
 def test_a_lone_caller_runs_at_once() -> None:
-    assert GroupCommit(lambda items: [i + 1 for i in items])(1) == 2
+    def add_one(items: list[int]) -> list[int]:
+        return [i + 1 for i in items]
+
+    assert GroupCommit(add_one)(1) == 2
 
 
 def test_who_comes_while_a_batch_runs_forms_the_next_one() -> None:
@@ -95,7 +98,7 @@ def test_a_database_that_is_away_is_not_asked_for_each_of_a_batch() -> None:
         raise UnavailableError("the database does not answer")
 
     slow = Slow()
-    batcher = GroupCommit(lambda items: away(items) if slow.gate.is_set() else slow(items))
+    batcher: GroupCommit[int, int] = GroupCommit(lambda items: away(items) if slow.gate.is_set() else slow(items))
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(batcher, 0)
         assert slow.entered.wait(20)
@@ -110,7 +113,7 @@ def test_a_database_that_is_away_is_not_asked_for_each_of_a_batch() -> None:
 
 
 def test_many_threads_for_a_while() -> None:
-    batcher = GroupCommit(lambda items: [i * 3 for i in items], limit=5)
+    batcher: GroupCommit[int, int] = GroupCommit(lambda items: [i * 3 for i in items], limit=5)
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(batcher, range(3000))) == [n * 3 for n in range(3000)]
     assert not batcher._leading and not batcher._waiting

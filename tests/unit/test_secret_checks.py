@@ -25,7 +25,7 @@ def secret(size: int) -> str:
 @pytest.mark.parametrize(("size", "good"), [(5, False), (23, False), (24, True), (64, True), (65, False)])
 def test_a_signing_secret_has_24_to_64_bytes(field: str, size: int, good: bool) -> None:
     outer, _, inner = field.partition(".")
-    fields = {outer: {inner: secret(size)} if inner else secret(size)}
+    fields: dict[str, Any] = {outer: {inner: secret(size)} if inner else secret(size)}
     if good:
         check(**fields)
         return

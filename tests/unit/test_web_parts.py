@@ -122,7 +122,7 @@ def test_the_hash_pool_refuses_what_would_wait_too_long() -> None:
         refused = await asyncio.gather(*calls[5:], return_exceptions=True)
         waited = await asyncio.gather(*calls[2:5], return_exceptions=True)
         done.set()
-        results = [*await asyncio.gather(*calls[:2]), *waited, *refused, await pool.run(lambda: 1)]
+        results: list[object] = [*await asyncio.gather(*calls[:2]), *waited, *refused, await pool.run(lambda: 1)]
         pool.close()
         return results
 

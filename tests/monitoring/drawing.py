@@ -1,4 +1,4 @@
-"""Draws the dashboards from a Prometheus, without a Grafana: `python -m grafana.preview URL FOLDER [AT]`.
+"""Draw the dashboards from a Prometheus, without a Grafana: `python -m tests.monitoring.drawing URL FOLDER [AT]`.
 
 It uses the queries, layout, units, thresholds, mappings and texts of the dashboards, but looks different from Grafana.
 Draws the hour before AT (Unix seconds; default now).
@@ -24,7 +24,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from matplotlib.transforms import Bbox
 
+DASHBOARDS = Path(__file__).parents[2] / "grafana" / "dashboards"
 HOUR, STEP = 3600, 15
 DARK, CARD, TEXT, FAINT = "#111217", "#181b1f", "#d8d9da", "#8e8e8e"
 COLORS = {
@@ -257,7 +259,8 @@ def draw_table(ax: Axes, panel: dict[str, Any], source: Source) -> None:
         texts.append([c[0] for c in cells])
         backs.append([c[1] for c in cells])
     height = min(1.0, 0.125 * (len(texts) + 1))
-    drawn = ax.table(texts, cellColours=backs, colLabels=heads, bbox=(0, 1 - height, 1, height), cellLoc="left")
+    room = Bbox.from_bounds(0, 1 - height, 1, height)
+    drawn = ax.table(texts, cellColours=backs, colLabels=heads, bbox=room, cellLoc="left")
     drawn.auto_set_font_size(False)
     drawn.auto_set_column_width(list(range(len(heads))))
     for (line, column), cell in drawn.get_celld().items():
@@ -265,7 +268,7 @@ def draw_table(ax: Axes, panel: dict[str, Any], source: Source) -> None:
         cell.set_fontsize(7.5)
         colored = line > 0 and backs[line - 1][column] != CARD
         cell.get_text().set_color(FAINT if line == 0 else "white" if colored else TEXT)
-        cell.get_text().set_weight("bold" if colored else "normal")
+        cell.get_text().set_fontweight("bold" if colored else "normal")
         if line == 0:
             cell.set_facecolor(DARK)
 
@@ -344,8 +347,8 @@ def draw(board: dict[str, Any], source: Source, path: Path) -> None:
 
 
 def main(url: str, folder: str, at: float | None = None) -> None:
-    """Draw every dashboard."""
-    for path in sorted(Path(__file__).with_name("dashboards").glob("*.json")):
+    """Draw every dashboard into `folder`; `at` is the end of the hour, in Unix seconds."""
+    for path in sorted(DASHBOARDS.glob("*.json")):
         board = json.loads(path.read_text())
         single = next((v for v in board["templating"]["list"] if v["name"] == "service" and not v.get("multi")), None)
         source = Source(url, at or time.time(), {"$service": "crm" if single else ".*", "$environment": ".*"})
@@ -354,4 +357,4 @@ def main(url: str, folder: str, at: float | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3], *map(float, sys.argv[3:4]))
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]) if len(sys.argv) > 3 else None)

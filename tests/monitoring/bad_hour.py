@@ -1,4 +1,4 @@
-"""Draws the dashboards with simulated data: `python -m grafana.story FOLDER` (needs `prometheus` and `promtool`).
+"""Invented data for the dashboards: `python -m tests.monitoring.bad_hour FOLDER` (needs `prometheus`, `promtool`).
 
 Four services: `crm` fails from minute 45 on, `billing` refuses one request of eight, `erp` is slow, and the response
 queue of `lms` is not read at the end. Queries against a real exporter are in tests/monitoring.
@@ -15,7 +15,7 @@ import urllib.request
 from collections import defaultdict
 from pathlib import Path
 
-from grafana import preview
+from tests.monitoring import drawing
 
 MINUTES, SCRAPE = 70, 15
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -31,7 +31,7 @@ class Story:
         self.end, self.start = end, end - MINUTES * 60
         self.series: Store = defaultdict(list)
         self.counts: dict[str, float] = defaultdict(float)
-        self.dice = random.Random(7)  # noqa: S311 - simulated data, no secret
+        self.dice = random.Random(7)
 
     def show(self, name: str, value: float, at: float, **labels: str) -> None:
         """Add a sample of a gauge."""
@@ -214,7 +214,7 @@ def main(folder: str) -> None:
                     break
                 except OSError:
                     time.sleep(0.05)
-            preview.main(f"http://127.0.0.1:{port}", folder, end)
+            drawing.main(f"http://127.0.0.1:{port}", folder, end)
         finally:
             server.terminate()
             server.wait()
