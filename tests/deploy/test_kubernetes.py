@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from hub.settings import Settings
-from tests.deploy.files import DEPLOY, documents
+from tests.deploy.files import DEPLOY, ROOT, documents
 
 FOLDER = DEPLOY / "kubernetes"
 OBJECTS: list[tuple[str, dict[str, Any]]] = [
@@ -90,6 +92,8 @@ def test_secrets_are_files_of_the_one_secret(entry: tuple[str, dict[str, Any]]) 
     asked = set()
     for container in containers(pod):
         for variable in container["env"]:
+            if variable == {"name": "HUB_EXPORTER_SOURCES", "value": "counters"}:
+                continue
             assert variable["name"].removeprefix("HUB_").removesuffix("_FILE").lower() in Settings.model_fields
             assert variable["name"].endswith("_FILE") and variable["value"] in files
             asked.add(variable["value"])
@@ -121,9 +125,33 @@ def test_the_metrics_of_every_pod_are_served_by_that_pod(entry: tuple[str, dict[
     )
     annotations = deployment["spec"]["template"]["metadata"]["annotations"]
     assert annotations["prometheus.io/port"] == "9808"
-    assert all(
-        e["value"].endswith("broker_monitor_url") for e in exporters[0]["env"] if e["name"] == "HUB_BROKER_URL_FILE"
-    )
+    if entry[1]["metadata"]["name"] == "hub-exporter":
+        assert {"name": "HUB_BROKER_URL_FILE", "value": "/run/secrets/hub/broker_monitor_url"} in exporters[0]["env"]
+    else:
+        assert exporters[0]["env"] == [{"name": "HUB_EXPORTER_SOURCES", "value": "counters"}]
+        assert "secrets" not in {m["name"] for m in exporters[0]["volumeMounts"]}
+
+
+def test_the_pod_monitor_selects_every_pod_with_metrics() -> None:
+    """By the label and the port name that all of them have; alerts need the job name."""
+    (monitor,) = documents(FOLDER / "prometheus-operator" / "podmonitor.yaml")
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    wanted = monitor["spec"]["selector"]["matchLabels"]
+    for entry in DEPLOYMENTS:
+        assert wanted.items() <= entry[1]["spec"]["template"]["metadata"]["labels"].items()
+        ports = [port["name"] for c in containers(template(entry)) for port in c.get("ports", [])]
+        assert ports.count(endpoint["port"]) == 1
+    assert {"action": "replace", "targetLabel": "job", "replacement": "hub"} in endpoint["relabelings"]
+    assert "environment" in {rule.get("targetLabel") for rule in endpoint["relabelings"]}
+
+
+def test_the_prometheus_rule_is_generated_from_the_rules() -> None:
+    """`python scripts/prometheus_rule.py` was run after the last change of a rule."""
+    script = ROOT / "scripts" / "prometheus_rule.py"
+    assert subprocess.run([sys.executable, script, "--check"], check=False).returncode == 0
+    (rule,) = documents(FOLDER / "prometheus-operator" / "prometheusrule.yaml")
+    groups = [g for p in sorted((DEPLOY / "prometheus" / "rules").glob("*.yml")) for g in documents(p)[0]["groups"]]
+    assert rule["spec"]["groups"] == groups
 
 
 def test_selectors_find_their_pods() -> None:
