@@ -16,6 +16,7 @@ from hub.codec import dumps, loads
 from hub.domain.rules import check_conditions, check_endpoint, check_template
 from hub.domain.urls import check_brackets, split_password
 from hub.errors import ConfigError, PayloadError
+from hub.transports.amqp.uri import PARAMETERS as AMQP_PARAMETERS
 
 
 def _named(value: str) -> str:
@@ -30,7 +31,6 @@ def _named(value: str) -> str:
 
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_named)]
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")
-AMQP_QUERY = ("exchange", "routing_key", "queue_declare", "dlq")
 PLAIN_OPTIONS = (  # stored among a service's options as they are written
     "headers", "ca_file", "client_cert", "client_key", "credentials_origin", "rate_limit", "max_attempts",
     "retry_delays", "mask",
@@ -146,8 +146,8 @@ class ServiceSpec(_Spec):
             raise ValueError("base_url has no host")
         if self.type == "amqp":
             for key, _ in parse_qsl(url.query, keep_blank_values=True):
-                if key not in (*AMQP_QUERY, "heartbeat", "connection_timeout"):
-                    raise ValueError(f"base_url: unknown parameter {key!r}; known: {', '.join(AMQP_QUERY)}")
+                if key not in AMQP_PARAMETERS:
+                    raise ValueError(f"base_url: unknown parameter {key!r}; known: {', '.join(AMQP_PARAMETERS)}")
         elif self.response_queue:
             raise ValueError("response_queue is for services of type amqp")
         if self.type == "smtp" and self.auth.type != "none":

@@ -1,4 +1,4 @@
-"""Check a service's secrets, and build its authentication header (OAuth has its own module)."""
+"""Check a service's secrets, and build its authentication header. OAuth is in `oauth`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import base64
 from hub.errors import SecretsError
 from hub.models import Service
 
-_TRY_AGAIN = 60.0  # seconds; another process may have the key, and a person may give the secrets again
+_TRY_AGAIN = 60.0  # seconds; another process may have the key, or a person may enter the secrets again
 
 
 def check_secrets(service: Service) -> None:
-    """Refuse to speak for a service whose secrets cannot be read; raises `SecretsError` that says what to do."""
+    """Raise `SecretsError` for a service whose secrets cannot be decrypted."""
     if service.secrets_unreadable:
         raise SecretsError(
-            f"the secrets of service {service.name!r} cannot be read: no key in HUB_SECRET_KEYS opens them; add the key"
+            f"the secrets of service {service.name!r} cannot be decrypted with any key in HUB_SECRET_KEYS; add the key"
             " they were written with, or edit the service and enter its secrets again",
             retry_after=_TRY_AGAIN,
         )

@@ -1,7 +1,7 @@
-"""The transport protocol. A transport sends once, and returns a response or raises a mapped error.
+"""The transport protocol: a transport sends a request once, and returns a response or raises an error of `hub.errors`.
 
-A transport never returns a failure, never retries, never logs a body, and knows no other transport.
-It keeps connections open between calls and is called from many threads at once.
+A transport does not return failures, does not retry, does not log bodies, and does not use another transport.
+It keeps connections open between calls, and many threads call it at once.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Protocol
 
 from hub.models import Request, Response, Service
 
-CONFIG_RECHECK = 10.0  # seconds until a service whose definition cannot be used on this machine is tried again
+CONFIG_RECHECK = 10.0  # seconds before another attempt for a service whose definition is unusable on this machine
 
 
 class Deadline:
-    """A point in time by which a try must have ended. `clock` is monotonic seconds."""
+    """The point in time at which a try must end. `at` is in seconds of `time.monotonic()`."""
 
     __slots__ = ("at",)
 
@@ -32,20 +32,21 @@ class Transport(Protocol):
     """Sends one request to one service, once."""
 
     def send(self, service: Service, request: Request, deadline: Deadline) -> Response:
-        """Send; return what the service answered if that is a success.
+        """Send the request; returns the response if it is a success.
 
         Raises:
-            TransportError: one of its subclasses, without secrets in the text; `.sent` False when the service
-                itself was not contacted (a token endpoint failed).
-            InvalidPayloadError: the request cannot be made of this payload, endpoint or definition.
-            NotSentError: an internal error before the first byte left; counts against nothing.
+            TransportError: one of its subclasses; its text contains no secrets. `.sent` is False when the service
+                itself was not contacted (for example when a token endpoint failed).
+            InvalidPayloadError: no request can be built from this payload, endpoint or definition.
+            NotSentError: an internal error before the first byte was sent. Counts neither as an attempt nor against
+                the circuit.
         """
 
     def check(self, service: Service, deadline: Deadline) -> str:
-        """Reach the service without side effects; say in a short sentence what was seen.
+        """Contact the service without side effects; returns a short sentence about the result.
 
         Raises:
-            TransportError: it cannot be reached or refuses the credentials.
+            TransportError: the service cannot be reached or refuses the credentials.
         """
 
     def close(self) -> None:
@@ -53,7 +54,7 @@ class Transport(Protocol):
 
 
 def bounded(text: str | None, limit: int) -> str | None:
-    """At most `limit` characters, with a note of how many are missing."""
+    """Shorten `text` to `limit` characters and append how many are missing."""
     if text is None or len(text) <= limit:
         return text
     return f"{text[:limit]}… [{len(text) - limit} more characters]"

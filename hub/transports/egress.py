@@ -1,8 +1,8 @@
-"""Egress guard: which addresses a service may have, checked on the address that is connected to.
+"""Egress guard: checks the address of a service when a connection to it is opened.
 
-A name is resolved when a connection is opened, every address it has is judged, and the connection goes to a
-judged address, never to the name: what DNS says a moment later changes nothing. Cloud metadata and link-local
-addresses are always refused; private ones by `HUB_EGRESS_PRIVATE`, with `HUB_EGRESS_ALLOW` as the exceptions.
+A name is resolved once per connection, each address is checked, and the connection is made to a checked address, not
+to the name. So a later DNS response cannot change it. Cloud metadata and link-local addresses are always refused;
+private ones depend on `HUB_EGRESS_PRIVATE`, with `HUB_EGRESS_ALLOW` as the exceptions.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NEVER = tuple(
         "224.0.0.0/4",  # multicast
         "255.255.255.255/32",
         "fe80::/10",
-        "fd00:ec2::/32",  # AWS metadata and its neighbours over IPv6
+        "fd00:ec2::/32",  # AWS metadata, DNS and time over IPv6
         "fd00:42::42/128",  # Scaleway metadata over IPv6
         "fd00:a9fe:a9fe::1/128",  # Akamai (Linode) metadata over IPv6
         "fd00:100::100:200/128",  # Alibaba Cloud metadata over IPv6
@@ -49,21 +49,22 @@ NEVER = tuple(
 )
 _EMBEDS_LAST = tuple(IPv6Network(n) for n in ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96"))
 _NAT64_LOCAL = IPv6Network("64:ff9b:1::/48")
-_SITE_LOCAL = IPv6Network("fec0::/10")  # deprecated, routed inside a site; Python 3.11 takes it for global
+_SITE_LOCAL = IPv6Network("fec0::/10")  # deprecated, routed inside a site; Python 3.11 regards it as global
 _ISATAP = re.compile(r":(?:0|200):5efe:")
 _NUMBERS = re.compile(r"[0-9a-fx.]+", re.IGNORECASE)
-OWN_FAULT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL}
+LOCAL_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL}
 
 
 def resolve(host: str, port: int, settings: Settings, timeout: float | None = None) -> list[str]:
-    """The addresses of `host` that the hub may connect to, as literals, in the resolver's order.
+    """Resolve `host` to the addresses that the hub may connect to, as literals, in the resolver's order.
 
     Args:
-        timeout: seconds to wait for DNS; None waits as long as the resolver does.
+        timeout: seconds to wait for DNS; None: no limit.
 
     Raises:
-        EgressRefusedError: it has addresses, and all of them are refused.
-        ConnectError: the name is not known; TimedOutError: DNS does not answer in time.
+        EgressRefusedError: all its addresses are refused.
+        ConnectError: the name is unknown.
+        TimedOutError: DNS does not respond in time.
     """
     found = literal(host)
     addresses = [found] if found is not None else _lookup(host, port, timeout)
@@ -80,7 +81,7 @@ def resolve(host: str, port: int, settings: Settings, timeout: float | None = No
 
 
 def refused(address: Address, settings: Settings) -> str | None:
-    """Why the hub may not connect to `address`; None when it may."""
+    """The reason why the hub may not connect to `address`; None when it may."""
     forms = [address, *_embedded(address)]
     for form in forms:
         if any(form in network for network in NEVER):
@@ -97,7 +98,7 @@ def refused(address: Address, settings: Settings) -> str | None:
 
 @lru_cache(64)
 def networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
-    """CIDR texts as networks; raises `ConfigError` for what is none."""
+    """Parse CIDR texts; raises `ConfigError` for one that is invalid."""
     try:
         return tuple(ip_network(text, strict=False) for text in texts)
     except ValueError as e:
@@ -105,20 +106,20 @@ def networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
 
 
 def connect(host: str, port: int, settings: Settings, deadline: Deadline) -> socket.socket:
-    """A TCP connection to a checked address of `host`; its timeout is what the deadline leaves.
+    """Open a TCP connection to a checked address of `host`; its timeout is the rest of the deadline.
 
     Raises:
-        EgressRefusedError, ConnectError, TimedOutError: as `resolve`, or nobody listens there.
-        NotSentError: this machine has no more sockets, ports or memory.
+        EgressRefusedError, ConnectError, TimedOutError: as `resolve`, or the connection is refused.
+        NotSentError: this machine is out of sockets, ports or memory.
     """
     return open_first(resolve(host, port, settings, deadline.remaining), host, port, deadline)
 
 
 def open_first(addresses: list[str], host: str, port: int, deadline: Deadline) -> socket.socket:
-    """A connection to the first of `addresses` that takes it; `host` names them in error texts."""
+    """Connect to the first of `addresses` that accepts; `host` is the name in error texts."""
     last: OSError | None = None
     for number, address in enumerate(addresses):
-        share = deadline.remaining / (len(addresses) - number)  # one silent address must not eat all the time
+        share = deadline.remaining / (len(addresses) - number)  # one silent address must not use all the time
         if share <= 0:
             break
         sock = None
@@ -132,7 +133,7 @@ def open_first(addresses: list[str], host: str, port: int, deadline: Deadline) -
         except OSError as e:
             if sock is not None:
                 sock.close()
-            if e.errno in OWN_FAULT:
+            if e.errno in LOCAL_ERRORS:
                 raise NotSentError(f"this machine can open no more connections: {e.strerror}") from None
             last = e
     if last is None or isinstance(last, TimeoutError):
@@ -141,7 +142,7 @@ def open_first(addresses: list[str], host: str, port: int, deadline: Deadline) -
 
 
 def literal(host: str) -> Address | None:
-    """Address literals in every spelling that a resolver takes: decimal, octal, hex, shortened, bracketed."""
+    """Parse an address literal in each form that a resolver accepts: decimal, octal, hex, shortened, bracketed."""
     host = host.strip("[]")
     try:
         return _plain(ip_address(host))
@@ -156,18 +157,18 @@ def literal(host: str) -> Address | None:
 
 
 def _plain(address: Address) -> Address:
-    """Without its zone (`%eth0`), which networks do not compare."""
+    """The address without its zone (`%eth0`), which network comparison does not support."""
     return IPv6Address(int(address)) if isinstance(address, IPv6Address) and address.scope_id else address
 
 
 def _embedded(address: Address) -> list[Address]:
-    """The IPv4 addresses that an IPv6 address leads to: mapped, compatible, translated, tunnelled."""
+    """The IPv4 addresses inside an IPv6 address: mapped, compatible, translated, tunnelled."""
     if isinstance(address, IPv4Address):
         return []
     number, found = int(address), []
     if any(address in network for network in _EMBEDS_LAST) and number > 1:
         found.append(IPv4Address(number & 0xFFFFFFFF))
-    if address in _NAT64_LOCAL:  # RFC 6052: the prefix length is the network's choice
+    if address in _NAT64_LOCAL:  # RFC 6052: each network chooses its prefix length
         found += [IPv4Address(number & 0xFFFFFFFF), _split_octets(number, 48), _split_octets(number, 56)]
         found.append(_split_octets(number, 64))
     if address.sixtofour:
@@ -180,20 +181,20 @@ def _embedded(address: Address) -> list[Address]:
 
 
 def _split_octets(number: int, prefix: int) -> IPv4Address:
-    """RFC 6052: four octets after the prefix, stepping over octet 8."""
+    """The four octets after the prefix, without octet 8 (RFC 6052 section 2.2)."""
     octets = number.to_bytes(16, "big")
     rest = [octet for at, octet in enumerate(octets) if at != 8 and at >= prefix // 8]
     return IPv4Address(bytes(rest[:4]))
 
 
 class _Lookup:
-    """One running question to DNS, which many threads may wait for."""
+    """A DNS lookup in progress, which several threads may wait for."""
 
     def __init__(self) -> None:
         self.done = threading.Event()
         self.found: list[Address] = []
         self.failed = "no address"
-        self.starved: str | None = None  # why this machine could not ask
+        self.local_error: str | None = None  # the reason why this machine could not send the query
 
 
 _running: dict[str, _Lookup] = {}
@@ -201,7 +202,7 @@ _running_lock = threading.Lock()
 
 
 def _lookup(host: str, port: int, timeout: float | None) -> list[Address]:
-    """Ask DNS on a thread of its own: the resolver knows no deadline, and cannot be interrupted."""
+    """Resolve a name in a separate thread: the resolver takes no deadline and cannot be interrupted."""
     with _running_lock:
         lookup = _running.get(host)
         if lookup is None:
@@ -212,9 +213,9 @@ def _lookup(host: str, port: int, timeout: float | None) -> list[Address]:
                 del _running[host]
                 raise NotSentError(f"this machine can start no more threads: {e}") from None
     if not lookup.done.wait(timeout):
-        raise TimedOutError(f"DNS did not say in time which address {host} has")
-    if lookup.starved:
-        raise NotSentError(f"this machine can open no more connections: {lookup.starved}")
+        raise TimedOutError(f"DNS did not resolve {host} in time")
+    if lookup.local_error:
+        raise NotSentError(f"this machine can open no more connections: {lookup.local_error}")
     if not lookup.found:
         raise ConnectError(f"no address for {host}: {lookup.failed}")
     return lookup.found
@@ -230,16 +231,16 @@ def _ask(host: str, port: int, lookup: _Lookup) -> None:
         lookup.failed = "not a host name"
     finally:
         if not lookup.found:
-            lookup.starved = _starved()
+            lookup.local_error = _local_error()
         with _running_lock:
             _running.pop(host, None)
         lookup.done.set()
 
 
-def _starved() -> str | None:
-    """Why this process can open no file. The resolver reports a lack of descriptors as an unknown host."""
+def _local_error() -> str | None:
+    """The reason why this process cannot open a file. The resolver reports a lack of descriptors as an unknown host."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as e:
-        return e.strerror if e.errno in OWN_FAULT else None
+        return e.strerror if e.errno in LOCAL_ERRORS else None
     return None

@@ -1,7 +1,7 @@
-"""Remove a service's secrets from a text before it leaves a transport.
+"""Mask a service's secrets in a text before the text leaves a transport.
 
-Services repeat what they were sent, and not always as it was sent: a log of headers as JSON holds a password in
-base64, because HTTP's basic authentication does.
+A service may echo a secret in another form than it was sent: headers logged as JSON contain the base64 of HTTP basic
+authentication, for example.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hub.models import JSON, Service
 
 _HTTP = ("http", "https")
 _SECRET_NAME = re.compile(r"key|token|secret|pass|pwd|sig|auth|cred|session|code|jwt", re.IGNORECASE)
-_MIN = 4  # masking shorter ones would shred every text and say what they are
+_MIN = 4  # characters; masking shorter secrets would garble texts and reveal the secret
 
 
 def without_secrets(text: str, service: Service) -> str:
@@ -28,9 +28,9 @@ def without_secrets(text: str, service: Service) -> str:
 
 
 def masked_url(url: str) -> str:
-    """An http or https URL with `***` for its password, a user without one, and what its query keeps secret.
+    """`url` with `***` for the password, for a user without one, and for secret parameters of the query.
 
-    Other URLs keep their query, whose names are fixed.
+    The query of URLs other than http and https is kept: its parameters hold no secrets.
     """
     try:
         parts = urlsplit(url)
@@ -52,7 +52,7 @@ def masked_url(url: str) -> str:
 
 
 def url_secrets(url: str) -> Iterator[str]:
-    """What `masked_url` replaces, percent-decoded."""
+    """The texts that `masked_url` replaces, percent-decoded."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -72,7 +72,7 @@ def _secret_name(name: str) -> bool:
 
 
 def hidden(value: JSON, service: Service) -> JSON:
-    """A JSON value with each secret of `service` replaced by `***`, in members' names too."""
+    """A JSON value with each secret of `service` replaced by `***`, also in the names of members."""
     known = sorted(forms(service), key=len, reverse=True)
     return _hidden(value, known) if known else value
 
@@ -92,7 +92,7 @@ def _hidden(value: JSON, known: Sequence[str]) -> JSON:
 
 
 def forms(service: Service) -> set[str]:
-    """Each way in which a secret of the service may appear in a text; those of a few characters are left out."""
+    """Each form in which a secret of the service may appear in a text; secrets shorter than `_MIN` are left out."""
     found: set[str] = set()
     token_url = str((service.options.get("oauth2") or {}).get("token_url") or "")
     for secret in (*service.secrets.values(), *url_secrets(service.base_url), *url_secrets(token_url)):
@@ -105,7 +105,7 @@ def forms(service: Service) -> set[str]:
 
 
 def _pairs(service: Service) -> Iterator[str]:
-    """What basic authentication sends."""
+    """The `user:password` texts that basic authentication encodes."""
     oauth2 = service.options.get("oauth2") or {}
     own = service.options.get("username") or unquote(urlsplit(service.base_url).username or "")
     for user, name in ((own, "password"), (oauth2.get("client_id"), "client_secret")):

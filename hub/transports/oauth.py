@@ -1,7 +1,7 @@
-"""OAuth 2 client credentials: one token per service, fetched by one thread, renewed before it expires.
+"""OAuth 2 client credentials (RFC 6749 section 4.4): one token per service, renewed before it expires.
 
-A refusal of the token endpoint is remembered for some seconds, so that a wrong secret does not cost one token request
-for each attempt.
+A refusal of the token endpoint is cached for some seconds, so that a wrong secret does not cause one token request
+per attempt.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from hub.errors import (
 from hub.models import JSON
 from hub.transports.base import Deadline
 
-_LIFETIME = 3600.0  # seconds, when the server does not say
+_LIFETIME = 3600.0  # seconds, when the response has no `expires_in`
 _LONGEST = 86_400.0  # seconds; a token is renewed once a day at least
-_REFUSED = (5.0, 60.0)  # seconds for which a refusal is remembered: the first one, doubling up to the last; +-20 %
-_KEPT = 5.0  # seconds for which a new token is used although the service has refused it
-_EARLY = 30.0  # renewed so many seconds before the end, for short-lived ones at nine tenths
+_REFUSED = (5.0, 60.0)  # seconds for which a refusal is cached: the first, doubling up to the second; +-20 %
+_KEPT = 5.0  # seconds for which a new token is used although the service refused it
+_EARLY = 30.0  # seconds before its end at which a token is renewed; short-lived ones at 90 % of their lifetime
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 
 Post = Callable[[str, dict[str, str], bytes, Deadline], tuple[int, bytes]]
-"""POST to a URL; gives status and body."""
+"""POST to a URL; returns status and body."""
 
 
 class ClientCredentials:
@@ -42,7 +42,7 @@ class ClientCredentials:
     Args:
         options: token_url, client_id, scope.
         secret: the client secret.
-        post: sends over the service's own connections, so guard, TLS files and deadline hold here too.
+        post: sends over the service's connections, with the same egress guard, TLS files and deadline.
     """
 
     def __init__(self, options: Mapping[str, JSON], secret: str, post: Post) -> None:
@@ -55,24 +55,24 @@ class ClientCredentials:
         self._token: str | None = None
         self._until = 0.0
         self._fetched = 0.0
-        self._accepted: str | None = None  # the last token that the service took
+        self._accepted: str | None = None  # the last token that the service accepted
         self._refusal: tuple[str, int] | None = None  # text and status
         self._refusals = 0
         self._ask_again = 0.0
-        self._in_body = False  # some servers take the secret in the form only
+        self._in_body = False  # some servers accept the secret only in the form
         if not self._url or not self._id:
             raise InvalidPayloadError("oauth2 needs token_url and client_id")
 
     @property
     def current(self) -> str | None:
-        """The token as it is, good or not."""
+        """The current token, valid or not."""
         return self._token
 
     def token(self, deadline: Deadline) -> str:
-        """A token that is good now; threads that come while one is fetched wait for it.
+        """Return a valid token. One thread fetches it; the others wait.
 
         Raises:
-            TransportError: the token endpoint refuses, fails or does not answer before the deadline; `.sent` is
+            TransportError: the token endpoint refuses, fails or does not respond before the deadline; `.sent` is
                 False. A refusal is raised again without a request while it is remembered.
         """
         token = self._token
@@ -80,7 +80,7 @@ class ClientCredentials:
             return token
         try:
             if not self._lock.acquire(timeout=deadline.remaining):
-                raise TimedOutError("the token endpoint did not answer in time")
+                raise TimedOutError("the token endpoint did not respond in time")
             try:
                 token = self._token
                 if token is None or time.monotonic() >= self._until:
@@ -93,14 +93,14 @@ class ClientCredentials:
             raise
 
     def accepted(self, token: str) -> None:
-        """Record that the service took this token."""
+        """Record that the service accepted this token."""
         self._accepted = token
 
     def refused(self, token: str) -> bool:
-        """Record that the service did not take this token. Returns whether another token may help.
+        """Record that the service refused this token. Returns whether another token may help.
 
-        A token that was good before is dropped. One that the service never took is kept for some seconds: a service
-        that refuses every token must not cost one token request for each attempt.
+        A token that was accepted before is dropped. One that was never accepted is kept for some seconds: a service
+        that refuses every token must not cause one token request per attempt.
         """
         if token != self._token:
             return True
@@ -114,7 +114,7 @@ class ClientCredentials:
         now = time.monotonic()
         if self._refusal is not None and now < self._ask_again:
             text, status = self._refusal
-            raise RejectedError(f"{text}; it is asked again in {self._ask_again - now:.0f} s", status=status)
+            raise RejectedError(f"{text}; the next request to it is in {self._ask_again - now:.0f} s", status=status)
         try:
             token, seconds = self._fetch(deadline)
         except RejectedError as e:
@@ -137,16 +137,16 @@ class ClientCredentials:
             status, body = self._ask(deadline)
             if status != 200:
                 self._in_body = False
-        answer = _parse(body)
+        response = _parse(body)
         if status != 200:
-            code = answer.get("error")
+            code = response.get("error")
             what = f" ({code})" if isinstance(code, str) and _CODE.fullmatch(code) else ""
-            raise RejectedError(f"the token endpoint answered HTTP {status}{what}", status=status)
-        token = answer.get("access_token")
+            raise RejectedError(f"the token endpoint responded with HTTP {status}{what}", status=status)
+        token = response.get("access_token")
         if not isinstance(token, str) or not token:
-            raise RejectedError("the token endpoint answered without an access_token", status=502)
+            raise RejectedError("the token endpoint responded without an access_token", status=502)
         try:
-            return token, min(max(1.0, float(answer.get("expires_in") or _LIFETIME)), _LONGEST)
+            return token, min(max(1.0, float(response.get("expires_in") or _LIFETIME)), _LONGEST)
         except (TypeError, ValueError, OverflowError):
             return token, _LIFETIME
 

@@ -15,11 +15,12 @@ T = TypeVar("T")
 
 
 class PerService(Generic[T]):
-    """What a transport keeps for each service; made anew when the service has changed.
+    """One object per service, replaced when the service has changed. Thread-safe.
 
     Args:
-        make: builds it for a service; close: what to do with one that is no longer used;
-        sweep: called for each of them every few seconds, by a thread that happens to come along.
+        make: builds the object of a service.
+        close: called for an object that is no longer used.
+        sweep: called for each object every `SWEEP_EVERY` seconds, by a thread that calls `get`.
     """
 
     def __init__(self, make: Callable[[Service], T], close: Callable[[T], None], sweep: Callable[[T], None]) -> None:
@@ -29,28 +30,28 @@ class PerService(Generic[T]):
         self._next_sweep = time.monotonic() + SWEEP_EVERY
 
     def get(self, service: Service) -> T:
-        """The one for this version of the service."""
+        """The object for this version of the service."""
         if time.monotonic() > self._next_sweep:
             self._next_sweep = time.monotonic() + SWEEP_EVERY
-            for _, thing in list(self._kept.values()):
-                self._sweep(thing)
+            for _, item in list(self._kept.values()):
+                self._sweep(item)
         kept = self._kept.get(service.id)
         if kept is not None and kept[0] is service:
             return kept[1]
         with self._lock:
             kept = self._kept.get(service.id)
             if kept is not None and kept[0] == service:
-                thing = kept[1]
+                item = kept[1]
             else:
-                thing = self._make(service)
+                item = self._make(service)
                 if kept is not None:
                     self._close(kept[1])
-            self._kept[service.id] = (service, thing)
-            return thing
+            self._kept[service.id] = (service, item)
+            return item
 
     def close(self) -> None:
-        """Let go of all of them."""
+        """Close all objects."""
         with self._lock:
-            for _, thing in self._kept.values():
-                self._close(thing)
+            for _, item in self._kept.values():
+                self._close(item)
             self._kept.clear()

@@ -1,6 +1,6 @@
-"""REST over HTTP/1.1. Sends once, on pooled connections; a response other than 2xx is an error.
+"""REST over HTTP/1.1: sends once, over pooled connections; a response other than 2xx is an error.
 
-Every request of a task carries the same `Idempotency-Key`, so that a service can tell a repeat from a new one.
+Every request of a task has the same `Idempotency-Key`, so that a service can recognise a repeat.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hub.settings import Settings
 from hub.transports.auth import authorization
 from hub.transports.base import Deadline, bounded
 from hub.transports.egress import networks
-from hub.transports.http.adapter import Answer, HubAdapter
+from hub.transports.http.adapter import HttpResponse, HubAdapter
 from hub.transports.http.text import decode, retry_after
 from hub.transports.http.urls import parse_base, target
 from hub.transports.masking import forms
@@ -35,7 +35,7 @@ class RestTransport:
     """Implements `base.Transport` for services of type `rest`."""
 
     def __init__(self, settings: Settings) -> None:
-        networks(settings.egress_allow)  # a bad network is said at the start
+        networks(settings.egress_allow)  # an invalid network is reported at the start
         self._settings = settings
         self._clients: PerService[Client] = PerService(
             lambda service: Client(service, settings), Client.close, Client.sweep
@@ -45,32 +45,32 @@ class RestTransport:
         """Send once; see `base.Transport`.
 
         Raises:
-            RejectedError: an answer other than 2xx, with its status, body and `Retry-After`.
-            ConnectError, TimedOutError, EgressRefusedError: no complete answer.
-            InvalidPayloadError: the request cannot be made: endpoint, header or secret.
-            NotSentError: a TLS file is not usable, or this machine is out of sockets.
+            RejectedError: a response other than 2xx, with its status, body and `Retry-After`.
+            ConnectError, TimedOutError, EgressRefusedError: no complete response was received.
+            InvalidPayloadError: no request can be built: endpoint, header or secret.
+            NotSentError: a TLS file is unusable, or this machine is out of sockets.
         """
         client = self._clients.get(service)
-        answer = client.send(request, deadline)
-        body = client.text(answer)
-        if 200 <= answer.status_code < 300:
-            return Response(answer.status_code, body, answer.names)
+        response = client.send(request, deadline)
+        body = client.text(response)
+        if 200 <= response.status_code < 300:
+            return Response(response.status_code, body, response.names)
         raise RejectedError(
-            f"HTTP {answer.status_code}{_phrase(answer.status_code)}",
-            status=answer.status_code,
+            f"HTTP {response.status_code}{_phrase(response.status_code)}",
+            status=response.status_code,
             response_body=body,
-            retry_after=retry_after(answer.names.get("retry-after"), request.at, answer.names.get("date")),
+            retry_after=retry_after(response.names.get("retry-after"), request.at, response.names.get("date")),
         )
 
     def check(self, service: Service, deadline: Deadline) -> str:
-        """HEAD on the base URL: any answer will do, but one that refuses the credentials."""
-        answer = self._clients.get(service).send(Request(method="HEAD"), deadline)
-        status = answer.status_code
+        """Send HEAD to the base URL. Any response is a success except one that refuses the credentials."""
+        response = self._clients.get(service).send(Request(method="HEAD"), deadline)
+        status = response.status_code
         if status in (401, 403):
-            what = "refuses the credentials" if service.auth_type != "none" else "asks for credentials"
+            what = "refuses the credentials" if service.auth_type != "none" else "requires credentials"
             raise RejectedError(f"reached, but it {what}: HTTP {status}", status=status)
-        if 300 <= status < 400 and (location := answer.names.get("location")):
-            return f"reached: HTTP {status}, redirects to {_place(location)} (redirects are not followed)"
+        if 300 <= status < 400 and (location := response.names.get("location")):
+            return f"reached: HTTP {status}, redirects to {_redirect_target(location)} (redirects are not followed)"
         return f"reached: HTTP {status}{_phrase(status)}"
 
     def close(self) -> None:
@@ -79,7 +79,7 @@ class RestTransport:
 
 
 class Client:
-    """Everything about one service that does not change between requests."""
+    """The parts of a service's requests that do not change between requests."""
 
     def __init__(self, service: Service, settings: Settings) -> None:
         options, secrets = service.options, service.secrets
@@ -100,46 +100,46 @@ class Client:
             secret = secrets.get("client_secret", "")
             self._oauth = ClientCredentials(options.get("oauth2") or {}, secret, self._post)
 
-    def send(self, request: Request, deadline: Deadline) -> Answer:
-        """One exchange.
+    def send(self, request: Request, deadline: Deadline) -> HttpResponse:
+        """Send one request.
 
         Raises:
-            ExpiredTokenError: the service no longer takes the OAuth token; the next send fetches another one.
+            ExpiredTokenError: the service no longer accepts the OAuth token; the next send fetches another one.
         """
         method = request.method.upper()
         if method not in METHODS:
-            raise InvalidPayloadError(f"method {request.method[:20]!r} is none of {', '.join(sorted(METHODS))}")
+            raise InvalidPayloadError(f"method {request.method[:20]!r} is not one of {', '.join(sorted(METHODS))}")
         headers, body = self._request_headers(request), None
         if request.body is not None:
             try:
                 body = request.body.encode()
             except UnicodeEncodeError:
-                raise InvalidPayloadError("the body holds half a surrogate pair") from None
+                raise InvalidPayloadError("the body contains half a surrogate pair") from None
         find = self._target if len(request.endpoint) <= _CACHED_ENDPOINT else partial(target, self._base)
         path = find(request.endpoint)
         if self._oauth is None:
             return self._adapter.exchange(method, self._base, path, headers, body, deadline)
         token = self._oauth.token(deadline)
         headers["Authorization"] = f"Bearer {token}"
-        answer = self._adapter.exchange(method, self._base, path, headers, body, deadline)
-        if answer.status_code != 401:
+        response = self._adapter.exchange(method, self._base, path, headers, body, deadline)
+        if response.status_code != 401:
             self._oauth.accepted(token)
         elif self._oauth.refused(token):
             raise ExpiredTokenError(
-                "HTTP 401: the token is no longer good", status=401, response_body=self.text(answer)
+                "HTTP 401: the token is no longer valid", status=401, response_body=self.text(response)
             )
-        return answer
+        return response
 
-    def text(self, answer: Answer) -> str | None:
-        """The answer's body as text that can be stored and shown: bounded, without this service's secrets."""
-        if not answer.content:
+    def text(self, response: HttpResponse) -> str | None:
+        """The body as text that can be stored and shown: bounded, secrets masked."""
+        if not response.content:
             return None
-        text = decode(answer.content, answer.names.get("content-type", ""))
+        text = decode(response.content, response.names.get("content-type", ""))
         token = self._oauth.current if self._oauth else None
         for secret in (*self._secrets, token) if token else self._secrets:
             if secret in text:
                 text = text.replace(secret, "***")
-        if answer.cut:
+        if response.cut:
             limit = self._settings.response_limit
             text += f"… [longer than {limit} bytes or in too many chunks, the rest was not read]"
         return bounded(text, self._settings.body_limit)
@@ -170,12 +170,12 @@ class Client:
     def _post(self, url: str, headers: dict[str, str], body: bytes, deadline: Deadline) -> tuple[int, bytes]:
         base = parse_base(url)
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
-        answer = self._adapter.exchange("POST", base, target(base, ""), headers, body, deadline)
-        return answer.status_code, answer.content
+        response = self._adapter.exchange("POST", base, target(base, ""), headers, body, deadline)
+        return response.status_code, response.content
 
 
 def _merged(*parts: Mapping[str, str]) -> dict[str, str]:
-    """One dictionary in which the later of two names, however written, wins."""
+    """Merge headers. Names are case-insensitive; the last one wins."""
     merged: dict[str, tuple[str, str]] = {}
     for part in parts:
         for name, value in part.items():
@@ -194,7 +194,7 @@ def _phrase(status: int) -> str:
         return ""
 
 
-def _place(location: str) -> str:
+def _redirect_target(location: str) -> str:
     try:
         parts = urlsplit(location)
         return f"{parts.scheme}://{parts.hostname}{parts.path}"[:200] if parts.hostname else parts.path[:200]

@@ -1,6 +1,6 @@
-"""Standard Webhooks signatures: made on outgoing requests (stage 9), checked on incoming calls.
+"""Standard Webhooks signatures (https://www.standardwebhooks.com): signs requests, verifies webhook calls.
 
-While a secret is rotated both sign: the receiver accepts a request when one signature fits.
+During a rotation both secrets sign: a receiver accepts a request if one signature is valid.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _TOLERANCE = timedelta(minutes=5)
 
 
 class Signer:
-    """Signs with `signing_secret`, and with `signing_secret_old` too when there is one.
+    """Signs with `signing_secret`, and also with `signing_secret_old` if there is one.
 
     Raises:
-        InvalidPayloadError: a secret is not base64 (with or without `whsec_`); names the field, not the value.
+        InvalidPayloadError: a secret is not base64 (with or without `whsec_`). The text names the field, not the value.
     """
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
         self._hooks = [_hook(name, secrets[name]) for name in NAMES if secrets.get(name)]
 
     def headers(self, message_id: str, body: str, now: datetime | None = None) -> dict[str, str]:
-        """webhook-id, webhook-timestamp and webhook-signature for this body."""
+        """The headers webhook-id, webhook-timestamp and webhook-signature for a body."""
         now = now or datetime.now(UTC)  # noqa: TID251 - a transport by itself knows no other clock
         return {
             "webhook-id": message_id,
@@ -42,19 +42,19 @@ NAMES = ("signing_secret", "signing_secret_old")
 
 
 def signer(secrets: Mapping[str, str]) -> Signer | None:
-    """A signer when the service has a signing secret."""
+    """A signer, if the service has a signing secret."""
     return Signer(secrets) if secrets.get("signing_secret") else None
 
 
-def fits(secret: str, headers: Mapping[str, str], body: str, now: datetime) -> bool:
-    """Whether a call is signed with `secret`, not more than five minutes from `now`; compared in constant time.
+def verify(secret: str, headers: Mapping[str, str], body: str, now: datetime) -> bool:
+    """Whether a call is signed with `secret`, at most five minutes from `now`. Compares in constant time.
 
-    `Webhook.verify` would look at this machine's clock.
+    `Webhook.verify` is not used: it reads this machine's clock.
     """
     message_id = headers.get("webhook-id", "")
     try:
         at = datetime.fromtimestamp(float(headers.get("webhook-timestamp", "")), UTC)
-        wanted = _hook("it", secret).sign(message_id, at, body).encode()
+        wanted = _hook("secret", secret).sign(message_id, at, body).encode()
     except (ValueError, OverflowError, OSError, InvalidPayloadError):
         return False
     given = headers.get("webhook-signature", "").encode().split(b" ")
@@ -63,23 +63,24 @@ def fits(secret: str, headers: Mapping[str, str], body: str, now: datetime) -> b
 
 
 def check_secret(field: str, secret: str | None) -> None:
-    """Raises `ConfigError` when it is not what Standard Webhooks calls a secret: 24 to 64 bytes, in base64."""
+    """Raise `ConfigError` for a secret that is not 24 to 64 bytes in base64, as Standard Webhooks requires."""
     if not secret:
         return
     encoded = secret.removeprefix("whsec_")
     try:
         size = len(base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True))
     except ValueError:
-        raise ConfigError("must be whsec_ and base64, as Standard Webhooks says", field=field) from None
+        raise ConfigError("must be whsec_ and base64, as Standard Webhooks requires", field=field) from None
     if not _SHORTEST <= size <= _LONGEST:
         raise ConfigError(
-            f"has {size} bytes; Standard Webhooks asks for {_SHORTEST} to {_LONGEST} random bytes, in base64 after"
-            " whsec_ (`openssl rand -base64 32` makes some)", field=field,
-        )  # fmt: skip
+            f"has {size} bytes; Standard Webhooks requires {_SHORTEST} to {_LONGEST} random bytes, in base64 after"
+            " whsec_ (`openssl rand -base64 32` generates some)",
+            field=field,
+        )
 
 
 def _hook(name: str, secret: str) -> Webhook:
     try:
         return Webhook(secret)
     except Exception:
-        raise InvalidPayloadError(f"{name} is no Standard Webhooks secret (whsec_ and base64)") from None
+        raise InvalidPayloadError(f"{name} is not a Standard Webhooks secret (whsec_ and base64)") from None

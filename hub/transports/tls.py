@@ -1,7 +1,7 @@
-"""TLS contexts: certificates are always verified, TLS 1.2 at least.
+"""TLS contexts: certificates are always verified, at least TLS 1.2.
 
-A service names its files relative to one folder (`HUB_TLS_DIR`) and can reach no other. A context is shared by all
-connections that use the same files, and made anew when a file has changed, so a renewed certificate needs no restart.
+The files of a service are in one folder (`HUB_TLS_DIR`); files outside are refused. A context is shared by all
+connections that use the same files, and rebuilt when a file has changed: a renewed certificate needs no restart.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Stamp = tuple[tuple[int, ...], ...]
 
 
 class _Kept:
-    """The context of one set of files. Its lock is held while the files are read: no other set waits for them."""
+    """The context of one set of files. Its lock is held while the files are read; other sets do not wait."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -47,17 +47,17 @@ def context(
     *,
     alpn: tuple[str, ...] = ("http/1.1",),
 ) -> ssl.SSLContext:
-    """A verifying client context.
+    """Return a client context that verifies certificates.
 
     Args:
-        folder: where the files must lie, at any depth; their names are relative to it or absolute.
-        ca_file: PEM file; only its authorities are trusted. None: the public ones and the machine's own.
-        client_cert, client_key: PEM files for mutual TLS; the key may be in the certificate's file.
-        alpn: the protocols that are offered; none for AMQP, which has no name there.
+        folder: the folder that contains the files, at any depth; their names are relative to it or absolute.
+        ca_file: PEM file; only its authorities are trusted. None: the public ones and those of this machine.
+        client_cert, client_key: PEM files for mutual TLS; the key may be in the file of the certificate.
+        alpn: the protocols to offer; none for AMQP, which has no ALPN name.
 
     Raises:
-        ConfigError: a file is outside the folder, missing, no regular file, larger than `FILE_LIMIT`, or holds no
-            certificate; names the field. The text for a file outside does not depend on whether it exists.
+        ConfigError: a file is outside the folder, missing, not a regular file, larger than `FILE_LIMIT`, or contains
+            no certificate. The text for a file outside does not depend on whether it exists.
     """
     names = {"ca_file": ca_file, "client_cert": client_cert, "client_key": client_key}
     paths = {field: _inside(folder, name, field) for field, name in names.items() if name}
@@ -94,13 +94,13 @@ def _make(names: dict[str, str | None], paths: dict[str, str], alpn: tuple[str, 
                 cert = files.enter_context(_opened(paths["client_cert"]))
             with _failing("client_key", names["client_key"]):
                 key = files.enter_context(_opened(paths.get("client_key", paths["client_cert"])))
-            with _failing("client_cert", names["client_cert"]):  # OpenSSL takes only names: those of the open files
+            with _failing("client_cert", names["client_cert"]):  # OpenSSL takes only names: use those of the open files
                 made.load_cert_chain(f"{_FDS}/{cert}", f"{_FDS}/{key}", password=_no_password)
     return made
 
 
 def _inside(folder: Path, name: str, field: str) -> str:
-    """The file's path, links resolved. Looks at nothing outside the folder."""
+    """The path of a file with links resolved. Does not access anything outside the folder."""
     root = os.path.realpath(folder)
     given = os.path.normpath(folder.absolute())
     path = os.path.normpath(folder.absolute() / name)
@@ -115,7 +115,7 @@ def _inside(folder: Path, name: str, field: str) -> str:
 
 @contextmanager
 def _opened(path: str) -> Iterator[int]:
-    """A descriptor of a regular file of at most `FILE_LIMIT` bytes. Never blocks, whatever the path is."""
+    """Open a regular file of at most `FILE_LIMIT` bytes. Does not block on FIFOs and devices."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         info = os.fstat(fd)
@@ -137,7 +137,7 @@ def _failing(field: str, name: str | None) -> Iterator[None]:
 
 
 def _no_password() -> str:
-    """Without this OpenSSL would ask on the terminal for the password of an encrypted key."""
+    """An empty password. Without it OpenSSL prompts on the terminal for the password of an encrypted key."""
     return ""
 
 
@@ -148,7 +148,7 @@ def _reason(error: OSError) -> str:
 
 
 def _stamp(path: str) -> tuple[int, ...]:
-    """What changes when a file does; nothing for one that cannot be looked at."""
+    """Values that change when the file changes; empty for a file that cannot be read."""
     try:
         info = Path(path).stat()
     except OSError:

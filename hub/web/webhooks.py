@@ -39,7 +39,7 @@ from hub.models import (
 )
 from hub.store.intake import once
 from hub.transports.masking import hidden, without_secrets
-from hub.transports.signing import fits
+from hub.transports.signing import verify
 from hub.web import bodies
 from hub.web.api import parameters, routers, shapes
 from hub.web.authentication import address, bearer, too_often
@@ -237,7 +237,7 @@ def _signature_fits(service: Service, call: _Call, body: bytes, now: datetime) -
     secret = service.secrets.get("inbound_signing_secret")
     try:
         # Computed also when there is no secret: the time says nothing about the service.
-        return fits(secret or _NO_SECRET, call.headers, body.decode(), now) and secret is not None
+        return verify(secret or _NO_SECRET, call.headers, body.decode(), now) and secret is not None
     except UnicodeDecodeError:  # what is no text is no proof
         return False
 

@@ -157,7 +157,7 @@ def test_a_payload_that_does_not_fit_the_operation_counts_as_an_attempt_without_
         add_rule(hub, endpoint="CreateUser", payload={"nope": 1})
         (task_id,) = emit(hub)
         tries = _Tries(hub)
-        assert "does not fit" in failed(hub, task_id)["error"]
+        assert "does not match" in failed(hub, task_id)["error"]
         assert tries.seen == []
 
 

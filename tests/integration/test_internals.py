@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import smtplib
 from collections import deque
 from typing import Any
 
@@ -26,6 +27,8 @@ from hub.tasks.dramatiq_internals import (
     release_resources,
     socket_of,
 )
+from hub.transports.soap.zeep_internals import call_operation
+from tests.support.soap_server import WebServer
 
 
 def test_the_socket_of_a_pika_connection_is_the_one_to_the_broker(broker_url: str) -> None:
@@ -69,6 +72,21 @@ def test_cronsims_fields_parse_one_field(field: Field, good: str, bad: str) -> N
     assert field.parse(good)
     with pytest.raises(CronSimError):
         field.parse(bad)
+
+
+def test_zeep_calls_an_operation_by_its_private_binding() -> None:
+    zeep = pytest.importorskip("zeep")
+    with WebServer() as server:
+        client = zeep.Client(f"{server.url}/wsdl")
+        name, service = next(iter(client.wsdl.services.items()))
+        port = client.bind(name, next(iter(service.ports)))
+        with pytest.raises(TypeError, match="nope"):
+            call_operation(client, port, "CreateUser", {"nope": 1})
+    assert all(seen.method == "GET" for seen in server.seen)
+
+
+def test_smtplib_checks_the_certificate_against_its_private_host_name() -> None:
+    assert "_host" in smtplib.SMTP.starttls.__code__.co_names
 
 
 def test_a_database_connection_has_time_limits(database_url: str) -> None:

@@ -174,7 +174,7 @@ def test_http_errors_are_no_faults(
 @pytest.mark.parametrize("content", [b"<h1>hello</h1>", b"not XML", b"", b"<e:Envelope xmlns:e='urn:x'/>"])
 def test_an_answer_that_is_no_soap_is_an_error(transport: SoapTransport, server: WebServer, content: bytes) -> None:
     server.reject = ("200 OK", "text/html", content)
-    with pytest.raises(FaultError, match="answer"):
+    with pytest.raises(FaultError, match="response"):
         call(transport, server, "CreateUser", BODY)
 
 

@@ -60,7 +60,7 @@ def test_text_around_an_ipv6_address_is_refused(host: str) -> None:
         ("/a/%2e%2e/{{id}}", "path segment"),
         ("http://other.example.org/{{id}}", "another origin"),
         ("https://h.example.org/elsewhere/{{id}}", "outside"),
-        ("ftp://h.example.org/", "no http or https URL"),
+        ("ftp://h.example.org/", "not an http or https URL"),
     ],
 )
 def test_an_endpoint_that_always_fails_is_refused_when_it_is_saved(endpoint: str, why: str) -> None:

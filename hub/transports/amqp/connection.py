@@ -1,7 +1,7 @@
-"""AMQP: open a connection, keep its calls to a deadline, close it, translate pika's errors.
+"""AMQP connections: open, limit calls by a deadline, close, translate pika's errors.
 
-The publisher (`amqp`) and the consumer of response queues both get their connections here. pika's blocking
-calls take no timeout, its event loop does; see `amqp_pika` for what is not in pika's public API.
+The publisher and the consumer of response queues use them. pika's blocking calls take no timeout, its event loop
+does. `pika_internals` has what is not in pika's public API.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pika
-from pika import exceptions as wrong
+from pika import exceptions as pika_errors
 from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorStackTimeout
 
 from hub.errors import (
@@ -25,33 +25,44 @@ from hub.errors import (
 from hub.models import Service
 from hub.settings import Settings
 from hub.transports import egress
-from hub.transports.amqp import pika_internals as amqp_pika
+from hub.transports.amqp import pika_internals
 from hub.transports.amqp.uri import AmqpUri, parse
 from hub.transports.base import Deadline
 from hub.transports.masking import without_secrets
 from hub.transports.tls import context
 
-HEARTBEAT = 60  # seconds, unless the URI says otherwise
-ERRORS = (wrong.AMQPError, wrong.ChannelError, wrong.ReentrancyError, AMQPConnectorException, OSError)
+HEARTBEAT = 60  # seconds; the default of the URI's `heartbeat`
+ERRORS = (pika_errors.AMQPError, pika_errors.ChannelError, pika_errors.ReentrancyError, AMQPConnectorException, OSError)
 
 
-class DeadlineExpired(wrong.AMQPConnectionError):
-    """The hub cut the connection: its deadline was over."""
+class DeadlineExpired(pika_errors.AMQPConnectionError):
+    """The hub ended the connection because its deadline had passed."""
+
+
+_TIMEOUTS = (
+    DeadlineExpired,
+    AMQPConnectorStackTimeout,
+    TimeoutError,
+    pika_errors.ConnectionOpenAborted,
+    pika_errors.ConnectionBlockedTimeout,
+    pika_errors.AMQPHeartbeatTimeout,
+)
 
 
 def connect(service: Service, settings: Settings, deadline: Deadline, *, keep: int = 0) -> pika.BlockingConnection:
-    """Open a connection to `service`, each address of its host tried in turn until `deadline`.
+    """Open a connection to `service`: tries each address of its host until `deadline`.
 
-    Close it with `close()`. Calls on it may hang: put them into `within()`.
+    Close it with `close()`. Calls on it may block: wrap them in `within()`.
 
     Args:
-        keep: bytes of a received message that are kept; see `amqp_pika.open_blocking`.
+        keep: bytes of a received message to keep; see `pika_internals.open_blocking`.
 
     Raises:
         ConfigError: `base_url` or a certificate file is unusable.
-        EgressRefusedError: the host's addresses are not allowed.
+        EgressRefusedError: all addresses of the host are refused.
         AuthenticationError: user, password or vhost is refused.
         ConnectError, TimedOutError: no connection.
+        NotSentError: this machine is out of sockets, ports or memory.
     """
     uri = parse(service.base_url)
     host, port = uri.at
@@ -65,11 +76,11 @@ def connect(service: Service, settings: Settings, deadline: Deadline, *, keep: i
         try:
             if seconds <= 0:
                 raise DeadlineExpired
-            return amqp_pika.open_blocking(
+            return pika_internals.open_blocking(
                 _parameters(service, uri, addresses[-1 - left], tls, seconds / (left + 1)), keep=keep
             )
         except (*ERRORS, RuntimeError) as e:
-            if getattr(_root(e), "errno", None) in egress.OWN_FAULT:
+            if getattr(_root(e), "errno", None) in egress.LOCAL_ERRORS:
                 raise NotSentError("this machine can open no more connections") from None
             error = translate(e, service)
             if not left or not isinstance(error, ConnectError):
@@ -79,15 +90,15 @@ def connect(service: Service, settings: Settings, deadline: Deadline, *, keep: i
 
 @contextmanager
 def within(connection: pika.BlockingConnection, deadline: Deadline) -> Iterator[None]:
-    """Keep every blocking call on `connection` to `deadline`: when it is over, the connection is cut.
+    """Limit blocking calls on `connection` by `deadline`: when it passes, the connection is ended.
 
     Raises:
-        DeadlineExpired: from the call that was under way.
+        DeadlineExpired: from the call in progress.
     """
     if deadline.remaining <= 0:
         raise DeadlineExpired("deadline")
-    loop = amqp_pika.implementation(connection).ioloop
-    timer = loop.call_later(deadline.remaining, lambda: amqp_pika.cut(connection, DeadlineExpired("deadline")))
+    loop = pika_internals.implementation(connection).ioloop
+    timer = loop.call_later(deadline.remaining, lambda: pika_internals.cut(connection, DeadlineExpired("deadline")))
     try:
         yield
     finally:
@@ -95,7 +106,7 @@ def within(connection: pika.BlockingConnection, deadline: Deadline) -> Iterator[
 
 
 def close(connection: pika.BlockingConnection, seconds: float = 1.0) -> None:
-    """Close politely, and after `seconds` without an answer at once. Raises nothing."""
+    """Close with a handshake of at most `seconds`. Raises nothing."""
     try:
         if connection.is_open:
             with within(connection, Deadline(max(seconds, 0.001))):
@@ -105,16 +116,16 @@ def close(connection: pika.BlockingConnection, seconds: float = 1.0) -> None:
 
 
 def watch_blocked(connection: pika.BlockingConnection) -> list[str]:
-    """A list that holds the broker's reason while it blocks publishers (memory or disk alarm), else nothing."""
+    """A list that contains the broker's reason while it blocks publishers (memory or disk alarm), else nothing."""
     reasons: list[str] = []
-    impl = amqp_pika.implementation(connection)
+    impl = pika_internals.implementation(connection)
     impl.add_on_connection_blocked_callback(lambda _, frame: reasons.append(str(frame.method.reason or "an alarm")))
     impl.add_on_connection_unblocked_callback(lambda *_: reasons.clear())
     return reasons
 
 
 def translate(error: BaseException, service: Service, *, blocked: str | None = None) -> TransportError:
-    """The hub's error for one of pika's or the system's, most specific first; its text holds no secret."""
+    """Translate an error of pika or the system to an error of `hub.errors` without secrets in its text."""
     host, port = parse(service.base_url).at
     return _translate(error, service, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", blocked)
 
@@ -127,36 +138,32 @@ def _translate(error: BaseException, service: Service, place: str, blocked: str 
         return without_secrets(message, service).replace(uri.password or "\0", "***")
 
     detail = text(str(getattr(root, "reply_text", "") or getattr(root, "strerror", "") or root or type(root).__name__))
-    waited = f"no answer from {place} in time"
-    if isinstance(root, wrong.UnroutableError):
+    waited = f"no response from {place} in time"
+    if isinstance(root, pika_errors.UnroutableError):
         returned = root.messages[0].method
         where = f"exchange {returned.exchange!r}" if returned.exchange else "default exchange"
         key, why = returned.routing_key, returned.reply_text
-        return UnroutableError(text(f"unroutable: no queue takes routing key {key!r} of the {where} ({why})"))
-    if isinstance(root, wrong.NackError):
-        return UnroutableError(f"{place} refused the message (nack): its queue is full or cannot store it")
-    if isinstance(root, wrong.ProbableAuthenticationError | wrong.AuthenticationError):
+        return UnroutableError(text(f"unroutable: no queue receives routing key {key!r} of the {where} ({why})"))
+    if isinstance(root, pika_errors.NackError):
+        return UnroutableError(f"{place} refused the message (nack): the queue is full or cannot store it")
+    if isinstance(root, pika_errors.ProbableAuthenticationError | pika_errors.AuthenticationError):
         user, _ = credentials(service, uri)
         return AuthenticationError(text(f"{place} refused the login of user {user!r}"))
-    if isinstance(root, wrong.ProbableAccessDeniedError):
+    if isinstance(root, pika_errors.ProbableAccessDeniedError):
         return AuthenticationError(f"{place} refuses access to vhost {uri.virtual_host!r}")
-    if isinstance(root, wrong.ConnectionClosed | wrong.ChannelClosed):
+    if isinstance(root, pika_errors.ConnectionClosed | pika_errors.ChannelClosed):
         if root.reply_code in (403, 530):
             return AuthenticationError(f"{place} refuses: {detail}")
-        if isinstance(root, wrong.ChannelClosed):
+        if isinstance(root, pika_errors.ChannelClosed):
             return UnroutableError(f"{place} refuses: {detail}")
         return ConnectError(f"{place} closed the connection: {detail}")
-    if isinstance(root, DeadlineExpired | wrong.ConnectionBlockedTimeout) and blocked is not None:
+    if isinstance(root, DeadlineExpired | pika_errors.ConnectionBlockedTimeout) and blocked is not None:
         return TimedOutError(f"{waited}: it blocks publishers ({text(blocked)})")
-    if isinstance(
-        root,
-        DeadlineExpired | AMQPConnectorStackTimeout | TimeoutError | wrong.ConnectionOpenAborted
-        | wrong.ConnectionBlockedTimeout | wrong.AMQPHeartbeatTimeout,
-    ):  # fmt: skip
+    if isinstance(root, _TIMEOUTS):
         return TimedOutError(waited)
-    if isinstance(root, wrong.IncompatibleProtocolError):
+    if isinstance(root, pika_errors.IncompatibleProtocolError):
         if not uri.tls:
-            return ConnectError(f"{place} closed the connection at once: no plain AMQP 0-9-1; TLS needs amqps://")
+            return ConnectError(f"{place} closed the connection at once: no AMQP 0-9-1 without TLS (amqps://)")
         certificate = (
             "" if service.options.get("client_cert") else ", or a client certificate (client_cert) is required"
         )
@@ -170,7 +177,7 @@ def _translate(error: BaseException, service: Service, place: str, blocked: str 
 
 
 def credentials(service: Service, uri: AmqpUri) -> tuple[str, str]:
-    """User and password: the stored ones, else the URI's, else guest."""
+    """User and password: the stored ones, else those of the URI, else guest."""
     password = service.secrets.get("password")
     user = service.options.get("username")
     if uri.user is None and user:
@@ -197,7 +204,7 @@ def _parameters(
 
 
 def _root(error: BaseException) -> BaseException:
-    """The cause that pika has wrapped up, once or more often."""
+    """The innermost cause: pika wraps errors, sometimes repeatedly."""
     while True:
         inner = getattr(error, "exception", None) or (error.args[0] if error.args else None)
         if not isinstance(inner, BaseException):

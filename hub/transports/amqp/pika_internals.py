@@ -1,11 +1,11 @@
-"""Access to names of pika that are not part of its public API. No other module of the transports uses any.
+"""Access to names of pika that are not public. No other module of the hub uses one, except `tables`.
 
-pika has no public way to limit what a broker makes it hold in memory, to interrupt a blocking call, or to
-drive a connection from a thread of its own. `check_names()` reports names that an upgrade of pika has moved.
+pika has no public way to limit the memory that a broker makes it use, to interrupt a blocking call, or to drive a
+connection from a dedicated thread. `check_names()` reports names that an upgrade of pika has moved.
 
-Limits: pika assembles a message before anybody can look at its size, and waits for a frame of any announced
-length. Here the length of a frame is compared with the negotiated maximum as soon as its seven header bytes
-are read, and the size of a message when its header frame arrives, before the first byte of its body.
+pika assembles a message before its size can be checked, and waits for a frame of any announced length. Here the
+length of a frame is compared with the negotiated maximum when its seven header bytes are read, and the size of a
+message when its header frame arrives, before the first byte of its body.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from pika.adapters import blocking_connection, select_connection
 from pika.channel import Channel
 from pika.connection import Connection
 
-MAX_MESSAGE = 512 * 1024 * 1024  # bytes; the most that RabbitMQ can be configured to take
-_FRAME_MAX = 131_072  # bytes; pika's own proposal, used until the broker has agreed on less
+MAX_MESSAGE = 512 * 1024 * 1024  # bytes; the maximum of RabbitMQ's `max_message_size`
+_FRAME_MAX = 131_072  # bytes; pika's own proposal, valid until a smaller one is negotiated
 
-# Owner and name of everything private that is used below.
+# Owner and name of each private name that is used below.
 _NAMES: tuple[tuple[Any, str], ...] = (
     (Connection, "_create_channel"),
     (Connection, "_read_frame"),
@@ -41,7 +41,7 @@ class MessageTooLargeError(exceptions.AMQPConnectionError):
 
 
 class CutBody(bytes):
-    """The first bytes of a body that was larger than the connection keeps.
+    """The first bytes of a body that was larger than `keep`.
 
     Attributes:
         size: bytes of the whole body.
@@ -53,7 +53,7 @@ class CutBody(bytes):
 
 
 class _Assembler:
-    """Replaces pika's `ContentFrameAssembler`: keeps at most `keep` bytes of a body, refuses more than `ceiling`."""
+    """Replaces pika's `ContentFrameAssembler`: keeps at most `keep` bytes of a body, refuses one over `ceiling`."""
 
     def __init__(self, keep: int, ceiling: int) -> None:
         self._keep = keep
@@ -66,7 +66,7 @@ class _Assembler:
         self._hash: Any = None
 
     def process(self, value: Any) -> tuple[Any, Any, bytes] | None:
-        """Take one frame of a message; returns (method, header, body) with the last one."""
+        """Add one frame of a message; returns (method, header, body) with the last one."""
         if isinstance(value, frame.Method) and spec.has_content(value.method.INDEX):
             self._method = value
             return None
@@ -107,7 +107,7 @@ class _Assembler:
 
 
 class _BoundedConnection(select_connection.SelectConnection):
-    """pika's connection with the limits described above."""
+    """pika's connection with the limits of this module."""
 
     keep = 0
     ceiling = 0
@@ -123,18 +123,19 @@ class _BoundedConnection(select_connection.SelectConnection):
             length = struct.unpack_from(">L", data, 3)[0]
             most = self.params.frame_max or _FRAME_MAX
             if length > most:
-                raise MessageTooLargeError(f"the broker announced a frame of {length} bytes; {most} were agreed on")
+                text = f"the broker announced a frame of {length} bytes; the negotiated maximum is {most}"
+                raise MessageTooLargeError(text)
         return super()._read_frame()
 
 
 def open_blocking(
     parameters: pika.ConnectionParameters, *, keep: int, ceiling: int = MAX_MESSAGE
 ) -> pika.BlockingConnection:
-    """Connect.
+    """Connect to a broker.
 
     Args:
-        keep: bytes of a received body that are kept; a longer one arrives as `CutBody`.
-        ceiling: a message that is announced with more bytes ends the connection.
+        keep: bytes of a received body to keep; a longer one arrives as `CutBody`.
+        ceiling: a message announced with more bytes ends the connection.
     """
     bounded = type("BoundedConnection", (_BoundedConnection,), {"keep": keep, "ceiling": ceiling})
     return pika.BlockingConnection(parameters, _impl_class=bounded)  # type: ignore[arg-type]
@@ -151,27 +152,27 @@ def asynchronous(channel: blocking_connection.BlockingChannel) -> Channel:
 
 
 def cut(connection: pika.BlockingConnection, error: Exception) -> None:
-    """End the connection at once; calls under way raise `error`. Only from the thread that drives it."""
+    """End the connection at once; calls in progress raise `error`. Call only from the thread that drives it."""
     impl = connection._impl
     if not impl.is_closed:
         impl._terminate_stream(error)
 
 
 def drive(connection: pika.BlockingConnection, until: Callable[[], bool]) -> None:
-    """Serve the connection in this thread: read, write, heartbeats, callbacks. Returns when `until()` is true."""
+    """Run the connection in this thread: read, write, heartbeats, callbacks. Returns when `until()` is true."""
     while not until():
         poll(connection)
 
 
 def poll(connection: pika.BlockingConnection) -> None:
-    """Wait until something happens on the connection or a timer is due, and handle it."""
+    """Wait for the next event or timer of the connection, and handle it."""
     loop = connection._impl.ioloop
     loop.poll()
     loop.process_timeouts()
 
 
 def release(connection: pika.BlockingConnection) -> None:
-    """Run the callbacks that are left of a closed connection, then free its poller and wake-up sockets."""
+    """Run the remaining callbacks of a closed connection, then release its poller and wake-up sockets."""
     loop = connection._impl.ioloop
     loop.process_timeouts()
     loop.deactivate_poller()
@@ -179,7 +180,7 @@ def release(connection: pika.BlockingConnection) -> None:
 
 
 def check_names() -> list[str]:
-    """Names used here that this version of pika does not have; empty when all is well."""
+    """The names used here that this version of pika does not have."""
     missing = [f"{owner.__name__}.{name}" for owner, name in _NAMES if not hasattr(owner, name)]
     if "_impl_class" not in blocking_connection.BlockingConnection.__init__.__code__.co_varnames:
         missing.append("BlockingConnection(_impl_class=)")

@@ -1,8 +1,8 @@
-"""AMQP inbound: reads one response queue over one connection, in batches, and acknowledges them.
+"""Reads one response queue over one connection, in batches, and acknowledges them.
 
-Memory is bounded: a batch ends at its count or its bytes, whichever comes first, and nothing is read from the
-socket beyond a full batch, neither while it is being stored nor while the broker is asked how many are left.
-Of a message over the limit the connection keeps the first bytes only, see `amqp_pika`.
+Memory is bounded: a batch ends at a number of messages or bytes, whichever comes first. Nothing is read from the
+socket beyond a full batch, neither while it is stored nor while the broker is asked for the number of remaining
+messages. Of a message over the limit only the first bytes are kept, see `pika_internals`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pika
-from pika import exceptions as amqp
+from pika import exceptions as pika_errors
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
 from hub.errors import AuthenticationError, TransportError
@@ -28,11 +28,11 @@ from hub.transports.amqp.pika_internals import CutBody, asynchronous, poll
 from hub.transports.amqp.tables import be_tolerant
 from hub.transports.base import Deadline
 
-_QUIET = 1.0  # seconds without a message after which the broker is asked whether there are any left
+_QUIET = 1.0  # seconds without a message after which the broker is asked for the number of messages
 
 
 class Message(NamedTuple):
-    """One message as it came. Of one over the limit, `body` has the first bytes and `sha256` is that of all."""
+    """A message as received. Of one over the limit, `body` is the first bytes and `sha256` is of the whole body."""
 
     tag: int
     body: bytes
@@ -45,11 +45,11 @@ class Message(NamedTuple):
 
 
 class ResponseQueue:
-    """One queue of one service, read over `connection`, which it owns.
+    """The response queue of one service, read over `connection`, which this object closes.
 
     Args:
         batch: most messages of a batch.
-        batch_bytes: a batch ends when it holds so many bytes.
+        batch_bytes: bytes at which a batch ends.
     """
 
     def __init__(self, connection: BlockingConnection, service: Service, *, batch: int, batch_bytes: int) -> None:
@@ -70,17 +70,17 @@ class ResponseQueue:
         self.unfinished = False
 
     def open(self) -> int:
-        """Start to consume; returns how many messages wait. A missing queue is declared, durable.
+        """Start to consume; returns the number of waiting messages. A missing queue is declared, durable.
 
         Raises:
-            TransportError: no permission, or somebody else has the queue for himself.
-            ConnectError, TimedOutError: the connection broke, or the broker does not answer.
+            TransportError: no permission, or another consumer uses the queue exclusively.
+            ConnectError, TimedOutError: the connection was lost, or the broker does not respond.
         """
-        with self._mapped(self._patience()):
+        with self._mapped(self._response_deadline()):
             channel = self._connection.channel()
             try:
                 pending = channel.queue_declare(self._queue, passive=True).method.message_count
-            except amqp.ChannelClosedByBroker as e:
+            except pika_errors.ChannelClosedByBroker as e:
                 if e.reply_code != 404:
                     raise
                 channel = self._connection.channel()
@@ -88,7 +88,7 @@ class ResponseQueue:
                 self.declared = True
             self._channel = channel
             self._expected = pending
-            channel.basic_qos(prefetch_count=min(65_535, 2 * self._batch))  # the next batch travels meanwhile
+            channel.basic_qos(prefetch_count=min(65_535, 2 * self._batch))  # the next batch is transferred meanwhile
             channel.add_on_cancel_callback(self._on_cancel)
             channel.basic_consume(self._queue, self._on_message)
             return int(pending)
@@ -100,23 +100,20 @@ class ResponseQueue:
         self, _channel: object, method: Any, properties: pika.BasicProperties, body: bytes | CutBody
     ) -> None:
         size, sha256 = (body.size, body.sha256) if isinstance(body, CutBody) else (len(body), None)
-        self._messages.append(
-            Message(
-                method.delivery_tag, bytes(body), size, sha256,
-                method.redelivered, method.exchange, method.routing_key, properties,
-            )
-        )  # fmt: skip
+        source = method.exchange, method.routing_key
+        message = Message(method.delivery_tag, bytes(body), size, sha256, method.redelivered, *source, properties)
+        self._messages.append(message)
         self._seen += 1
         self._bytes += len(body)
 
     def batches(self, deadline: Deadline, stopping: Callable[[], bool]) -> Iterator[list[Message]]:
-        """Batches, until the queue is empty, the time is over, or the process stops.
+        """Yield batches until the queue is empty, the deadline passes, or the process stops.
 
-        The next batch is read only when the caller asks for it: acknowledge the last one before.
+        The next batch is read when the caller requests it: acknowledge the last one before.
 
         Raises:
-            ConnectError: the connection broke or the queue was deleted; what was not acknowledged stays
-                with the broker.
+            ConnectError: the connection was lost or the queue was deleted; messages that were not acknowledged stay
+                in the queue.
         """
         while True:
             self._fill(deadline)
@@ -131,7 +128,7 @@ class ResponseQueue:
                 return
 
     def _fill(self, deadline: Deadline) -> None:
-        """Read until a batch is full, all that was known to wait has come, or it has become quiet."""
+        """Read until a batch is full, the expected messages have arrived, or none arrives for `_QUIET` seconds."""
         heard = time.monotonic()
         with self._mapped(Deadline(deadline.remaining + _QUIET)):
             while not self._full() and self._seen < self._expected and not self._cancelled:
@@ -142,35 +139,35 @@ class ResponseQueue:
                     heard = now
                 if deadline.remaining <= 0 or now - heard >= _QUIET:
                     if deadline.remaining > 0:
-                        self._expected = self._seen  # somebody else took the rest, or it expired: ask the broker
+                        self._expected = self._seen  # another consumer took the rest, or it expired: ask the broker
                     return
 
     def _full(self) -> bool:
         return len(self._messages) >= self._batch or self._bytes >= self._batch_bytes
 
     def _take(self) -> list[Message]:
-        """At most `batch` messages; what the socket brought beyond them is the next batch's."""
+        """Remove at most `batch` messages; further ones belong to the next batch."""
         taken, self._messages = self._messages[: self._batch], self._messages[self._batch :]
         self._bytes = sum(len(m.body) for m in self._messages)
         return taken
 
     def _left(self) -> int:
-        """How many messages the queue still has for us, those that came while asking included.
+        """The number of remaining messages, including those that arrived meanwhile.
 
-        Stops reading when a batch is full: the answer is behind everything that the broker has sent already.
+        Stops reading when a batch is full: the response comes after everything that the broker has sent before.
         """
-        with self._mapped(self._patience()):
+        with self._mapped(self._response_deadline()):
             assert self._channel is not None
             found: list[int] = []
             asynchronous(self._channel).queue_declare(
                 self._queue, passive=True, callback=lambda frame: found.append(frame.method.message_count)
             )
             while not found and not self._full():
-                poll(self._connection)  # `process_data_events` would not end with the broker's answer
+                poll(self._connection)  # `process_data_events` would not return at the broker's response
                 self._connection.process_data_events(time_limit=0)
                 if not self._channel.is_open:
                     raise TransportError(f"queue {self._queue!r} was deleted while it was read")
-            if not found:  # a full batch is there: whatever else waits, the next round asks again
+            if not found:  # a batch is full: the next call asks again
                 self._expected = max(self._expected, self._seen)
                 return len(self._messages)
             self._connection.process_data_events(time_limit=0)
@@ -178,27 +175,27 @@ class ResponseQueue:
             return found[0] + len(self._messages)
 
     def acknowledge(self, batch: list[Message]) -> None:
-        """All of a batch, and nothing beyond it."""
-        with self._mapped(self._patience()):
+        """Acknowledge the messages of a batch."""
+        with self._mapped(self._response_deadline()):
             assert self._channel is not None
             self._channel.basic_ack(batch[-1].tag, multiple=True)
 
     def close(self) -> None:
-        """Close the connection; what was not acknowledged goes back to the queue."""
+        """Close the connection; messages that were not acknowledged return to the queue."""
         close(self._connection)
 
-    def _patience(self) -> Deadline:
-        """How long the broker may take for one answer."""
+    def _response_deadline(self) -> Deadline:
+        """The time that the broker has for one response."""
         return Deadline(max(1.0, self._service.timeout))
 
     @contextmanager
     def _mapped(self, deadline: Deadline) -> Iterator[None]:
-        """Keep the broker to the deadline, and put what goes wrong into words."""
+        """Apply the deadline, and translate pika's errors."""
         name = self._service.response_queue
         try:
             with within(self._connection, deadline):
                 yield
-        except amqp.ChannelClosedByBroker as e:
+        except pika_errors.ChannelClosedByBroker as e:
             if e.reply_code == 403 and "exclusive" not in e.reply_text:
                 raise AuthenticationError(
                     f"no permission for queue {name!r}: {e.reply_text}; the user needs `read` on it, and `configure`"

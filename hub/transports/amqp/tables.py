@@ -1,9 +1,9 @@
 """Tolerant decoding of AMQP header tables: headers that pika cannot decode must not stop a queue.
 
-A header with a time beyond the year 9999 (milliseconds where AMQP has seconds, as some Java clients write)
-makes pika raise in the middle of reading, which ends the connection: the message comes back and ends the
-next one too, for ever. `be_tolerant()` makes such a value a text, keeps the fractions of numbers, which pika
-cuts off, and makes a table that cannot be read at all its bytes; the rest stays as it is.
+A header with a time after the year 9999 (milliseconds instead of AMQP's seconds, as some Java clients write) makes
+pika raise while it reads, which ends the connection. The message is then redelivered and ends the next connection.
+`be_tolerant()` decodes such a value to a text, keeps the fractions of numbers, which pika drops, and decodes an
+unreadable table to its bytes. Other values are unchanged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pika import data
 
 _decode_value = data.decode_value
 _decode_table = data.decode_table
-_NUMBERS = {b"f": (">f", 5), b"d": (">d", 9)}  # format, and bytes with the type's own
+_NUMBERS = {b"f": (">f", 5), b"d": (">d", 9)}  # struct format, and bytes including the type
 
 
 def _value(encoded: bytes, offset: int) -> tuple[Any, int]:
@@ -42,6 +42,6 @@ def _table(encoded: bytes, offset: int) -> tuple[dict[Any, Any], int]:
 
 
 def be_tolerant() -> None:
-    """Make pika decode every header, in this process. Calling it again changes nothing."""
+    """Make pika decode every header in this process. Idempotent."""
     data.decode_value = _value
     data.decode_table = _table

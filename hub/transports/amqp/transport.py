@@ -1,50 +1,25 @@
 """AMQP: publish one message and wait for the broker's confirm.
 
-All threads of a process share one connection per service, each with a channel of its own while it sends; see
-`amqp_shared`. Past `CHANNELS` sends at once a further connection is opened. A connection takes no new send
-when its service was edited or a confirm did not arrive in time, and closes when its last send has ended.
+All threads of a process share one connection per service; each has its own channel while it sends. See `pool`.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
 
 import pika
-import structlog
-from pika import exceptions as wrong
+from pika import exceptions as pika_errors
 
-from hub.errors import (
-    ConfigError,
-    InvalidPayloadError,
-    NotSentError,
-    TransportError,
-)
+from hub.errors import ConfigError, InvalidPayloadError
 from hub.models import Request, Response, Service
 from hub.settings import Settings
-from hub.transports.amqp.connection import (
-    ERRORS,
-    DeadlineExpired,
-    connect,
-    translate,
-)
-from hub.transports.amqp.shared import (
-    IDLE,
-    ClosedEarlierError,
-    SharedChannel,
-    SharedConnection,
-)
-from hub.transports.amqp.uri import AmqpUri, parse
-from hub.transports.base import CONFIG_RECHECK, Deadline
-
-log = structlog.get_logger("hub.amqp")
+from hub.transports.amqp.channel import ClosedEarlierError, SharedChannel
+from hub.transports.amqp.pool import ConnectionPool, declare_responses
+from hub.transports.amqp.shared import IDLE
+from hub.transports.amqp.uri import SHORT_STRING, AmqpUri, parse
+from hub.transports.base import Deadline
 
 APP_ID = "integration-hub"
-_SHORT = 255  # bytes of an AMQP short string
-_Key = tuple[int, int]  # a service's id and version
 
 
 class AmqpTransport:
@@ -55,21 +30,16 @@ class AmqpTransport:
     """
 
     def __init__(self, settings: Settings, *, idle: float = IDLE) -> None:
-        self._settings = settings
-        self._idle = idle
-        self._lock = threading.Lock()
-        self._connections: dict[_Key, list[SharedConnection]] = {}
-        self._opening: dict[_Key, Future[None]] = {}
-        self._closed = False
+        self._pool = ConnectionPool(settings, idle=idle)
 
     def send(self, service: Service, request: Request, deadline: Deadline) -> Response:
-        """Publish, persistent and mandatory; returns when the broker has confirmed it.
+        """Publish a persistent, mandatory message; returns when the broker has confirmed it.
 
         Raises:
-            InvalidPayloadError: there is no routing key, or it is too long; the definition of the service is unusable.
+            InvalidPayloadError: the routing key is missing or too long, or the definition of the service is unusable.
             NotSentError: a certificate file is unusable, or this machine can open no more connections.
             UnroutableError: no queue takes the message, or the broker refuses it.
-            ConnectError, TimedOutError, AuthenticationError: see `amqp_connection.connect`.
+            ConnectError, TimedOutError, AuthenticationError: see `connection.connect`.
         """
         uri = _uri(service)
         key = uri.key_for(request.endpoint)
@@ -77,31 +47,31 @@ class AmqpTransport:
             raise InvalidPayloadError(
                 "no routing key: neither the rule's endpoint nor routing_key nor queue_declare in base_url"
             )
-        if len(key.encode()) > _SHORT:
-            raise InvalidPayloadError(f"the routing key has more than {_SHORT} bytes")
+        if len(key.encode()) > SHORT_STRING:
+            raise InvalidPayloadError(f"the routing key has more than {SHORT_STRING} bytes")
         body = (request.body or "").encode()
         properties = _properties(service, request)
         while True:
             try:
-                with self._channel(service, deadline) as channel:
+                with self._pool.channel(service, deadline) as channel:
                     _publish(channel, uri, service, key, body, properties, deadline)
                     return Response()
             except ClosedEarlierError:
-                continue  # the broker hung up while the connection was idle: nothing was sent, take another
+                continue  # the broker closed the idle connection: nothing was sent, use another one
 
     def check(self, service: Service, deadline: Deadline) -> str:
-        """Log in, and look at `queue_declare` without declaring it."""
+        """Log in, and look up `queue_declare` without declaring it."""
         uri = _uri(service)
         seen = f"logged in to {':'.join(map(str, uri.at))}, vhost {uri.virtual_host!r}"
         while True:
             try:
-                with self._channel(service, deadline, reusable=False) as channel:
+                with self._pool.channel(service, deadline, reusable=False) as channel:
                     channel.open(deadline)
                     if not uri.queue_declare:
                         return seen
                     try:
                         found = channel.declare(uri.queue_declare, deadline, passive=True)
-                    except wrong.ChannelClosedByBroker as e:
+                    except pika_errors.ChannelClosedByBroker as e:
                         if e.reply_code != 404:
                             raise
                         return f"{seen}; queue {uri.queue_declare!r} does not exist yet"
@@ -119,145 +89,14 @@ class AmqpTransport:
             return False
         while True:
             try:
-                with self._channel(service, deadline, reusable=False) as channel:
-                    return _declare_responses(channel, service.response_queue, deadline)
+                with self._pool.channel(service, deadline, reusable=False) as channel:
+                    return declare_responses(channel, service.response_queue, deadline)
             except ClosedEarlierError:
                 continue
 
     def close(self) -> None:
-        """Close every connection that is not in use; one in use closes when its send ends."""
-        with self._lock:
-            self._closed = True
-            connections = [c for known in self._connections.values() for c in known]
-            self._connections.clear()
-        for connection in connections:
-            connection.retire()
-        deadline = Deadline(1.0)
-        for connection in connections:
-            connection.join(deadline.remaining)
-
-    @contextmanager
-    def _channel(self, service: Service, deadline: Deadline, *, reusable: bool = True) -> Iterator[SharedChannel]:
-        """A channel for one send; `reusable` says whether a later send may use it."""
-        try:
-            channel = self._take(service, deadline)
-        except DeadlineExpired as e:
-            raise translate(e, service) from None
-        good = False
-        try:
-            yield channel
-            good = reusable
-        except ClosedEarlierError:
-            raise
-        except (*ERRORS, RuntimeError) as e:
-            if isinstance(e, wrong.UnroutableError | wrong.NackError):
-                good = reusable
-            elif isinstance(e, DeadlineExpired):
-                channel.connection.retire()
-            raise translate(e, service, blocked=next(iter(channel.connection.blocked), None)) from None
-        finally:
-            channel.connection.give_back(channel, reusable=good)
-
-    def _take(self, service: Service, deadline: Deadline) -> SharedChannel:
-        """A channel of a connection that has one free; opens a connection where none has.
-
-        One thread opens, the others wait for it and share its failure.
-        """
-        key = service.id, service.version
-        while True:
-            if deadline.remaining <= 0:
-                raise DeadlineExpired("deadline")
-            with self._lock:
-                for connection in self._usable(key):
-                    channel = connection.take()
-                    if channel is not None:
-                        return channel
-                opening = self._opening.get(key)
-                mine = opening is None
-                if opening is None:
-                    opening = self._opening[key] = Future()
-            if mine:
-                return self._open(service, key, opening, deadline)
-            try:
-                opening.result(deadline.remaining)
-            except TimeoutError:
-                raise DeadlineExpired("deadline") from None
-            except TransportError as e:
-                raise type(e)(str(e)) from None  # an error of its own for every attempt
-            except NotSentError as e:
-                raise NotSentError(str(e), retry_after=e.retry_after) from None
-
-    def _usable(self, key: _Key) -> list[SharedConnection]:
-        known = [c for c in self._connections.get(key, ()) if c.usable]
-        if known:
-            self._connections[key] = known
-        else:
-            self._connections.pop(key, None)
-        return known
-
-    def _open(self, service: Service, key: _Key, opening: Future[None], deadline: Deadline) -> SharedChannel:
-        try:
-            connection = SharedConnection(
-                connect(service, self._settings, deadline), name=service.name, idle=self._idle
-            )
-            _declare_before_sending(connection, service, deadline)
-            channel = connection.take()
-        except BaseException as e:
-            error = NotSentError(str(e), retry_after=CONFIG_RECHECK) if isinstance(e, ConfigError) else e
-            with self._lock:
-                del self._opening[key]
-            opening.set_exception(error)
-            raise error from None
-        with self._lock:
-            del self._opening[key]
-            old = [k for k in self._connections if k[0] == key[0] and k[1] < key[1]]
-            retired = [c for k in old for c in self._connections.pop(k)]
-            if self._closed:
-                retired.append(connection)
-            else:
-                self._connections.setdefault(key, []).append(connection)
-        for each in retired:
-            each.retire()
-        opening.set_result(None)
-        if channel is None:
-            raise translate(wrong.AMQPConnectionError("closed by the broker at once"), service)
-        return channel
-
-
-def _declare_before_sending(connection: SharedConnection, service: Service, deadline: Deadline) -> None:
-    """Declare the response queue that `reply_to` names, so that no response to the first message is lost.
-
-    Best effort: a broker that refuses it is no reason not to send.
-    """
-    channel = connection.take() if service.response_queue else None
-    if channel is None or service.response_queue is None:
-        return
-    try:
-        _declare_responses(channel, service.response_queue, deadline)
-    except (ClosedEarlierError, *ERRORS) as e:
-        if isinstance(e, ClosedEarlierError | DeadlineExpired):
-            return  # the send that follows says what is wrong
-        log.warning(
-            "response queue not declared", service=service.name, queue=service.response_queue,
-            error=str(translate(e, service)),
-        )  # fmt: skip
-    finally:
-        connection.give_back(channel, reusable=False)
-
-
-def _declare_responses(channel: SharedChannel, queue: str, deadline: Deadline) -> bool:
-    """Declare a response queue, durable, unless it exists in whatever form; returns whether it was missing."""
-    channel.open(deadline)
-    try:
-        channel.declare(queue, deadline, passive=True)
-        return False
-    except wrong.ChannelClosedByBroker as e:
-        if e.reply_code != 404:
-            raise
-    channel.reset()
-    channel.open(deadline)
-    channel.declare(queue, deadline, durable=True)
-    return True
+        """Close every connection that is not in use; one in use is closed when its send ends."""
+        self._pool.close()
 
 
 def _publish(
@@ -277,7 +116,7 @@ def _publish(
         channel.confirm(deadline)
     try:
         channel.publish(uri.exchange, key, body, properties, deadline)
-    except wrong.UnroutableError:
+    except pika_errors.UnroutableError:
         if fresh or not uri.queue_declare:
             raise
         _declare(channel, uri, deadline)

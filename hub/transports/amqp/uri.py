@@ -1,7 +1,7 @@
 """Parse the AMQP URI of a service's `base_url`.
 
-Follows the RabbitMQ URI specification (https://www.rabbitmq.com/docs/uri-spec): user, password and vhost
-are percent-decoded, what is absent is told apart from what is empty, `/` in a vhost is written `%2F`.
+Follows the RabbitMQ URI specification (https://www.rabbitmq.com/docs/uri-spec): user, password and vhost are
+percent-decoded, absent and empty parts differ, `/` in a vhost is written `%2F`.
 """
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ from urllib.parse import unquote, urlsplit
 from hub.domain.urls import check_brackets
 from hub.errors import ConfigError
 
-_TEXTS = ("exchange", "routing_key", "queue_declare", "dlq")
-_NUMBERS = ("heartbeat", "connection_timeout")
-PARAMETERS = (*_TEXTS, *_NUMBERS)
+TEXT_PARAMETERS = ("exchange", "routing_key", "queue_declare", "dlq")
+PARAMETERS = (*TEXT_PARAMETERS, "heartbeat", "connection_timeout")
 _PORTS = {"amqp": 5672, "amqps": 5671}
-_SHORT = 255  # bytes of an AMQP short string
+SHORT_STRING = 255  # bytes of an AMQP short string
 
 
 @dataclass(frozen=True, slots=True)
 class AmqpUri:
-    """What the URI says; None is absent. `at` and `virtual_host` are what a connection uses.
+    """The parts of a URI; None: absent. A connection uses `at` and `virtual_host`.
 
     Attributes:
         heartbeat: seconds between heartbeats, 0 for none.
-        connection_timeout: most seconds that connecting may take, besides the service's timeout.
+        connection_timeout: most seconds that connecting may take, in addition to the limit of the service's timeout.
     """
 
     tls: bool = False
@@ -45,20 +44,20 @@ class AmqpUri:
 
     @property
     def at(self) -> tuple[str, int]:
-        """Host and port to connect to: `localhost` and the scheme's port where absent."""
+        """Host and port to connect to; the defaults are `localhost` and the port of the scheme."""
         return self.host or "localhost", self.port or _PORTS["amqps" if self.tls else "amqp"]
 
     @property
     def virtual_host(self) -> str:
-        """The vhost to open: `/` where absent, and where empty too, as pika and PHP clients have it.
+        """The vhost to open: `/` where it is absent or empty, as in pika and PHP clients.
 
-        The specification tells an empty vhost (`amqp://host/`) from an absent one; brokers have no vhost
-        with an empty name, and people write the slash out of habit.
+        In the specification an empty vhost (`amqp://host/`) is not an absent one. But brokers have no vhost with an
+        empty name, and a trailing slash is a common habit.
         """
         return self.vhost or "/"
 
     def credentials(self, secret: str | None) -> tuple[str, str]:
-        """User and password; `secret` is the stored password, which wins over the URI's."""
+        """User and password; `secret` is the stored password, which overrides that of the URI."""
         if self.user is None and self.password is None and not secret:
             return "guest", "guest"
         return self.user or ("guest" if self.user is None else ""), secret or self.password or ""
@@ -69,14 +68,14 @@ class AmqpUri:
 
 
 def parse(url: str) -> AmqpUri:
-    """Take `amqp[s]://user:pass@host:port/vhost?exchange=&routing_key=&queue_declare=&dlq=` apart.
+    """Parse `amqp[s]://user:pass@host:port/vhost?exchange=&routing_key=&queue_declare=&dlq=`.
 
     Raises:
-        ConfigError: not such a URI, or one with an unknown, repeated or unusable parameter. No text of it
-            shows the password.
+        ConfigError: not such a URI, or a parameter is unknown, repeated or unusable. The text does not show the
+            password.
     """
     if re.search(r"[\x00-\x20\x7f]", url):
-        raise _error("holds a blank or control character; percent-encode it")
+        raise _error("has a blank or control character; percent-encode it")
     scheme, colon, rest = url.partition("://")
     if not colon or scheme.lower() not in _PORTS:
         raise _error("starts with neither amqp:// nor amqps://")
@@ -92,7 +91,7 @@ def parse(url: str) -> AmqpUri:
             "has no usable host and port; reserved characters in user and password are percent-encoded"
         ) from None
     if parts.fragment or "#" in url:
-        raise _error("holds a #; percent-encode it as %23")
+        raise _error("has a #; percent-encode it as %23")
     if port == 0:
         raise _error("has port 0")
     userinfo, at, _ = parts.netloc.rpartition("@")
@@ -119,14 +118,14 @@ def _parameters(query: str) -> dict[str, object]:
         if name in found:
             raise _error(f"has the parameter {name!r} twice")
         value = _decoded(raw.replace("+", "%20"), name)
-        if name in _TEXTS:
-            if len(value.encode()) > _SHORT:
-                raise _error(f"has a {name} of more than {_SHORT} bytes")
+        if name in TEXT_PARAMETERS:
+            if len(value.encode()) > SHORT_STRING:
+                raise _error(f"has a {name} of more than {SHORT_STRING} bytes")
             found[name] = value
         elif value:
             found[name] = _number(name, value)
     if found.get("dlq") and not found.get("queue_declare"):
-        raise _error("has a dlq but no queue_declare whose dead letters it could take")
+        raise _error("has a dlq but no queue_declare whose dead letters it would receive")
     if found.get("dlq") and found["dlq"] == found["queue_declare"]:
         raise _error("names one queue as queue_declare and dlq")
     return found
@@ -135,10 +134,10 @@ def _parameters(query: str) -> dict[str, object]:
 def _number(name: str, value: str) -> int | float:
     if name == "heartbeat":
         if not value.isascii() or not value.isdigit() or int(value[:6]) > 65535:
-            raise _error("has a heartbeat that is no whole number of seconds up to 65535")
+            raise _error("has a heartbeat that is not a whole number of seconds up to 65535")
         return int(value)
     if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", value, re.ASCII) or float(value) == 0:
-        raise _error(f"has a {name} that is no number of seconds above 0")
+        raise _error(f"has a {name} that is not a number of seconds above 0")
     return float(value)
 
 

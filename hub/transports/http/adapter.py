@@ -1,7 +1,7 @@
 """A `requests` adapter with pooled, guarded connections that keep to a deadline.
 
-No session is needed on the hot path: REST calls `HubAdapter.exchange()`, which saves the session's work on cookies,
-redirects and the environment. Libraries that want a `requests` session (SOAP's) mount the adapter in one.
+REST calls `HubAdapter.exchange()` directly: a `requests` session would spend time on cookies, redirects and the
+environment. Code that needs a session can mount the adapter in one.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from hub.transports.base import CONFIG_RECHECK, Deadline
 from hub.transports.http import message as http_message
 from hub.transports.http import proxy
 from hub.transports.http.pool import Pool
-from hub.transports.http.response import Incoming
+from hub.transports.http.response import RawResponse
 from hub.transports.http.urls import Base, parse_base
 
 
-class Answer(Response):
-    """A `requests.Response` with its content already read.
+class HttpResponse(Response):
+    """A `requests.Response` whose content has been read.
 
     Attributes:
-        cut: there was more content than the limit.
+        cut: the content was longer than the limit.
         names: the headers as a plain dictionary, names in lower case.
     """
 
-    def __init__(self, incoming: Incoming) -> None:
-        # Not Response.__init__, which makes a cookie jar and more for every answer.
-        self._content = incoming.body
+    def __init__(self, raw: RawResponse) -> None:
+        # Not Response.__init__, which creates a cookie jar and more for each response.
+        self._content = raw.body
         self._content_consumed = True
         self._next = None
-        self.status_code = incoming.status
+        self.status_code = raw.status
         self.raw = None
         self.reason = ""
         self.encoding = None
         self.history = []
-        self.cut = incoming.cut
-        self.names = incoming.headers
+        self.cut = raw.cut
+        self.names = raw.headers
 
     @property
     def headers(self) -> CaseInsensitiveDict[str]:  # type: ignore[override]
-        """As `requests` gives them; made only when asked for."""
+        """The headers, case-insensitive. Built on each access."""
         return CaseInsensitiveDict(self.names)
 
 
 class HubAdapter(BaseAdapter):
-    """Sends prepared requests, once each, over pooled connections. Redirects are never followed.
+    """Sends each prepared request once, over pooled connections. Redirects are not followed.
 
     Args:
         options: a service's `options`; ca_file, client_cert and client_key are used.
@@ -71,8 +71,8 @@ class HubAdapter(BaseAdapter):
         verify: Any = True,
         cert: Any = None,
         proxies: Any = None,
-    ) -> Answer:
-        """One exchange. `timeout` is the `Deadline`, or seconds for everything together.
+    ) -> HttpResponse:
+        """Send one request. `timeout` is a `Deadline`, or seconds for the whole exchange.
 
         Raises:
             TransportError, InvalidPayloadError: as `exchange`.
@@ -81,9 +81,9 @@ class HubAdapter(BaseAdapter):
         base = parse_base(request.url or "")
         body = request.body.encode() if isinstance(request.body, str) else request.body
         headers = {k: v for k, v in request.headers.items() if k.lower() not in ("content-length", "connection")}
-        answer = self.exchange(request.method or "GET", base, request.path_url, headers, body, deadline)
-        answer.request, answer.url = request, request.url or ""
-        return answer
+        response = self.exchange(request.method or "GET", base, request.path_url, headers, body, deadline)
+        response.request, response.url = request, request.url or ""
+        return response
 
     def exchange(
         self,
@@ -95,16 +95,16 @@ class HubAdapter(BaseAdapter):
         deadline: Deadline,
         *,
         limit: int | None = None,
-    ) -> Answer:
-        """One exchange with everything taken apart already.
+    ) -> HttpResponse:
+        """Send one request that is already parsed.
 
         Args:
             limit: most bytes of the body that are read; `HUB_RESPONSE_LIMIT` when not given.
 
         Raises:
-            ConnectError, TimedOutError, EgressRefusedError: no complete answer.
+            ConnectError, TimedOutError, EgressRefusedError: no complete response was received.
             InvalidPayloadError: a header is not allowed.
-            NotSentError: a TLS file of the service is not usable, or this machine is out of sockets.
+            NotSentError: a TLS file of the service is unusable, or this machine is out of sockets.
         """
         limit = self._settings.response_limit if limit is None else limit
         via = None
@@ -115,29 +115,29 @@ class HubAdapter(BaseAdapter):
                 headers = {**headers, **proxy.credentials(via)}
         head = http_message.head(method, target, base.authority, headers, body)
         try:
-            wire = self._pool.take(base, deadline, via)
+            connection = self._pool.take(base, deadline, via)
         except ConfigError as e:
             raise NotSentError(str(e), retry_after=CONFIG_RECHECK) from None
         try:
             where = f"{base.host}:{base.port}"
-            incoming = http_message.exchange(wire, method, head, body, deadline, limit, where)
+            raw = http_message.exchange(connection, method, head, body, deadline, limit, where)
         except BaseException:
-            wire.close()
+            connection.close()
             raise
-        if incoming.reusable:
-            self._pool.give_back(base.origin, wire)
+        if raw.reusable:
+            self._pool.give_back(base.origin, connection)
         else:
-            wire.close()
-        if "content-encoding" in incoming.headers:
-            _decompress(incoming, limit)
-        return Answer(incoming)
+            connection.close()
+        if "content-encoding" in raw.headers:
+            _decompress(raw, limit)
+        return HttpResponse(raw)
 
     def sweep(self) -> None:
         """Close connections that have been idle for too long."""
         self._pool.sweep()
 
     def close(self) -> None:
-        """Close every idle connection; those in use close when they come back."""
+        """Close idle connections; those in use are closed when they are returned."""
         self._pool.close()
 
     def _proxy_of(self, base: Base) -> str | None:
@@ -145,17 +145,17 @@ class HubAdapter(BaseAdapter):
         return select_proxy(url, get_environ_proxies(url, no_proxy=None)) or None
 
 
-def _decompress(incoming: Incoming, limit: int) -> None:
-    """The hub asks for none, but some servers compress anyway. Bounded: a bomb is cut at the limit."""
-    coding = incoming.headers["content-encoding"].strip().lower()
+def _decompress(raw: RawResponse, limit: int) -> None:
+    """Decompress up to `limit` bytes. The hub requests no compression, but some servers compress anyway."""
+    coding = raw.headers["content-encoding"].strip().lower()
     if coding not in ("gzip", "x-gzip", "deflate"):
         return
-    for bits in (47, -15):  # gzip or zlib by its header; some servers send deflate without one
+    for bits in (47, -15):  # gzip or zlib by the header; some servers send raw deflate
         unpacker = zlib.decompressobj(bits)
         try:
-            body = unpacker.decompress(incoming.body, limit + 1)
+            body = unpacker.decompress(raw.body, limit + 1)
         except zlib.error:
             continue
-        incoming.cut = incoming.cut or len(body) > limit
-        incoming.body = body[:limit]
+        raw.cut = raw.cut or len(body) > limit
+        raw.body = body[:limit]
         return

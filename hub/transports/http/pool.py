@@ -1,4 +1,4 @@
-"""Idle HTTP connections of one service, and opening new ones: guarded, TLS verified."""
+"""A pool of HTTP connections of one service: checked by the egress guard, TLS verified."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ from hub.settings import Settings
 from hub.transports import egress, tls
 from hub.transports.base import Deadline
 from hub.transports.http import proxy
+from hub.transports.http.connection import HttpConnection, reason
 from hub.transports.http.urls import Base
-from hub.transports.http.wire import Wire, reason
 
-IDLE = 4.0  # seconds after which an idle connection is not used again: many servers close theirs after 5
-MOST_IDLE = 256  # connections kept per origin; any number may be in use
+IDLE = 4.0  # seconds; an older idle connection is not reused: many servers close theirs after 5
+MOST_IDLE = 256  # idle connections kept per origin; the number in use is not limited
 
 Origin = tuple[str, str, int]
 
 
 class Pool:
-    """The idle connections of one service, by origin. Any number of threads."""
+    """The idle connections of one service, by origin. Thread-safe."""
 
     def __init__(self, settings: Settings, options: dict[str, Any]) -> None:
         self._settings = settings
         self._files = options.get("ca_file"), options.get("client_cert"), options.get("client_key")
-        self._idle: dict[Origin, deque[tuple[Wire, float]]] = {}
+        self._idle: dict[Origin, deque[tuple[HttpConnection, float]]] = {}
         self._closed = False
 
-    def take(self, base: Base, deadline: Deadline, via: str | None) -> Wire:
-        """An idle connection that still stands, else a new one."""
+    def take(self, base: Base, deadline: Deadline, via: str | None) -> HttpConnection:
+        """Return an idle connection that is still open, else a new one."""
         idle = self._idle.get(base.origin)
         while idle:
             try:
-                wire, since = idle.pop()
+                connection, since = idle.pop()
             except IndexError:
                 break
-            if time.monotonic() - since < IDLE and wire.stands():
-                return wire
-            wire.close()
-        return Wire(self._open(base, deadline, via))
+            if time.monotonic() - since < IDLE and connection.reusable():
+                return connection
+            connection.close()
+        return HttpConnection(self._open(base, deadline, via))
 
-    def give_back(self, origin: Origin, wire: Wire) -> None:
+    def give_back(self, origin: Origin, connection: HttpConnection) -> None:
         """Keep a connection for the next request."""
         idle = self._idle.get(origin)
         if idle is None:
             idle = self._idle.setdefault(origin, deque())
         if self._closed or len(idle) >= MOST_IDLE:
-            wire.close()
+            connection.close()
         else:
-            idle.append((wire, time.monotonic()))
-            if self._closed:  # closed in between: what was just added must go too
+            idle.append((connection, time.monotonic()))
+            if self._closed:  # closed in the meantime: the connection just added must be closed too
                 self.close()
 
     def sweep(self) -> None:
-        """Close what has been idle for too long; the oldest stand on the left."""
+        """Close connections that have been idle for too long; the oldest are on the left."""
         for idle in list(self._idle.values()):
             while idle and time.monotonic() - idle[0][1] > IDLE:
                 try:
@@ -66,7 +66,7 @@ class Pool:
                     break
 
     def close(self) -> None:
-        """Close what is idle now, and what comes back later."""
+        """Close idle connections now, and each connection in use when it is returned."""
         self._closed = True
         for idle in list(self._idle.values()):
             while idle:
@@ -96,5 +96,5 @@ class Pool:
             if isinstance(e, ssl.SSLError):
                 raise ConnectError(f"no TLS with {where}: {reason(e)}") from None
             if isinstance(e, OSError):
-                raise ConnectError(f"{where} broke off the TLS handshake: {reason(e)}") from None
+                raise ConnectError(f"{where} ended the TLS handshake: {reason(e)}") from None
             raise

@@ -1,7 +1,7 @@
-"""Connect through the HTTP proxy of the environment, only when `HUB_EGRESS_PROXY` is set.
+"""Connect through the HTTP proxy of the environment, when `HUB_EGRESS_PROXY` is set.
 
-The proxy itself is the operator's choice and not guarded. Addresses given as literals are still judged; which
-address a name has is then the proxy's business.
+The egress guard does not check the proxy's address. It checks services whose address is a literal; names are
+resolved by the proxy.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from hub.settings import Settings
 from hub.transports import egress
 from hub.transports.base import Deadline
 from hub.transports.http import message as http_message
+from hub.transports.http.connection import HttpConnection
 from hub.transports.http.urls import Base
-from hub.transports.http.wire import Wire
 
 
 def connect(via: str, base: Base, settings: Settings, deadline: Deadline) -> socket.socket:
-    """A connection to the proxy `via`; for an https service a tunnel to it.
+    """Open a connection to the proxy `via`; for an https service, a tunnel through it.
 
     Raises:
         ConnectError, TimedOutError: the proxy cannot be reached or does not open the tunnel.
-        EgressRefusedError: the service's address is a literal that the guard refuses.
+        EgressRefusedError: the service's address is a literal that is not allowed.
         InvalidPayloadError: the proxy's URL is not of the http scheme.
     """
     if (address := egress.literal(base.host)) and (why := egress.refused(address, settings)):
@@ -38,11 +38,11 @@ def connect(via: str, base: Base, settings: Settings, deadline: Deadline) -> soc
     try:
         host = f"[{base.host}]:{base.port}" if ":" in base.host else f"{base.host}:{base.port}"
         head = http_message.head("CONNECT", host, host, credentials(via), None)
-        answer = http_message.exchange(
-            Wire(sock), "HEAD", head, None, deadline, 0, "the proxy"
+        response = http_message.exchange(
+            HttpConnection(sock), "HEAD", head, None, deadline, 0, "the proxy"
         )  # HEAD: no body follows
-        if answer.status != 200:
-            raise ConnectError(f"the proxy does not connect to {host}: HTTP {answer.status}")
+        if response.status != 200:
+            raise ConnectError(f"the proxy does not connect to {host}: HTTP {response.status}")
     except BaseException:
         sock.close()
         raise
@@ -50,7 +50,7 @@ def connect(via: str, base: Base, settings: Settings, deadline: Deadline) -> soc
 
 
 def credentials(via: str) -> dict[str, str]:
-    """The proxy's own authorization, when its URL has a user."""
+    """The `Proxy-Authorization` header; empty when the proxy's URL has no user."""
     parts = urlsplit(via if "://" in via else f"http://{via}")
     if not parts.username:
         return {}

@@ -1,8 +1,8 @@
-"""Read an HTTP/1.1 response from an open connection; each read has only the time that is left.
+"""Read an HTTP/1.1 response from an open connection before a deadline.
 
-It is parsed for a fraction of what `http.client` spends. Nothing an answer says makes the hub read without bound,
-or take part of one answer for another. Small pieces cost little: after some small reads the reader waits a moment
-before the next one, so that more comes in at once, and the number of chunks is bounded.
+Parsing costs a fraction of the CPU time of `http.client`. Head, body and number of chunks are bounded, and bytes after
+the end of a response make the connection not reusable. After some small reads the reader pauses before each read,
+so that a service that sends single bytes costs few system calls.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 
 from hub.errors import ConnectError, TimedOutError
 from hub.transports.base import Deadline
-from hub.transports.http.wire import Wire, reason
+from hub.transports.http.connection import HttpConnection, reason
 
-HEAD_LIMIT = 65_536  # bytes of an answer's status line and headers
+HEAD_LIMIT = 65_536  # bytes of the status line and headers
 _CHUNK = 65_536
-_MOST_CHUNKS = 10_000  # of one body; what comes after them is not read
+_MOST_CHUNKS = 10_000  # of one body; later ones are not read
 _MOST_LINES = 1_000  # of a head
 _SMALL = 512  # bytes; a read of fewer is a small one
-_FREE_READS = 16  # small reads of one answer without a pause
-_PAUSES = (0.001, 0.05)  # seconds before a read: after the first small read too many, growing up to the last
+_FREE_READS = 16  # small reads per response without a pause
+_PAUSES = (0.001, 0.05)  # seconds before a small read: the increment for each, and the maximum
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 _STATUS = re.compile(rb"HTTP/1\.([01]) +([1-9][0-9]{2})(?: .*)?\r?")
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[^\r\n]*)?\r")
@@ -29,8 +29,8 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 @dataclass(slots=True)
-class Incoming:
-    """An answer as it came. `cut`: the body was longer than the limit; `reusable`: the connection may serve again."""
+class RawResponse:
+    """A response as received. `cut`: the body was longer than the limit; `reusable`: the connection may be reused."""
 
     status: int
     headers: dict[str, str]
@@ -39,32 +39,32 @@ class Incoming:
     reusable: bool = False
 
 
-class Reader:
-    """What came in and is not yet used up; every read gets only the time that is left."""
+class ResponseReader:
+    """Buffers what was received and not yet parsed; each read has the time that the deadline leaves."""
 
-    __slots__ = ("_at", "_data", "_deadline", "_small", "_started", "_where", "_wire")
+    __slots__ = ("_at", "_connection", "_data", "_deadline", "_small", "_started", "_where")
 
-    def __init__(self, wire: Wire, deadline: Deadline, where: str) -> None:
-        self._wire = wire
+    def __init__(self, connection: HttpConnection, deadline: Deadline, where: str) -> None:
+        self._connection = connection
         self._deadline = deadline
         self._where = where
         self._started: int | None = None  # status, once known
         self._data = b""
-        self._at = 0  # what stands before it is used up
+        self._at = 0  # bytes before it are consumed
         self._small = 0  # small reads so far
 
     @property
     def rest(self) -> bool:
-        """Whether something came in that was not asked for."""
+        """Whether received bytes are left over."""
         return self._at < len(self._data)
 
     def receive(self, most: int = _CHUNK) -> bytes:
-        """Some bytes; empty at the end of the stream."""
+        """Receive some bytes; empty at the end of the stream."""
         if self._small > _FREE_READS:
             pause = min(_PAUSES[0] * (self._small - _FREE_READS), _PAUSES[1])
             time.sleep(min(pause, self._deadline.remaining))
         try:
-            got = self._wire.receive(most, self._deadline)
+            got = self._connection.receive(most, self._deadline)
             if len(got) < _SMALL:
                 self._small += 1
             return got
@@ -73,24 +73,25 @@ class Reader:
         except OSError as e:
             raise self.lost(reason(e)) from None
         if self._started is not None:
-            text = f"{self._where} began to answer (HTTP {self._started}) but did not end in time"
+            text = f"{self._where} began to respond (HTTP {self._started}) but did not finish in time"
             raise TimedOutError(text, status=self._started)
-        raise TimedOutError(f"{self._where} did not answer in time")
+        raise TimedOutError(f"{self._where} did not respond in time")
 
     def lost(self, why: str) -> ConnectError:
-        began = f" in the middle of its answer (HTTP {self._started})" if self._started is not None else ""
-        return ConnectError(f"{self._where} broke off{began}: {why}", status=self._started)
+        """The error for a response that ended early or is malformed."""
+        began = f" in the middle of the response (HTTP {self._started})" if self._started is not None else ""
+        return ConnectError(f"the connection to {self._where} ended{began}: {why}", status=self._started)
 
     def more(self) -> None:
-        """At least one byte more."""
+        """Receive at least one more byte."""
         got = self.receive()
         if not got:
-            raise self.lost("connection closed" if self._started is not None else "connection closed without an answer")
+            raise self.lost("closed" if self._started is not None else "closed without a response")
         self._data = self._data[self._at :] + got
         self._at = 0
 
-    def read_head(self) -> tuple[Incoming, int]:
-        """Status and headers (names in lower case), and the minor HTTP version."""
+    def read_head(self) -> tuple[RawResponse, int]:
+        """Read the head. Returns status and headers (names in lower case), and the minor HTTP version."""
         while not (end := _END_OF_HEAD.search(self._data, self._at)):
             if len(self._data) - self._at > HEAD_LIMIT:
                 raise self.lost("headers too long")
@@ -101,12 +102,12 @@ class Reader:
         self._at = end.end()
         status = _STATUS.fullmatch(lines[0])
         if not status:
-            raise self.lost("the answer is not HTTP")
+            raise self.lost("the response is not HTTP")
         headers: dict[str, str] = {}
         name = ""
         for line in lines[1:]:
             text = line.decode("latin-1")
-            if text[:1] in " \t":  # an old way to continue a value
+            if text[:1] in " \t":  # obsolete line folding, RFC 9112 section 5.2
                 if name:
                     headers[name] += " " + text.strip(" \t\r")
                 continue
@@ -114,15 +115,15 @@ class Reader:
             name = name.lower()
             value = value.strip(" \t\r")
             if not colon or not _NAME.fullmatch(name) or "\r" in value:
-                raise self.lost("the answer's headers are malformed")
+                raise self.lost("the response's headers are malformed")
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        answer = Incoming(int(status[2]), headers)
-        if answer.status >= 200:
-            self._started = answer.status
-        return answer, int(status[1])
+        response = RawResponse(int(status[2]), headers)
+        if response.status >= 200:
+            self._started = response.status
+        return response, int(status[1])
 
     def take(self, count: int) -> bytes:
-        """Exactly `count` bytes."""
+        """Read exactly `count` bytes."""
         taken = self._data[self._at : self._at + count]
         self._at += len(taken)
         if len(taken) == count:
@@ -131,7 +132,7 @@ class Reader:
         while missing:
             got = self.receive()
             if not got:
-                raise self.lost("connection closed")
+                raise self.lost("closed")
             if len(got) > missing:
                 self._data, self._at, got = got, missing, got[:missing]
             parts.append(got)
@@ -139,17 +140,17 @@ class Reader:
         return b"".join(parts)
 
     def line(self) -> bytes:
-        """One line without its LF, the CR included; at most 4 KiB."""
+        """Read one line of at most 4 KiB; returned without its LF, with its CR."""
         while (end := self._data.find(b"\n", self._at)) < 0:
             if len(self._data) - self._at > 4096:
-                raise self.lost("the answer is malformed")
+                raise self.lost("the response is malformed")
             self.more()
         taken = self._data[self._at : end]
         self._at = end + 1
         return taken
 
     def to_end(self, limit: int) -> bytes:
-        """All there is until the peer closes, or a little more than `limit` bytes."""
+        """Read until the peer closes, or until more than `limit` bytes are there."""
         parts = [self._data[self._at :]]
         size = len(parts[0])
         self._at = len(self._data)
@@ -159,59 +160,60 @@ class Reader:
         return b"".join(parts)
 
 
-def read_body(reader: Reader, answer: Incoming, method: str, version: int, limit: int) -> None:
-    headers, status = answer.headers, answer.status
+def read_body(reader: ResponseReader, response: RawResponse, method: str, version: int, limit: int) -> None:
+    """Read the body into `response`, at most `limit` bytes (RFC 9112 section 6.3)."""
+    headers, status = response.headers, response.status
     connection = headers.get("connection", "").lower()
     keep = "close" not in connection if version else "keep-alive" in connection
     if method == "HEAD" or status in (101, 204, 304):
-        answer.reusable = keep and status != 101 and not reader.rest
+        response.reusable = keep and status != 101 and not reader.rest
         return
     if (coding := headers.get("transfer-encoding")) is not None:
         codings = [part.strip(" \t").lower() for part in coding.split(",")]
         if "" in codings or "chunked" in codings[:-1]:
-            raise reader.lost("the answer's transfer encoding is malformed")
+            raise reader.lost("the response's transfer encoding is malformed")
         if codings[-1] == "chunked":
-            _read_chunks(reader, answer, limit)
-            answer.reusable = keep and not answer.cut and not reader.rest and "content-length" not in headers
+            _read_chunks(reader, response, limit)
+            response.reusable = keep and not response.cut and not reader.rest and "content-length" not in headers
         else:
-            _read_to_end(reader, answer, limit)
+            _read_to_end(reader, response, limit)
     elif (length := headers.get("content-length")) is not None:
         sizes = {part.strip(" \t") for part in length.split(",")}
         size = sizes.pop()
         if sizes or not (size.isascii() and size.isdigit()) or len(size) > 18:
-            raise reader.lost("the answer's length is malformed")
-        answer.cut = int(size) > limit
-        answer.body = reader.take(min(int(size), limit))
-        answer.reusable = keep and not answer.cut and not reader.rest
+            raise reader.lost("the response's length is malformed")
+        response.cut = int(size) > limit
+        response.body = reader.take(min(int(size), limit))
+        response.reusable = keep and not response.cut and not reader.rest
     else:
-        _read_to_end(reader, answer, limit)
+        _read_to_end(reader, response, limit)
 
 
-def _read_chunks(reader: Reader, answer: Incoming, limit: int) -> None:
+def _read_chunks(reader: ResponseReader, response: RawResponse, limit: int) -> None:
     parts: list[bytes] = []
     left = limit
     while True:
         match = _SIZE.fullmatch(reader.line())
         if not match:
-            raise reader.lost("the answer's chunks are malformed")
+            raise reader.lost("the response's chunks are malformed")
         size = int(match[1], 16)
         if not size:
             break
-        answer.cut = size > left or len(parts) >= _MOST_CHUNKS
+        response.cut = size > left or len(parts) >= _MOST_CHUNKS
         parts.append(reader.take(min(size, left)))
-        if answer.cut:
+        if response.cut:
             break
         left -= size
         if reader.line() != b"\r":
-            raise reader.lost("the answer's chunks are malformed")
-    answer.body = b"".join(parts)
-    for _ in range(100) if not answer.cut else ():
+            raise reader.lost("the response's chunks are malformed")
+    response.body = b"".join(parts)
+    for _ in range(100) if not response.cut else ():
         if reader.line() in (b"\r", b""):
             return
-    if not answer.cut:
+    if not response.cut:
         raise reader.lost("too many trailers")
 
 
-def _read_to_end(reader: Reader, answer: Incoming, limit: int) -> None:
+def _read_to_end(reader: ResponseReader, response: RawResponse, limit: int) -> None:
     body = reader.to_end(limit)
-    answer.body, answer.cut = body[:limit], len(body) > limit
+    response.body, response.cut = body[:limit], len(body) > limit

@@ -1,4 +1,4 @@
-"""Describe an HTTP response in the hub's terms."""
+"""Interpret parts of an HTTP response: `Retry-After` and the text of the body."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _TEXT_CODECS = re.compile(
 
 
 def retry_after(value: str | None, now: datetime | None = None, date: str | None = None) -> float | None:
-    """Seconds to wait by a `Retry-After` header (seconds or an HTTP date); None when there is none to be read.
+    """The seconds of a `Retry-After` header (seconds or an HTTP date); None when it is absent or invalid.
 
     Args:
-        now: what a date is counted from, when the answer does not say what time it is where it comes from.
-        date: the answer's `Date`: both dates are then of one clock, and ours does not matter.
+        now: the time from which a date is counted when the response has no `Date`.
+        date: the response's `Date` header. It is preferred: both dates are then of one clock.
     """
     if not value:
         return None
@@ -33,7 +33,7 @@ def retry_after(value: str | None, now: datetime | None = None, date: str | None
 
 
 def _moment(value: str | None) -> datetime | None:
-    """An HTTP date; None when it is none."""
+    """Parse an HTTP date; None when it is invalid."""
     try:
         at = parsedate_to_datetime(value or "")
     except (ValueError, TypeError, IndexError, OverflowError):
@@ -42,7 +42,7 @@ def _moment(value: str | None) -> datetime | None:
 
 
 def decode(body: bytes, content_type: str) -> str:
-    """Bytes of an answer as text that PostgreSQL and a page can take: no NUL, no half characters."""
+    """Decode a body to text that PostgreSQL stores: no NUL, no incomplete characters."""
     named = _CHARSET.search(content_type)
     codec = named[1] if named and _TEXT_CODECS.fullmatch(named[1]) else "utf-8"
     try:

@@ -1,8 +1,8 @@
-"""Join a service's base URL and a rule's endpoint, so that no endpoint leaves the base URL.
+"""Join a service's base URL and a rule's endpoint. No endpoint leads out of the base URL.
 
-The endpoint is relative to the base path, whatever its first character: base `https://crm/api/v1` and endpoint
-`/contacts` make `https://crm/api/v1/contacts`. An absolute URL is taken when it has the same origin and
-lies under the base path. Nothing that a template puts in leads out of it.
+The endpoint is relative to the base path, also with a leading slash: base `https://crm/api/v1` and endpoint
+`/contacts` make `https://crm/api/v1/contacts`. An absolute URL is accepted when it has the same origin and is
+below the base path. The same holds for values that a template inserts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A base URL taken apart, percent-encoded where needed."""
+    """A parsed base URL, percent-encoded where needed."""
 
     scheme: str
     host: str
@@ -40,13 +40,13 @@ class Base:
 
     @property
     def authority(self) -> str:
-        """What the Host header says."""
+        """The value of the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 def parse_base(url: str) -> Base:
-    """Take a base URL apart; raises `InvalidPayloadError` (text without the URL, which may name a user)."""
+    """Parse a base URL; raises `InvalidPayloadError`, whose text omits the URL, since it may contain a user."""
     try:
         parts = urlsplit(url)
         check_brackets(parts.netloc)
@@ -54,7 +54,7 @@ def parse_base(url: str) -> Base:
     except ValueError:
         scheme, host, port = "", None, None
     if scheme not in PORTS or not host:
-        raise InvalidPayloadError("base_url is no http or https URL")
+        raise InvalidPayloadError("base_url is not an http or https URL")
     if not host.isascii():
         try:
             host = host.encode("idna").decode()
@@ -65,10 +65,10 @@ def parse_base(url: str) -> Base:
 
 
 def target(base: Base, endpoint: str) -> str:
-    """Path and query of the request line.
+    """The path and query of the request line.
 
     Raises:
-        InvalidPayloadError: the endpoint leads to another origin or out of the base path, or is too long.
+        InvalidPayloadError: the endpoint is on another origin, outside the base path, or too long.
     """
     if len(endpoint) > MAX_ENDPOINT:
         raise InvalidPayloadError(f"the endpoint has more than {MAX_ENDPOINT} characters")
@@ -84,9 +84,9 @@ def target(base: Base, endpoint: str) -> str:
 
 
 def check_endpoint(base_url: str, endpoint: str) -> None:
-    """Refuse an endpoint that no event makes usable; raises `InvalidPayloadError`.
+    """Raise `InvalidPayloadError` for an endpoint that is unusable with any event.
 
-    Each placeholder stands for a harmless value. One in the authority of a URL can be judged only when it is filled.
+    Placeholders are replaced by a harmless value. One in the authority of a URL cannot be checked before it is filled.
     """
     if "{{" in endpoint.partition("://")[2].partition("/")[0]:
         return
@@ -104,9 +104,9 @@ def _relative(base: Base, url: str) -> str:
 
 
 def _no_dots(path: str) -> None:
-    """`..` as a server may read it: percent-encoded, behind an encoded slash, with backslashes."""
+    """Refuse `..` in each form that a server may resolve: percent-encoded, after an encoded slash, with backslashes."""
     if any(part in (".", "..") for part in re.split(r"[/\\;]", unquote(path))):
-        raise InvalidPayloadError("the endpoint holds '.' or '..' as a path segment")
+        raise InvalidPayloadError("the endpoint has '.' or '..' as a path segment")
 
 
 def _encode(text: str) -> str:

@@ -27,7 +27,7 @@ def build(uri: SmtpUri, request: Request) -> tuple[EmailMessage, list[str]]:
     """The message and its recipients as `local@domain`.
 
     Raises:
-        InvalidPayloadError: the payload is not a message, or nobody is to get it.
+        InvalidPayloadError: the payload is not a message, or there is no recipient.
     """
     fields = _fields(request.body)
     try:

@@ -1,8 +1,8 @@
 """One SMTP session on a guarded connection, within one deadline.
 
 `smtplib` takes a host name, resolves it itself and applies its time-out to each read. This module gives it an open
-socket and ends the session when the deadline passes. It uses these private parts of `smtplib.SMTP`, which
-tests/unit/test_smtp_session.py pins: `_host` (the name that a certificate is checked against).
+socket and ends the session when the deadline passes. It sets `smtplib.SMTP._host`, the name that a certificate is
+checked against; tests/integration/test_internals.py fails when an upgrade of Python moves it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HELLO = "integration-hub"
 
 
 class Session(smtplib.SMTP):
-    """A session on an open socket. The greeting has been read when it is made."""
+    """A session on an open socket. The constructor reads the greeting."""
 
     def __init__(self, sock: socket.socket, host: str) -> None:
         super().__init__(local_hostname=_HELLO, timeout=None)  # type: ignore[arg-type]
@@ -37,10 +37,10 @@ class Session(smtplib.SMTP):
 def opened(
     sock: socket.socket, uri: SmtpUri, context: ssl.SSLContext, password: str | None, deadline: Deadline
 ) -> Iterator[Session]:
-    """A session that is encrypted and logged in as `uri` says; closed on leaving.
+    """A session, encrypted and logged in according to `uri`; closed on exit.
 
     Raises:
-        ConnectError, TimedOutError: the connection broke, is not encrypted as required, or took too long.
+        ConnectError, TimedOutError: the connection was lost, is not encrypted as required, or took too long.
         AuthenticationError: the server refuses the user or the password.
         MailRefusedError: the server refuses the session.
     """
@@ -57,7 +57,7 @@ def opened(
     timer.start()
     session: Session | None = None
     try:
-        sock.settimeout(None)  # the timer is the one limit
+        sock.settimeout(None)  # the timer is the only limit
         if uri.tls:
             sock = link[0] = context.wrap_socket(sock, server_hostname=uri.host)
         session = Session(sock, uri.host)
@@ -94,7 +94,7 @@ def _translated(error: Exception, uri: SmtpUri) -> DeliveryError:
         text = f"the server refuses the user or the password ({error.smtp_code})"
         return AuthenticationError(text, status=error.smtp_code)
     if isinstance(error, smtplib.SMTPNotSupportedError):
-        return AuthenticationError("the server offers no log-in that the hub knows")
+        return AuthenticationError("the server offers no authentication method that the hub supports")
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         return refused(*max(error.recipients.values()))
     if isinstance(error, smtplib.SMTPResponseException) and error.smtp_code > 0:

@@ -33,7 +33,7 @@ class SmtpTransport:
 
         Raises:
             InvalidPayloadError: the payload is not a message. Nothing was sent.
-            NotSentError: a TLS file is not usable.
+            NotSentError: a TLS file is unusable.
             ConnectError, TimedOutError, AuthenticationError: no session.
             MailRefusedError: the server refuses the sender, a recipient or the message.
         """
@@ -76,7 +76,7 @@ class SmtpTransport:
 
 
 def _expect(reply: tuple[int, bytes], service: Service) -> str:
-    """The text of a reply that says yes; raises `MailRefusedError` for any other."""
+    """The text of a positive reply; raises `MailRefusedError` for any other."""
     code, text = reply
     said = without_secrets(text.decode("utf-8", "replace"), service)
     if code not in (250, 251, 252):

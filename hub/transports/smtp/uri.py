@@ -18,13 +18,13 @@ MAX_RECIPIENTS = 100
 
 @dataclass(frozen=True, slots=True)
 class SmtpUri:
-    """Where and as whom mail is sent.
+    """The server, the sender and the default recipients.
 
     Attributes:
         tls: the connection is encrypted from its first byte (`smtps`).
-        starttls: `required` encrypts before anything else is said; `off` sends in plain text.
+        starttls: `required` encrypts before anything else is sent; `off` sends in plain text.
         sender: the address that messages come from.
-        recipients: who gets a message whose payload names nobody.
+        recipients: the recipients of a message whose payload names none.
     """
 
     host: str

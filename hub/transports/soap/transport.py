@@ -1,8 +1,8 @@
-"""SOAP transport: call one operation of a WSDL, once.
+"""SOAP: call one operation of a WSDL, once.
 
-`base_url` is the WSDL, the endpoint `Operation`, `Port/Operation` or `Service.Port/Operation`, the payload's keys
-are the operation's arguments. zeep knows the protocol and never touches the network: what it wants fetched, the
-WSDL's imports too, goes through the hub's own HTTP with its deadline, TLS, credentials and egress guard.
+`base_url` is the URL of the WSDL, the endpoint is `Operation`, `Port/Operation` or `Service.Port/Operation`, and the
+keys of the payload are the arguments. zeep implements the protocol. It has no network access of its own: WSDLs, their
+imports and calls use the hub's HTTP client with its deadline, TLS, credentials and egress guard.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from hub.settings import Settings
 from hub.transports.base import CONFIG_RECHECK, Deadline, bounded
 from hub.transports.masking import without_secrets
 from hub.transports.per_service import PerService
-from hub.transports.soap.wire import Call, Wire
+from hub.transports.soap.zeep_internals import call_operation
+from hub.transports.soap.zeep_transport import Call, ZeepTransport
 
-_NAMES = 20  # operations named in an error
+_NAMES = 20  # most operations listed in an error text
 
 
 class SoapTransport:
@@ -45,23 +46,23 @@ class SoapTransport:
         )
 
     def send(self, service: Service, request: Request, deadline: Deadline) -> Response:
-        """Call the operation; the answer's body is JSON.
+        """Call the operation; the body of the response is JSON.
 
         Raises:
-            NotSentError: the extra `soap` is not installed, or a TLS file is not usable.
-            InvalidPayloadError: no such operation, or the payload does not fit it. Nothing was sent.
-            FaultError: the service answered with a fault, or with what the WSDL does not foresee.
-            RejectedError: an HTTP status that is no success, and no fault.
-            ConnectError, TimedOutError: no complete answer; for the WSDL's fetches too.
+            NotSentError: the extra `soap` is not installed, or a TLS file is unusable.
+            InvalidPayloadError: no such operation, or the payload does not match it. Nothing was sent.
+            FaultError: the service returned a fault, or a response that does not match the WSDL.
+            RejectedError: an HTTP status that is neither a success nor a fault.
+            ConnectError, TimedOutError: no complete response was received, also for fetches of the WSDL.
         """
         client = self._clients.get(service)
         client.load(deadline)
         arguments = _arguments(request.body)
         port, operation = client.operation(request.endpoint)
         call = Call(service, deadline, request)
-        with client.wire.on(call):
+        with client.transport.on(call):
             try:
-                result = port._binding.send(client.zeep, port._binding_options, operation, (), arguments)
+                result = call_operation(client.zeep, port, operation, arguments)
             except (DeliveryError, UnavailableError) as e:
                 if isinstance(e, DeliveryError) and not call.sent:
                     e.sent = False
@@ -72,7 +73,7 @@ class SoapTransport:
         return Response(status=call.status, body=bounded(body, self._settings.body_limit))
 
     def check(self, service: Service, deadline: Deadline) -> str:
-        """Fetch the WSDL anew; calls nothing."""
+        """Fetch the WSDL again; calls no operation."""
         client = _Client(service, self._settings)
         try:
             client.load(deadline)
@@ -86,15 +87,15 @@ class SoapTransport:
         self._clients.close()
 
     def _translate(self, error: Exception, call: Call) -> DeliveryError:
-        """One of zeep's errors, or one that its mapping of values let through."""
+        """Translate an error of zeep, or one that its conversion of values raised."""
         from zeep import exceptions
 
         message = without_secrets(str(error), call.service)
-        body = bounded(call.answer, self._settings.body_limit)
+        body = bounded(call.response, self._settings.body_limit)
         if not call.sent:
-            return InvalidPayloadError(f"the payload does not fit the operation: {message[:500]}")
+            return InvalidPayloadError(f"the payload does not match the operation: {message[:500]}")
         if isinstance(error, exceptions.DTDForbidden | exceptions.EntitiesForbidden):
-            return FaultError("the answer holds a DTD", status=call.status, response_body=body)
+            return FaultError("the response contains a DTD", status=call.status, response_body=body)
         if isinstance(error, exceptions.Fault):
             if error.code is None and call.status != 200:
                 return RejectedError(f"HTTP {call.status}", status=call.status, response_body=body)
@@ -102,13 +103,13 @@ class SoapTransport:
             return FaultError(text, status=call.status, response_body=body)
         if call.status and call.status >= 300:
             return RejectedError(f"HTTP {call.status}", status=call.status, response_body=body)
-        text = f"the answer does not fit the WSDL: {message[:200]}"
+        text = f"the response does not match the WSDL: {message[:200]}"
         return FaultError(text, status=call.status, response_body=body)
 
 
 @dataclass(slots=True)
 class _Port:
-    """One port of a WSDL: `Service.Port`, and how zeep binds to it."""
+    """A port of a WSDL, named `Service.Port`. `bind` returns zeep's proxy for it."""
 
     name: str
     operations: frozenset[str]
@@ -116,21 +117,22 @@ class _Port:
 
 
 class _Client:
-    """zeep's client for one version of a service, made at the first use."""
+    """zeep's client for one version of a service, built at the first use."""
 
     def __init__(self, service: Service, settings: Settings) -> None:
-        self.wire = Wire(service, settings)
+        self.transport = ZeepTransport(service, settings)
         self.zeep: Any = None
         self._service = service
         self._lock = threading.Lock()
         self._ports: list[_Port] = []
 
     def load(self, deadline: Deadline) -> None:
-        """Fetch and read the WSDL, unless that is done; threads that come meanwhile wait for it.
+        """Fetch and parse the WSDL once. One thread does it; the others wait.
 
         Raises:
             NotSentError: the extra `soap` is not installed.
-            FaultError: it cannot be read. TransportError: it cannot be fetched.
+            FaultError: the WSDL cannot be parsed.
+            TransportError: the WSDL cannot be fetched.
         """
         if self._ports:
             return
@@ -146,11 +148,11 @@ class _Client:
 
     def sweep(self) -> None:
         """Close connections that have been idle for too long."""
-        self.wire.sweep()
+        self.transport.sweep()
 
     def close(self) -> None:
         """Close every connection."""
-        self.wire.close()
+        self.transport.close()
 
     def _load(self, service: Service, deadline: Deadline) -> None:
         try:
@@ -161,10 +163,10 @@ class _Client:
         except OSError as e:  # out of descriptors
             raise NotSentError(f"zeep cannot be loaded: {e.strerror}") from None
         options = zeep.Settings(strict=True, forbid_dtd=True, forbid_entities=True, xml_huge_tree=False)
-        with self.wire.on(Call(service, deadline, None)):
+        with self.transport.on(Call(service, deadline, None)):
             try:
                 self.zeep = zeep.Client(  # type: ignore[no-untyped-call]
-                    service.base_url, transport=self.wire, settings=options
+                    service.base_url, transport=self.transport, settings=options
                 )
             except (DeliveryError, UnavailableError) as e:
                 if isinstance(e, DeliveryError):
@@ -183,7 +185,7 @@ class _Client:
         self._ports = ports
 
     def names(self) -> list[str]:
-        """The operations of all ports."""
+        """The operations of all ports, sorted."""
         return sorted({operation for port in self._ports for operation in port.operations})
 
     def operation(self, endpoint: str) -> tuple[Any, str]:
@@ -198,7 +200,7 @@ class _Client:
 
 
 def _unread(text: str) -> FaultError:
-    """The WSDL is of no use: the service itself was not called."""
+    """The error for an unusable WSDL: the service itself was not called."""
     error = FaultError(text)
     error.sent = False
     return error
@@ -215,7 +217,7 @@ def _arguments(body: str | None) -> dict[str, Any]:
 
 
 def _plain(result: Any) -> Any:
-    """zeep's answer as what JSON can say: dates in ISO 8601, decimals as text, bytes in base64, XML as text."""
+    """Convert zeep's result to JSON values: dates in ISO 8601, decimals and XML as text, bytes in base64."""
     from lxml import etree
     from zeep.helpers import serialize_object
 

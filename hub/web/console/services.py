@@ -21,6 +21,7 @@ from hub.operations import services
 from hub.operations.circuits import reset_circuits
 from hub.operations.service_test import run_service_test
 from hub.store.dead_letters import Chosen
+from hub.transports.amqp.uri import TEXT_PARAMETERS
 from hub.web.authorization import Access, needs
 from hub.web.console import charts
 from hub.web.console.filters import digits, of, segment
@@ -37,7 +38,6 @@ _NUMBERS = (
     "max_attempts",
 )
 _TEXTS = ("response_queue", "ca_file", "client_cert", "client_key", "credentials_origin")
-_AMQP = ("exchange", "routing_key", "queue_declare", "dlq")
 _AUTH_SECRETS = ("token", "password", "client_secret")
 _AUTH = {
     "bearer": ("token",),
@@ -304,16 +304,16 @@ def _amqp_url(form: Form, old: dict[str, Any] | None, known: str | None) -> str:
         login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "") + "@"
     vhost = form.get("amqp_vhost")
     path = f"/{quote(vhost, safe='')}" if vhost else ""
-    query = {name: form.get(f"amqp_{name}") for name in _AMQP if form.get(f"amqp_{name}")}
+    query = {name: form.get(f"amqp_{name}") for name in TEXT_PARAMETERS if form.get(f"amqp_{name}")}
     if old and old["type"] == "amqp":  # what the form has no field for stays
-        query |= {key: value for key, value in parse_qsl(urlsplit(old["base_url"]).query) if key not in _AMQP}
+        query |= {key: value for key, value in parse_qsl(urlsplit(old["base_url"]).query) if key not in TEXT_PARAMETERS}
     scheme = "amqps" if "amqp_tls" in form else "amqp"
     return f"{scheme}://{login}{host}{f':{port}' if port else ''}{path}{'?' + urlencode(query) if query else ''}"
 
 
 def _shown(document: dict[str, Any], typed: Form | None = None) -> dict[str, Any]:
     """What the form's fields hold; a password only as it was typed."""
-    amqp: dict[str, Any] = dict.fromkeys(("host", "port", "user", "password", "vhost", "tls", *_AMQP), "")
+    amqp: dict[str, Any] = dict.fromkeys(("host", "port", "user", "password", "vhost", "tls", *TEXT_PARAMETERS), "")
     if document["type"] == "amqp" and document["base_url"]:
         try:
             url = urlsplit(document["base_url"])
@@ -327,7 +327,7 @@ def _shown(document: dict[str, Any], typed: Form | None = None) -> dict[str, Any
                 "vhost": unquote(url.path[1:]),
                 "tls": url.scheme == "amqps",
             }
-            amqp |= {key: value for key, value in parse_qsl(url.query) if key in _AMQP}
+            amqp |= {key: value for key, value in parse_qsl(url.query) if key in TEXT_PARAMETERS}
         except ValueError:
             pass  # it is shown as far as it can be read
     if typed is not None:

@@ -1,8 +1,8 @@
-"""Network access for zeep: WSDLs, schemas and calls are fetched only here.
+"""Network access of zeep: fetches WSDLs and schemas, and sends calls.
 
-zeep's own transport opens files and follows any address that a WSDL names; this one fetches http and https only,
-over the hub's guarded connections, within the deadline of the call it serves. Credentials go to the origin of the WSDL
-(scheme, host and port) and to `credentials_origin` only, and never from an https WSDL to http.
+zeep's own transport opens files and any address that a WSDL names. This one fetches only http and https URLs, over
+connections that the egress guard checks, within the deadline of the call. Credentials are sent only to the origin of
+the WSDL (scheme, host and port) and to `credentials_origin`, and not to http when the WSDL is at an https URL.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hub.models import Request, Service
 from hub.settings import Settings
 from hub.transports.auth import authorization
 from hub.transports.base import Deadline, bounded
-from hub.transports.http.adapter import Answer, HubAdapter
+from hub.transports.http.adapter import HttpResponse, HubAdapter
 from hub.transports.http.text import decode, retry_after
 from hub.transports.http.urls import Base, parse_base, target
 from hub.transports.masking import without_secrets
@@ -28,25 +28,25 @@ from hub.transports.oauth import ClientCredentials
 from hub.transports.signing import signer
 
 USER_AGENT = f"integration-hub/{__version__}"
-_FAULT_STATUS = (200, 202, 400, 500)  # what SOAP 1.1 and 1.2 answer with; anything else is HTTP's own no
+_SOAP_STATUS = (200, 202, 400, 500)  # the statuses of SOAP 1.1 and 1.2 responses; others are HTTP errors
 
 
 @dataclass(slots=True)
 class Call:
-    """What is under way in a thread. `request` None: only the WSDL is fetched."""
+    """A call in progress in a thread. `request` is None while only the WSDL is fetched."""
 
     service: Service
     deadline: Deadline
     request: Request | None
     sent: bool = False
     status: int | None = None
-    answer: str | None = None
+    response: str | None = None
 
 
-class Wire:
-    """zeep's transport for one version of a service. Duck-typed, so that zeep is imported only where it is used.
+class ZeepTransport:
+    """zeep's transport for one version of a service. Not a subclass, so that zeep is imported only when it is used.
 
-    Called from many threads; each says with `on()` for which call.
+    Thread-safe: each thread sets its call by `on()`.
     """
 
     def __init__(self, service: Service, settings: Settings) -> None:
@@ -80,7 +80,7 @@ class Wire:
 
     @contextmanager
     def on(self, call: Call) -> Iterator[None]:
-        """What zeep asks for in this block belongs to `call`."""
+        """Assign what zeep requests in this block to `call`."""
         self._here.call = call
         try:
             yield
@@ -88,24 +88,25 @@ class Wire:
             self._here.call = None
 
     def load(self, url: str) -> bytes:
-        """A WSDL or schema, at most `HUB_WSDL_LIMIT` bytes.
+        """Fetch a WSDL or schema of at most `HUB_WSDL_LIMIT` bytes.
 
         Raises:
-            FaultError: not http or https, or too large. RejectedError: a status other than 200.
+            FaultError: not http or https, or too large.
+            RejectedError: a status other than 200.
         """
         call: Call = self._here.call
         if not url.lower().startswith(("http://", "https://")):
             raise FaultError(f"the WSDL names {url[:200]!r}: only http and https are fetched")
         limit = self._settings.wsdl_limit
-        answer = self._exchange(call, "GET", url, {}, None, limit)
-        if answer.status_code != 200:
-            raise self._rejected(call, answer, url)
-        if answer.cut:
+        response = self._exchange(call, "GET", url, {}, None, limit)
+        if response.status_code != 200:
+            raise self._rejected(call, response, url)
+        if response.cut:
             raise FaultError(f"the WSDL or a schema it imports has more than {limit} bytes (HUB_WSDL_LIMIT)")
-        return answer.content
+        return response.content
 
-    def post_xml(self, address: str, envelope: Any, headers: dict[str, str]) -> Answer:
-        """Send an envelope; a status that no SOAP answer has is a `RejectedError`."""
+    def post_xml(self, address: str, envelope: Any, headers: dict[str, str]) -> HttpResponse:
+        """Send an envelope; raises `RejectedError` for a status that SOAP does not use."""
         from lxml import etree
 
         call: Call = self._here.call
@@ -122,19 +123,20 @@ class Wire:
             if self._signer is not None:
                 key = call.request.idempotency_key or f"msg_{uuid4().hex}"
                 extra |= self._signer.headers(key, body.decode(), call.request.at)
-        answer = self._exchange(call, "POST", address, extra, body, self._settings.response_limit)
-        if answer.cut:
+        response = self._exchange(call, "POST", address, extra, body, self._settings.response_limit)
+        if response.cut:
             limit = self._settings.response_limit
             raise FaultError(f"the response has more than {limit} bytes (HUB_RESPONSE_LIMIT) or too many chunks")
-        call.status = answer.status_code
-        call.answer = self._text(call, answer)
-        if answer.status_code not in _FAULT_STATUS or (answer.status_code >= 300 and b"Fault" not in answer.content):
-            raise self._rejected(call, answer, address)
-        return answer
+        call.status = response.status_code
+        call.response = self._text(call, response)
+        status = response.status_code
+        if status not in _SOAP_STATUS or (status >= 300 and b"Fault" not in response.content):
+            raise self._rejected(call, response, address)
+        return response
 
     def _exchange(
         self, call: Call, method: str, url: str, extra: dict[str, str], body: bytes | None, limit: int
-    ) -> Answer:
+    ) -> HttpResponse:
         base = parse_base(url)
         headers, token = {**self._headers, **extra}, None
         if base.origin in self._trusted:
@@ -143,32 +145,32 @@ class Wire:
                 token = self._oauth.token(call.deadline)
                 headers["Authorization"] = f"Bearer {token}"
         call.sent = method == "POST"
-        answer = self._adapter.exchange(method, base, target(base, ""), headers, body, call.deadline, limit=limit)
+        response = self._adapter.exchange(method, base, target(base, ""), headers, body, call.deadline, limit=limit)
         if self._oauth is not None and token is not None:
-            if answer.status_code != 401:
+            if response.status_code != 401:
                 self._oauth.accepted(token)
             elif self._oauth.refused(token):
-                text = "HTTP 401: the token is no longer good"
-                raise ExpiredTokenError(text, status=401, response_body=self._text(call, answer))
-        return answer
+                text = "HTTP 401: the token is no longer valid"
+                raise ExpiredTokenError(text, status=401, response_body=self._text(call, response))
+        return response
 
-    def _rejected(self, call: Call, answer: Answer, url: str) -> RejectedError:
+    def _rejected(self, call: Call, response: HttpResponse, url: str) -> RejectedError:
         base = parse_base(url)
         what = "" if call.sent else " for the WSDL" if url == call.service.base_url else " for what the WSDL imports"
-        text = f"HTTP {answer.status_code}{what}"
-        if answer.status_code in (401, 403) and base.origin not in self._trusted:
+        text = f"HTTP {response.status_code}{what}"
+        if response.status_code in (401, 403) and base.origin not in self._trusted:
             text += f" from {_name(base)}; credentials go to {_name(self._base)} only (credentials_origin adds another)"
         return RejectedError(
             text,
-            status=answer.status_code,
-            response_body=self._text(call, answer),
+            status=response.status_code,
+            response_body=self._text(call, response),
             retry_after=retry_after(
-                answer.names.get("retry-after"), call.request.at if call.request else None, answer.names.get("date")
+                response.names.get("retry-after"), call.request.at if call.request else None, response.names.get("date")
             ),
         )
 
-    def _text(self, call: Call, answer: Answer) -> str | None:
-        text = without_secrets(decode(answer.content, answer.names.get("content-type", "")), call.service)
+    def _text(self, call: Call, response: HttpResponse) -> str | None:
+        text = without_secrets(decode(response.content, response.names.get("content-type", "")), call.service)
         if self._oauth and self._oauth.current:
             text = text.replace(self._oauth.current, "***")
         return bounded(text, self._settings.body_limit)
@@ -176,8 +178,8 @@ class Wire:
     def _token_post(self, url: str, headers: dict[str, str], body: bytes, deadline: Deadline) -> tuple[int, bytes]:
         base: Base = parse_base(url)
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
-        answer = self._adapter.exchange("POST", base, target(base, ""), headers, body, deadline)
-        return answer.status_code, answer.content
+        response = self._adapter.exchange("POST", base, target(base, ""), headers, body, deadline)
+        return response.status_code, response.content
 
 
 def _name(base: Base) -> str:
@@ -185,7 +187,7 @@ def _name(base: Base) -> str:
 
 
 def _with_username_token(envelope: Any, call: Call) -> Any:
-    """The envelope with a WS-Security UsernameToken, its password as text or as a digest with nonce and time."""
+    """Add a WS-Security UsernameToken: the password as text, or as a digest with nonce and time."""
     from zeep.wsse.username import UsernameToken
 
     options, password = call.service.options, call.service.secrets.get("password", "")

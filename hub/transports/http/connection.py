@@ -1,7 +1,7 @@
 """An open connection whose reads and writes share one deadline.
 
-Written for the hub because a socket's own timeout starts anew with every read: a service that sends a byte a second
-would hold a worker for ever.
+A socket's own timeout starts again with each read: a service that sends one byte a second would hold a worker
+forever.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import cast
 from hub.transports.base import Deadline
 
 
-class Wire:
-    """An open connection, plain or TLS. Only one thread uses it at a time.
+class HttpConnection:
+    """An open connection, plain or TLS. Not thread-safe.
 
-    The socket never blocks: one `poll` with the time that is left stands before each read, which costs half
-    the system calls of a socket with a timeout.
+    The socket is non-blocking: one `poll` with the remaining time precedes each read. That is half the system calls
+    of a socket with a timeout.
     """
 
     __slots__ = ("_poll", "_secure", "sock")
@@ -30,12 +30,12 @@ class Wire:
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
 
-    def stands(self) -> bool:
-        """Whether an idle connection may be used again: what has come in unasked is an end or garbage."""
+    def reusable(self) -> bool:
+        """Whether an idle connection may be reused. Received bytes are the end of the stream or not a response."""
         return not self._poll.poll(0)
 
     def send(self, data: bytes, deadline: Deadline) -> None:
-        """Send all of it; raises `TimeoutError` or another `OSError`."""
+        """Send all bytes; raises `TimeoutError` or another `OSError`."""
         rest: bytes | memoryview = data
         while True:
             try:
@@ -49,7 +49,7 @@ class Wire:
                 self._wait(select.POLLIN, deadline)
 
     def receive(self, most: int, deadline: Deadline) -> bytes:
-        """Some bytes, none at the end of the stream; raises `TimeoutError` or another `OSError`."""
+        """Receive some bytes, none at the end of the stream; raises `TimeoutError` or another `OSError`."""
         sock = self.sock
         while True:
             if not (self._secure and cast(ssl.SSLSocket, sock).pending()):
@@ -64,7 +64,7 @@ class Wire:
                 self._wait(select.POLLOUT, deadline)
 
     def close(self) -> None:
-        """Close it; what was not sent or read is dropped."""
+        """Close the connection; unsent and unread bytes are dropped."""
         self.sock.close()
 
     def _wait(self, events: int, deadline: Deadline) -> None:
@@ -76,7 +76,7 @@ class Wire:
 
 
 def reason(error: OSError) -> str:
-    """An OS or TLS error in words, without the numbers."""
+    """The text of an OS or TLS error, without numbers."""
     if isinstance(error, ssl.SSLError):
         return (error.reason or "protocol error").replace("_", " ").lower()
     return (error.strerror or type(error).__name__).lower()
