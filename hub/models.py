@@ -58,7 +58,8 @@ class Event:
 
     `key` is the sender's own id, if it gave one. `source` says who sent it (`token:7`, `webhook:3`; empty: this
     machine's command line or Python): ids of different sources never collide. `text` is the JSON text of `data`, set
-    by `hub.pipeline.intake.check_event`, so that data is serialized once.
+    by `hub.pipeline.intake.check_event`, so that data is serialized once. `cause_task`: the task whose response or
+    webhook call this event is.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Event:
     key: str | None = None
     source: str = ""
     text: str | None = field(default=None, compare=False, repr=False)
+    cause_task: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

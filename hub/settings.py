@@ -26,6 +26,7 @@ from pydantic import (
 
 from hub.errors import ConfigError
 
+_MOST_PATHS = 16  # each costs every event an index entry
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -131,6 +132,16 @@ class Settings(BaseModel):
     )
     task_max_age: Duration = Field(3 * 86400.0, description="A task older than this becomes a dead letter (`expired`).")
     log_retention: Duration = Field(28 * 86400.0, description="How long deliveries, events and run logs are kept.")
+    event_retention: Duration | None = Field(
+        None, description="How long events are kept for search and resending. Not set: as `HUB_LOG_RETENTION`."
+    )
+    keep_unmatched: Literal["all", "sample", "none"] = Field(
+        "all", description="Which events that match no rule are kept; `sample`: one a minute of each name."
+    )
+    search_keys: Words = Field(
+        ("userid", "relateduserid", "courseid", "objectid", "contextid"),
+        description="Dotted paths into event data that searches have an index for. Alike for every process.",
+    )
     audit_retention: Duration = Field(365 * 86400.0, description="How long the audit trail is kept.")
     actor: str | None = Field(
         None, max_length=100, description="Who the commands of `hub` act for, in the audit trail. Not set: the OS user."
@@ -185,6 +196,16 @@ class Settings(BaseModel):
     )
     max_depth: int = Field(5, ge=0, description="How long a chain of events caused by answers may become.")
     public_url: str | None = Field(None, description="Address under which people reach the console, for links.")
+
+    @field_validator("search_keys")
+    @classmethod
+    def _usable_paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) > _MOST_PATHS:
+            raise ValueError(f"at most {_MOST_PATHS} paths")
+        for path in value:
+            if len(path) > 255 or not path.isprintable() or not all(path.split(".")):
+                raise ValueError(f"{path!r} is not a dotted path such as other.username")
+        return tuple(dict.fromkeys(value))
 
     @field_validator("timezone")
     @classmethod

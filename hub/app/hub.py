@@ -150,6 +150,8 @@ class Hub:
             self.enqueuer or self.publisher,
             self.hooks,
             event_limit=settings.event_limit,
+            search_paths=settings.search_keys,
+            keep_unmatched=settings.keep_unmatched,
         )
         self.relay = modes.make_relay(
             settings, self.db, self.outbox, self.publisher, self.broker, self.queues, self.heartbeats, self.hooks
@@ -175,6 +177,7 @@ class Hub:
             self.runs,
             self.schedules,
             retention=settings.log_retention,
+            event_retention=settings.event_retention,
             audit_retention=settings.audit_retention,
             now=self.clock.read,
             stopping=self.stopping.is_set,

@@ -112,4 +112,4 @@ def _event(service: Service, p: Parsed) -> Event:
         "headers": properties.get("headers", {}),
         "payload": p.value,
     }
-    return Event(RESPONSE_RECEIVED, data, str(uuid.uuid4()))
+    return Event(RESPONSE_RECEIVED, data, str(uuid.uuid4()), cause_task=p.row.task_id)

@@ -10,10 +10,10 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from hub.codec import (
     NESTED,
@@ -22,6 +22,7 @@ from hub.codec import (
     dumps,
 )
 from hub.domain import php_serialized, rules
+from hub.domain.search_keys import keys_of
 from hub.errors import (
     HubError,
     PayloadError,
@@ -152,16 +153,32 @@ def _kind(value: object) -> str:
 
 
 class Intake:
-    """Accepts events. Thread-safe; many processes may accept at once."""
+    """Accepts events. Thread-safe; many processes may accept at once.
+
+    Args:
+        search_paths: paths into an event's data that it is found by, see `hub.domain.search_keys`.
+        keep_unmatched: which events that match no rule are kept: all, none, or one a minute of each name (`sample`).
+    """
 
     def __init__(
-        self, configuration: Configuration, store: IntakeStore, publisher: Publisher, hooks: Hooks, *, event_limit: int
+        self,
+        configuration: Configuration,
+        store: IntakeStore,
+        publisher: Publisher,
+        hooks: Hooks,
+        *,
+        event_limit: int,
+        search_paths: Sequence[str] = (),
+        keep_unmatched: Literal["all", "sample", "none"] = "all",
     ) -> None:
         self._configuration = configuration
         self._store = store
         self._publisher = publisher
         self._hooks = hooks
         self._limit = event_limit
+        self._paths = tuple(search_paths)
+        self._indexed = not search_paths
+        self._keep = keep_unmatched
         self._seen: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
         self._together: GroupCommit[Event, Accepted | Exception] = GroupCommit(self._each, limit=_TOGETHER)
@@ -200,7 +217,11 @@ class Intake:
     ) -> tuple[list[Accepted], list[tuple[int, int]]]:
         """Write events within `conn`'s transaction; pass the second result to `enqueue` after its commit."""
         events = [check_event(event, limit=self._limit) for event in events]
-        prepared = self._prepare(events, depths)
+        if not self._indexed:
+            self._store.index(self._paths)
+            self._indexed = True
+        samples = self._samples(events)
+        prepared = self._prepare(events, depths, samples)
         new = [p.new for p in prepared if p.new is not None]
         written = iter(self._store.write(new, conn) if new else [])
         accepted: list[Accepted] = []
@@ -219,7 +240,7 @@ class Intake:
         for name, count in counts.items():
             if count:
                 self._hooks.event_accepted(name, count)
-        self._remember(events)
+        self._remember(samples.values())
         return accepted, queued
 
     def enqueue(self, queued: Sequence[tuple[int, int]]) -> None:
@@ -227,11 +248,11 @@ class Intake:
         if queued:
             self._publisher.publish(queued)
 
-    def _prepare(self, events: Sequence[Event], depths: Sequence[int]) -> list[_Prepared]:
+    def _prepare(self, events: Sequence[Event], depths: Sequence[int], samples: Container[int]) -> list[_Prepared]:
         snapshot = self._configuration.snapshot()
         at: dict[bytes, int] = {}
         prepared: list[_Prepared] = []
-        for event, depth in zip(events, depths, strict=True):
+        for i, (event, depth) in enumerate(zip(events, depths, strict=True)):
             assert event.text is not None
             strings = rules.JsonStrings()
             matching = [rule for rule in snapshot.rules if rules.matches(rule, event, strings)]
@@ -243,31 +264,39 @@ class Intake:
             at[key] = len(prepared)
             tasks = [(rule.id, rule.service_id, self._state(rule)) for rule in matching]
             old_key = None if event.key is None else _old_key(event.key)
-            prepared.append(_Prepared(NewEvent(key, window, uid, event.name, event.text, depth, tasks, old_key)))
+            kept = bool(tasks) or self._keep == "all" or (self._keep == "sample" and i in samples)
+            keys = keys_of(self._paths, event.data, strings) if kept else ()
+            new = NewEvent(
+                key, window, uid, event.name, event.text, depth, tasks, old_key, kept, keys, event.source,
+                event.cause_task,
+            )  # fmt: skip
+            prepared.append(_Prepared(new))
         return prepared
 
     def _state(self, rule: Rule) -> str:
         live = rule.enabled and rule.service_enabled  # else the task is held until it is
         return (TaskState.QUEUED if live and self._publisher.admits(rule.service_id) else TaskState.PENDING).value
 
-    def _remember(self, events: Sequence[Event]) -> None:
-        """Store a sample of each event name, at most once a minute; errors are ignored."""
+    def _samples(self, events: Sequence[Event]) -> dict[int, Event]:
+        """The events, by their index, that are the first of their name within a minute."""
         now = time.monotonic()
-        samples: dict[str, str] = {}
+        samples: dict[int, Event] = {}
         with self._lock:
-            for event in events:
+            for i, event in enumerate(events):
                 if now - self._seen.get(event.name, -_SEEN_AGAIN) >= _SEEN_AGAIN and len(samples) < 100:
                     self._seen[event.name] = now
                     self._seen.move_to_end(event.name)
-                    text = event.text or "{}"
-                    samples[event.name] = text if len(text) <= _SAMPLE_LIMIT else "{}"
+                    samples[i] = event
             while len(self._seen) > 1000:
                 self._seen.popitem(last=False)
-        if samples:
-            try:
-                self._store.seen(samples)
-            except HubError:
-                pass  # a suggestion must not fail an accepted event
+        return samples
+
+    def _remember(self, samples: Iterable[Event]) -> None:
+        """Store the data of these events as samples of their names; errors are ignored."""
+        texts = {event.name: event.text or "{}" for event in samples}
+        if texts:
+            with suppress(HubError):  # a suggestion must not fail an accepted event
+                self._store.seen({name: text if len(text) <= _SAMPLE_LIMIT else "{}" for name, text in texts.items()})
 
 
 def _key(event: Event, *, matched: bool) -> tuple[bytes, float]:

@@ -21,7 +21,8 @@ class HousekeepingTask:
     """Runs housekeeping.
 
     Args:
-        retention: seconds that deliveries, events and run logs are kept.
+        retention: seconds that deliveries and run logs are kept.
+        event_retention: seconds that events are kept; None: as long as deliveries.
         audit_retention: seconds that the audit trail is kept.
         now: reads the deployment's clock; timezone-aware.
         stopping: whether the process is stopping; a run then ends after its current batch.
@@ -34,6 +35,7 @@ class HousekeepingTask:
         schedules: Schedules,
         *,
         retention: float,
+        event_retention: float | None = None,
         audit_retention: float = 365 * 86400.0,
         now: Callable[[], datetime],
         stopping: Callable[[], bool] = lambda: False,
@@ -42,6 +44,7 @@ class HousekeepingTask:
         self._runs = runs
         self._schedules = schedules
         self._retention = timedelta(seconds=retention)
+        self._event_retention = timedelta(seconds=event_retention or retention)
         self._audit_retention = timedelta(seconds=audit_retention)
         self._now = now
         self._stopping = stopping
@@ -65,6 +68,7 @@ class HousekeepingTask:
                 gone = self._store.purge(
                     now - self._retention,
                     lambda: time.monotonic() < end and not self._stopping(),
+                    events=now - self._event_retention,
                     audit=now - self._audit_retention,
                 )
             except HubError as e:

@@ -52,10 +52,10 @@ FROM dead_letters d LEFT JOIN rules r ON r.id = d.rule_id LEFT JOIN services s O
 """  # noqa: S608
 _DELETE = """
 WITH gone AS (
-    DELETE FROM dead_letters WHERE id = ANY(%s) RETURNING id, task_id, rule_id, service_id, event
+    DELETE FROM dead_letters WHERE id = ANY(%s) RETURNING id, task_id, event_id, rule_id, service_id, event
 )
-INSERT INTO cancellations (dead_letter_id, task_id, rule_id, service_id, event, reason, who)
-SELECT id, task_id, rule_id, service_id, event, 'dead letter deleted', %s FROM gone RETURNING dead_letter_id
+INSERT INTO cancellations (dead_letter_id, task_id, event_id, rule_id, service_id, event, reason, who)
+SELECT id, task_id, event_id, rule_id, service_id, event, 'dead letter deleted', %s FROM gone RETURNING dead_letter_id
 """
 
 

@@ -86,10 +86,18 @@ class Housekeeping:
         """Close the log of runs whose process ended long ago."""
         return self._db.run(_LOST)
 
-    def purge(self, cutoff: datetime, go_on: Callable[[], bool], *, audit: datetime | None = None) -> dict[str, int]:
+    def purge(
+        self,
+        cutoff: datetime,
+        go_on: Callable[[], bool],
+        *,
+        events: datetime | None = None,
+        audit: datetime | None = None,
+    ) -> dict[str, int]:
         """Delete what is older than `cutoff` or has expired; asks `go_on` before every batch.
 
         Args:
+            events: the cutoff of events; None: `cutoff`.
             audit: the cutoff of the audit trail; None: it is left alone.
 
         Returns:
@@ -101,11 +109,11 @@ class Housekeeping:
             count = self._expired(sql, {"cutoff": cutoff, "limit": BATCH}, go_on)
             gone |= {table: count} if count else {}
         for table, sql in _BY_ID.items():
-            needed = self._needed(cutoff) if table == "events" else []
-            if needed is None:
-                continue
-            until = audit if table == "audit_log" else cutoff
+            until = {"events": events or cutoff, "audit_log": audit}.get(table, cutoff)
             if until is None:
+                continue
+            needed = self._needed(until) if table == "events" else []
+            if needed is None:
                 continue
             count = self._by_id(sql, {"cutoff": until, "limit": BATCH, "needed": needed}, go_on)
             gone |= {table: count} if count else {}

@@ -13,12 +13,14 @@ CONTENT_WINDOW = 60.0  # seconds in which equal content counts as the same event
 KEY_WINDOW = 86400.0  # seconds in which a sender's id is accepted once
 
 # Keys are inserted in their own order, so that two bulk writers cannot lock each other out.
+# 14: `BLOCK_BITS` of hub/domain/search_keys.py.
 _WRITE = """
 WITH given AS (
     SELECT decode(g.key, 'hex') AS key, decode(g.old, 'hex') AS old, g.secs, g.uid, g.name, g.data, g.depth, g.ord,
-           g.kept
+           g.kept, g.matched, g.keys, g.source, g.cause
     FROM json_to_recordset(%(events)s::json)
-        AS g(ord bigint, key text, old text, secs float8, uid text, name text, data text, depth smallint, kept boolean)
+        AS g(ord bigint, key text, old text, secs float8, uid text, name text, data text, depth smallint, kept boolean,
+             matched smallint, keys bigint[], source text, cause bigint)
 ), fresh AS (
     INSERT INTO event_keys AS k (key, uid, expires_at)
     SELECT key, uid, now() + make_interval(secs => secs) FROM given g
@@ -28,7 +30,9 @@ WITH given AS (
 ), numbered AS MATERIALIZED (
     SELECT nextval('events_id_seq') AS id, g.* FROM given g JOIN fresh USING (key) ORDER BY g.ord
 ), stored AS (
-    INSERT INTO events (id, uid, name, data, depth) SELECT id, uid, name, data, depth FROM numbered WHERE kept
+    INSERT INTO events (id, uid, name, data, depth, source, cause_task_id, matched, search_keys)
+    SELECT id, uid, name, data, depth, source, cause, matched, ARRAY(SELECT id >> 14 << 32 | k FROM unnest(keys) k)
+    FROM numbered WHERE kept
 ), made AS (
     INSERT INTO tasks (event_id, rule_id, service_id, state, handed_at, expires_at)
     SELECT n.id, t.rule_id, t.service_id, t.state, CASE WHEN t.state = 'queued' THEN now() END,
@@ -46,6 +50,13 @@ VALUES (%(key)s, %(uid)s, now() + make_interval(secs => %(secs)s))
 ON CONFLICT (key) DO UPDATE SET uid = excluded.uid, expires_at = excluded.expires_at WHERE k.expires_at < now()
 RETURNING uid
 """
+# Events with lower ids may have been written without the path.
+_INDEXED = """
+INSERT INTO search_paths (path, since_id)
+SELECT path, nextval('events_id_seq') FROM unnest(%s::text[]) AS path
+WHERE path NOT IN (SELECT path FROM search_paths) ORDER BY path
+ON CONFLICT DO NOTHING
+"""
 _SEEN = """
 INSERT INTO event_names (name, sample) SELECT * FROM unnest(%s::text[], %s::text[])
 ON CONFLICT (name) DO UPDATE SET last_seen = now(), sample = excluded.sample
@@ -56,7 +67,8 @@ ON CONFLICT (name) DO UPDATE SET last_seen = now(), sample = excluded.sample
 class NewEvent:
     """An event ready to be written: `key` is what it is deduplicated on, `tasks` (rule, service, state).
 
-    Of an event without tasks only the key is stored. `old_key`: a duplicate under this one is a duplicate, too.
+    `kept`: whether the event itself is stored; one with tasks always is. `old_key`: a duplicate under this one is a
+    duplicate, too. `keys`: its search keys. `source` and `cause_task`: as in `Event`.
     """
 
     key: bytes
@@ -67,6 +79,10 @@ class NewEvent:
     depth: int
     tasks: Sequence[tuple[int, int, str]]
     old_key: bytes | None = None
+    kept: bool = True
+    keys: Sequence[int] = ()
+    source: str = ""
+    cause_task: int | None = None
 
 
 @dataclass(slots=True)
@@ -100,7 +116,8 @@ class IntakeStore:
     def _write(self, events: list[NewEvent], conn: Connection) -> list[Written]:
         given = [
             {"ord": ord_, "key": e.key.hex(), "old": e.old_key.hex() if e.old_key else None, "secs": e.window,
-             "uid": e.uid, "name": e.name, "data": e.data if e.tasks else "", "depth": e.depth, "kept": bool(e.tasks)}
+             "uid": e.uid, "name": e.name, "data": e.data if e.kept else "", "depth": e.depth, "kept": e.kept,
+             "matched": len(e.tasks), "keys": e.keys, "source": e.source or None, "cause": e.cause_task}
             for ord_, e in enumerate(events, 1)
         ]  # fmt: skip
         tasks = [(ord_, *task) for ord_, event in enumerate(events, 1) for task in event.tasks]
@@ -128,6 +145,11 @@ class IntakeStore:
                 old = events[i].old_key
                 written[i].uid = first.get(events[i].key) or first.get(old or b"") or written[i].uid
         return written
+
+    def index(self, paths: Sequence[str]) -> None:
+        """Note that from now on events have search keys of these paths."""
+        if paths:
+            self._db.run(_INDEXED, [list(paths)])
 
     def seen(self, samples: dict[str, str]) -> None:
         """Remember event names with their latest data, for suggestions and previews."""

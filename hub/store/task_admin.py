@@ -17,8 +17,8 @@ _CANCEL = """
 WITH gone AS (
     DELETE FROM tasks WHERE id = ANY(%(ids)s) AND state <> 'running' RETURNING id, event_id, rule_id, service_id
 ), noted AS (
-    INSERT INTO cancellations (task_id, rule_id, service_id, event, reason, who)
-    SELECT g.id, g.rule_id, g.service_id, e.name, %(reason)s, %(who)s
+    INSERT INTO cancellations (task_id, event_id, rule_id, service_id, event, reason, who)
+    SELECT g.id, g.event_id, g.rule_id, g.service_id, e.name, %(reason)s, %(who)s
     FROM gone g LEFT JOIN events e ON e.id = g.event_id
 )
 SELECT g.id, coalesce(s.name, '?') FROM gone g LEFT JOIN services s ON s.id = g.service_id

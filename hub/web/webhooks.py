@@ -206,7 +206,7 @@ class _Desk:
                 return Accepted(first, duplicate=True)
             if not cut:
                 # Its own id, because two equal calls are two calls.
-                event = Event(WEBHOOK_RECEIVED, data, uid, f"webhook:{service.id}")
+                event = Event(WEBHOOK_RECEIVED, data, uid, f"webhook:{service.id}", cause_task=task_id)
                 [accepted], queued = hub.intake.write([event], [depth], conn)
             hub.log.add([delivery], conn)
         hub.intake.enqueue(queued)

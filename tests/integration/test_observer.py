@@ -37,17 +37,18 @@ def test_one_event_makes_one_task_for_each_matching_rule(hub: Hub) -> None:
         add_rule(hub, f"r{n}", "three")
     add_rule(hub, "one", "one")
     assert [len(emit(hub, name)) for name in ("three", "one", "none")] == [3, 1, 0]
-    assert count(hub, "tasks") == 4 and count(hub, "events") == 2 and counts_are_exact(hub)
+    assert count(hub, "tasks") == 4 and count(hub, "events") == 3 and counts_are_exact(hub)
 
 
-def test_an_event_without_a_rule_is_counted_and_not_stored(hub: Hub) -> None:
-    """Moodle fires thousands of events that nobody asked for. Its name is kept, for suggestions; its key, so that
-    the sender's second try is told that it is one."""
-    add_service(hub, "http://127.0.0.1:9")
-    accepted = hub.intake.handle_event(Event("nobody.listens", {"a": 1}))
-    assert accepted.tasks == () and not accepted.duplicate and accepted.id
-    assert count(hub, "events") == count(hub, "tasks") == 0 and count(hub, "event_keys") == 1
-    assert hub.db.one("SELECT sample FROM event_names WHERE name = 'nobody.listens'") == {"sample": '{"a":1}'}
+@pytest.mark.parametrize(("keep", "kept"), [("all", 2), ("sample", 1), ("none", 0)])
+def test_events_that_match_no_rule_are_kept_as_the_setting_says(alone: Settings, keep: str, kept: int) -> None:
+    """A new rule has a past. Whatever is kept: a second send is known as one, and the name is suggested."""
+    with build(alone.model_copy(update={"keep_unmatched": keep}), role="cli") as hub:
+        for n in (1, 2):
+            accepted = hub.intake.handle_event(Event("nobody.listens", {"a": n}))
+            assert accepted.tasks == () and not accepted.duplicate and accepted.id
+        assert count(hub, "events") == kept and count(hub, "tasks") == 0 and count(hub, "event_keys") == 2
+        assert hub.db.one("SELECT sample FROM event_names WHERE name = 'nobody.listens'") == {"sample": '{"a":1}'}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from hub.store.database import Database
 from hub.store.views.dead_letters import DeadLetterViews
 from hub.store.views.deliveries import DeliveryViews
+from hub.store.views.event_log import EventLog
 from hub.store.views.events import EventViews
 from hub.store.views.masks import RowMasks
 from hub.store.views.overview import Overview
@@ -28,4 +29,5 @@ class Views:
         self.deliveries = DeliveryViews(db, masks)
         self.runs = RunViews(db, self.deliveries)
         self.events = EventViews(db, masks)
+        self.event_log = EventLog(db, masks)
         self.overview = Overview(db, self.tasks, self.dead_letters)
