@@ -142,7 +142,8 @@ class Claim:
     """A task in this worker's hands: the attempt is already counted in the ledger.
 
     `token` fences: only the holder of the newest one can finish the task. `key` is the idempotency
-    key that every try of every attempt carries.
+    key that every try of every attempt carries. `accepted_at` is when the task was made. `bulk`: it belongs to a
+    backfill or a bulk replay. `own_payload` (JSON text) and `own_endpoint` are sent in place of what the rule makes.
     """
 
     id: int
@@ -161,6 +162,9 @@ class Claim:
     breaker: BreakerState
     breaker_failures: int
     breaker_epoch: int
+    bulk: bool = False
+    own_payload: str | None = None
+    own_endpoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

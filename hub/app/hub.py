@@ -51,6 +51,7 @@ from hub.store.ledger import Ledger
 from hub.store.outbox import Outbox
 from hub.store.rate_limits import RateLimits
 from hub.store.registry import Registry
+from hub.store.resends import ResendStore
 from hub.store.responses import Responses
 from hub.store.run_log import RunLog
 from hub.store.schedules import Schedules
@@ -101,6 +102,7 @@ class Hub:
         self.outbox = Outbox(self.db, max_attempts=settings.max_attempts)
         self.log = DeliveryLog(self.db, body_limit=settings.body_limit)
         self.views = Views(self.db)
+        self.resends = ResendStore(self.db, max_age=settings.task_max_age)
         self.admin = TaskAdmin(self.db)
         self.accounts = Accounts(self.db, self.hooks)
         self.audit = AuditLog(self.db)

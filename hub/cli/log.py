@@ -24,11 +24,13 @@ from hub.cli.common import (
     show_rows,
     usage,
 )
+from hub.cli.resend import resend
 
 if TYPE_CHECKING:
     from hub.app.records import Records
 
 app = typer.Typer(no_args_is_help=True, help="The delivery log and the run log.", rich_markup_mode=None)
+app.command()(resend)
 _COLUMNS = (
     "id",
     "created_at",
@@ -143,6 +145,7 @@ def show(
             sys.stdout.buffer.write(raw_message(hub, id_))
             return
         row = dict(hub.views.deliveries.get(id_))
+        row["origin"] = hub.views.origins.get(row["task_id"])
         if hexed := hex_preview(hub, id_):
             row["raw_hex"] = hexed
     show_object(row, as_json=as_json)

@@ -84,6 +84,7 @@ def show(id_: Annotated[int, typer.Argument(metavar="ID")], as_json: JsonFlag = 
 
     with open_records() as hub:
         attempts = hub.views.deliveries.list(task=id_, limit=100)
+        origin = hub.views.origins.get(id_)
         try:
             row = hub.views.tasks.get(id_)
             row["event_data"] = readable(row["event_data"])
@@ -93,6 +94,7 @@ def show(id_: Annotated[int, typer.Argument(metavar="ID")], as_json: JsonFlag = 
                 raise
             row = {"id": id_, "state": ended["how"], "ended_at": ended["at"]}
             row |= {k: v for k, v in ended.items() if k not in ("how", "at")}
+    row["origin"] = origin
     row["deliveries"] = attempts[::-1]
     show_object(row, as_json=as_json)
 

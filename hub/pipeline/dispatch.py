@@ -102,7 +102,8 @@ class Dispatcher:
             return "parked"
         context |= {"rule": rule.name, "service": service.name}
         try:
-            self._hooks.queue_wait(service.name, max(0.0, (self._now() - claim.due_at).total_seconds()))
+            if not claim.bulk:  # the bulk lane waits by design
+                self._hooks.queue_wait(service.name, max(0.0, (self._now() - claim.due_at).total_seconds()))
             delivery = self._attempt(claim, service, rule)
         except BaseException as e:
             step = next_step(e, claim.attempt, AttemptPolicy.of(self._settings, service))
@@ -135,8 +136,8 @@ class Dispatcher:
 
     def _finished(self, claim: Claim, service: Service, done: bool) -> None:
         if done:
-            seconds = (self._now() - claim.accepted_at).total_seconds()
-            self._hooks.task_finished(service.name, "delivered", max(0.0, seconds))
+            seconds = max(0.0, (self._now() - claim.accepted_at).total_seconds())
+            self._hooks.task_finished(service.name, "delivered", None if claim.bulk else seconds)
 
     def _known(self, claim: Claim) -> tuple[Service | None, Rule | None]:
         """The task's service and rule, as far as this process can read them."""
@@ -150,10 +151,15 @@ class Dispatcher:
         request = Request(method=rule.method, endpoint=rule.endpoint, task_id=claim.id, event_name=claim.event_name)
         self._budget.check(service.id, len(claim.event_data))  # before rendering
         now = self._now()
+        shaped = rule
+        if claim.own_payload is not None:
+            shaped = replace(shaped, payload=None)
+        if claim.own_endpoint is not None:
+            shaped = replace(shaped, endpoint="")
 
         def render(data: JSON) -> tuple[str | None, str]:
-            return rules.render(
-                rule,
+            body, endpoint = rules.render(
+                shaped,
                 event_name=claim.event_name,
                 event_data=data,
                 event_id=claim.event_uid,
@@ -161,6 +167,10 @@ class Dispatcher:
                 now=now,
                 limit=self._payload_limit,
                 kind=service.type,
+            )
+            return (
+                body if claim.own_payload is None else claim.own_payload,
+                endpoint if claim.own_endpoint is None else claim.own_endpoint,
             )
 
         try:

@@ -8,9 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from hub.errors import NotFoundError
-from hub.store.audit import record_batch
+from hub.store.audit import actor, record_batch
 from hub.store.database import Database
 
+_MANY = 100  # dead letters chosen by id; more of them are a bulk replay
 _WHERE = """
     (%(ids)s::bigint[] IS NULL OR d.id = ANY(%(ids)s))
     AND (%(service)s::bigint IS NULL OR d.service_id = %(service)s)
@@ -21,7 +22,8 @@ _WHERE = """
     AND (%(beginning)s::text IS NULL OR starts_with(d.event, %(beginning)s))
     AND (%(up_to)s::bigint IS NULL OR d.id <= %(up_to)s)
 """
-# The event may have been purged meanwhile: it comes back with its old id, and as young as the replay.
+# The event may have been purged meanwhile: it comes back with its old id, and as young as the replay. A payload or
+# endpoint that a person gave for the dead task goes along.
 _REQUEUE = f"""
 WITH chosen AS (
     SELECT d.id
@@ -36,10 +38,17 @@ WITH chosen AS (
     INSERT INTO events (id, uid, name, data, depth)
     SELECT DISTINCT ON (event_id) event_id, event_uid, event, event_data, event_depth FROM raised
     ON CONFLICT (id) DO UPDATE SET created_at = now()
+), again AS MATERIALIZED (
+    SELECT nextval('tasks_id_seq') AS new_id, r.*, o.payload AS own_payload, o.endpoint AS own_endpoint
+    FROM (SELECT * FROM raised ORDER BY id) r LEFT JOIN task_origins o ON o.task_id = r.task_id
 ), made AS (
-    INSERT INTO tasks (event_id, rule_id, service_id, state, expires_at)
-    SELECT event_id, rule_id, service_id, 'pending', now() + make_interval(secs => %(max_age)s)
-    FROM raised ORDER BY id RETURNING id, service_id
+    INSERT INTO tasks (id, event_id, rule_id, service_id, state, bulk, edited, expires_at)
+    SELECT new_id, event_id, rule_id, service_id, 'pending', %(bulk)s,
+           own_payload IS NOT NULL OR own_endpoint IS NOT NULL, now() + make_interval(secs => %(max_age)s)
+    FROM again RETURNING id, service_id
+), noted AS (
+    INSERT INTO task_origins (task_id, kind, event_id, rule_id, dead_letter_id, payload, endpoint, actor, actor_kind)
+    SELECT new_id, 'replay', event_id, rule_id, id, own_payload, own_endpoint, %(actor)s, %(actor_kind)s FROM again
 )
 SELECT m.id, s.name, CASE row_number() OVER (ORDER BY m.id) WHEN 1 THEN (SELECT array_agg(id) FROM chosen) END
 FROM made m JOIN services s ON s.id = m.service_id ORDER BY m.id
@@ -115,8 +124,18 @@ class DeadLetterStore:
         return int(row["n"]), int(row["orphans"])
 
     def requeue(self, chosen: Chosen, *, limit: int) -> tuple[list[tuple[int, str]], int]:
-        """Make tasks of dead letters: ([(task id, service name)], how many have no rule any more)."""
-        params = self._params(chosen) | {"limit": limit, "max_age": self._max_age}
+        """Make tasks of dead letters: ([(task id, service name)], how many have no rule any more).
+
+        All that match, and many chosen by id, wait in the bulk lane behind live tasks.
+        """
+        who = actor()
+        params = self._params(chosen) | {
+            "limit": limit,
+            "max_age": self._max_age,
+            "bulk": chosen.ids is None or len(chosen.ids) > _MANY,
+            "actor": who.name,
+            "actor_kind": who.kind,
+        }
         with self._db.transaction() as conn:
             rows = conn.execute(_REQUEUE.encode(), params).fetchall()
             made = [(row[0], row[1]) for row in rows]

@@ -47,11 +47,22 @@ _TAKE = """
 UPDATE tasks SET state = 'queued', handed_at = now() WHERE id = ANY(ARRAY(
     SELECT picked.id FROM unnest(%(rules)s::bigint[], %(limits)s::integer[]) AS x(rule_id, lim)
     CROSS JOIN LATERAL (
-        SELECT t.id FROM tasks t WHERE t.state = 'pending' AND t.rule_id = x.rule_id AND t.expires_at > now()
+        SELECT t.id FROM tasks t
+        WHERE t.state = 'pending' AND NOT t.bulk AND t.rule_id = x.rule_id AND t.expires_at > now()
         ORDER BY t.next_run_at, t.id LIMIT x.lim FOR UPDATE SKIP LOCKED
     ) picked))
 RETURNING service_id, id
 """
+# Tasks of the bulk lane; never where a live task of the service waits.
+_BULK_DEMAND = _DEMAND.replace(
+    """WHERE c.state = 'pending' AND c.n > 0
+""",
+    """WHERE c.state = 'bulk' AND c.n > 0
+  AND NOT EXISTS (SELECT FROM c AS live WHERE live.service_id = c.service_id AND live.state = 'pending' AND live.n > 0)
+""",
+).replace("IN ('pending', 'queued', 'running')", "IN ('pending', 'bulk', 'queued', 'running')")
+_TAKE_BULK = _TAKE.replace("NOT t.bulk", "t.bulk")
+_BULK_QUEUED = "SELECT count(*) AS n FROM tasks WHERE state = 'queued' AND bulk"
 # The oldest first: a queue is first in, first out, so what is missing from it was handed over earliest.
 _LOST_MESSAGES = """
 UPDATE tasks SET handed_at = now() WHERE id = ANY(ARRAY(
@@ -143,18 +154,33 @@ class Outbox:
         return self._db.run(_PROMOTE, [BATCH])
 
     def demand(self) -> list[Demand]:
-        """Services with pending tasks."""
+        """Services with pending live tasks."""
         with self._db.autocommit() as conn, conn.cursor(row_factory=class_row(Demand)) as cur:
             return cur.execute(_DEMAND).fetchall()
 
+    def bulk_demand(self) -> list[Demand]:
+        """Services with pending tasks of the bulk lane and no pending live task."""
+        with self._db.autocommit() as conn, conn.cursor(row_factory=class_row(Demand)) as cur:
+            return cur.execute(_BULK_DEMAND).fetchall()
+
+    def bulk_queued(self) -> int:
+        """Return the number of tasks of the bulk lane that are published and not claimed."""
+        row = self._db.one(_BULK_QUEUED)
+        return int(row["n"]) if row else 0
+
     def pressure(self) -> dict[int, tuple[int, bool]]:
-        """By service: how many due tasks wait, and whether its circuit is closed."""
+        """By service: how many due live tasks wait or are published, and whether its circuit is closed."""
         return {row["service_id"]: (row["waiting"], row["closed"]) for row in self._db.all(_PRESSURE)}
 
-    def take(self, limits: dict[int, int]) -> list[tuple[int, int]]:
-        """Mark at most `limits[rule]` pending tasks of each rule as queued: (service id, task id)."""
+    def take(self, limits: dict[int, int], *, bulk: bool = False) -> list[tuple[int, int]]:
+        """Mark at most `limits[rule]` pending tasks of each rule as queued: (service id, task id).
+
+        Args:
+            bulk: take tasks of the bulk lane; False: live tasks.
+        """
+        params = {"rules": list(limits), "limits": list(limits.values())}
         with self._db.autocommit() as conn:
-            rows = conn.execute(_TAKE, {"rules": list(limits), "limits": list(limits.values())}).fetchall()
+            rows = conn.execute(_TAKE_BULK if bulk else _TAKE, params).fetchall()
         return [(row[0], row[1]) for row in rows]
 
     def release_all_queued(self) -> None:

@@ -23,7 +23,7 @@ WHERE s.deleted_at IS NULL ORDER BY s.name
 _TASKS = """
 SELECT s.name, CASE WHEN c.state <> 'running' AND NOT coalesce(
                           r.enabled AND s.enabled AND r.deleted_at IS NULL AND s.deleted_at IS NULL, false) THEN 'held'
-                    WHEN c.state = 'queued' THEN 'pending' ELSE c.state END, sum(c.n)::float8
+                    WHEN c.state IN ('queued', 'bulk') THEN 'pending' ELSE c.state END, sum(c.n)::float8
 FROM (SELECT service_id, rule_id, state, sum(n) AS n FROM task_counts GROUP BY 1, 2, 3) c
 JOIN services s ON s.id = c.service_id LEFT JOIN rules r ON r.id = c.rule_id
 GROUP BY 1, 2 HAVING sum(c.n) <> 0
@@ -38,7 +38,7 @@ WITH live AS (
 )
 SELECT name, greatest(0, extract(epoch FROM now() - min(at)))::float8 FROM (
     SELECT live.name, head.at FROM live CROSS JOIN LATERAL (
-        SELECT t.next_run_at AS at FROM tasks t WHERE t.state = 'pending' AND t.rule_id = live.id
+        SELECT t.next_run_at AS at FROM tasks t WHERE t.state = 'pending' AND NOT t.bulk AND t.rule_id = live.id
         ORDER BY t.next_run_at LIMIT 1) head
     UNION ALL
     SELECT live.name, queued.at FROM live JOIN queued ON queued.rule_id = live.id

@@ -8,7 +8,7 @@ from hub.store.audit import record, record_batch
 from hub.store.database import Database
 
 _RETRY = """
-UPDATE tasks SET state = 'pending', next_run_at = now(), handed_at = NULL,
+UPDATE tasks SET state = 'pending', next_run_at = now(), handed_at = NULL, bulk = false,
     attempts = CASE WHEN %(restart)s THEN 0 ELSE attempts END,
     expires_at = greatest(expires_at, now() + interval '1 hour')
 WHERE id = ANY(%(ids)s) AND state <> 'running' RETURNING id

@@ -3,6 +3,9 @@
 Every worker process has one thread for it; an advisory lock elects the one that works. Once a second (more often
 while there is a backlog) it makes due tasks pending, recovers tasks of lost workers, moves expired tasks to the
 dead-letter queue, republishes lost messages, and publishes pending tasks up to the queue limit of each service.
+
+Tasks of the bulk lane (backfills, bulk replays) come last: only those of services without a pending live task, and
+few at a time, so that a live task never waits behind more than `BULK_QUEUED` of them.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ log = structlog.get_logger("hub.tasks.outbox_relay")
 _LOCK = 0x48554222
 _IDLE, _BUSY = 1.0, 0.05  # seconds between two rounds
 _LOST_CHECK = 2.0  # seconds between two searches for lost messages
+BULK_QUEUED = 16
+"""Most tasks of the bulk lane that are published and not claimed, of all services together."""
 _FORCED = 60  # a queued task this many graces old is republished whatever the queue holds
 
 
@@ -153,20 +158,41 @@ class OutboxRelay:
             self._publisher.publish(found)
 
     def _fill_queue(self) -> bool:
-        """Publish up to each service's queue limit. True: a service has more pending tasks."""
+        """Publish up to each service's queue limit, live tasks first. True: a service has more pending tasks."""
         if self._publisher.down:
             return False
+        demands = self._outbox.demand()
+        more = self._publish(demands, {demand.service_id: self._room(demand) for demand in demands})
+        return self._fill_bulk() or more
+
+    def _fill_bulk(self) -> bool:
+        """Publish tasks of the bulk lane. True: there are more of them."""
+        demands = self._outbox.bulk_demand()
+        if not demands:
+            return False
+        most = {demand.service_id: self._room(demand) for demand in demands}
+        left = max(0, BULK_QUEUED - self._outbox.bulk_queued())
+        if not left:
+            return any(most.values())  # look again soon: workers are taking what is published
+        rooms: dict[int, int] = {}
+        for i, (service_id, room) in enumerate(sorted(most.items(), key=lambda item: item[1])):
+            rooms[service_id] = min(room, math.ceil(left / (len(most) - i)))
+            left -= rooms[service_id]
+        return self._publish(demands, rooms, bulk=True)
+
+    def _publish(self, demands: list[Demand], rooms: dict[int, int], *, bulk: bool = False) -> bool:
+        """Publish at most `rooms[service id]` tasks of each service, shared among its rules. True: there are more."""
         limits: dict[int, int] = {}
         more = False
-        for demand in self._outbox.demand():
-            room = self._room(demand)
+        for demand in demands:
+            room = rooms[demand.service_id]
             more = more or (demand.pending > room > 0)
             for i, rule_id in enumerate(demand.rules):
                 share = math.ceil(room / (len(demand.rules) - i))
                 if share > 0:
                     limits[rule_id] = share
                     room -= share
-        if limits and (taken := self._outbox.take(limits)):
+        if limits and (taken := self._outbox.take(limits, bulk=bulk)):
             self._publisher.publish(taken)
             return True
         return more and bool(limits)

@@ -150,7 +150,8 @@ def _rest(rig: Rig) -> dict[str, Any]:
     wrong = rig.rows(
         "SELECT service_id, rule_id, state, sum(n)::int AS off FROM ("
         " SELECT service_id, rule_id, state, n FROM task_counts UNION ALL"
-        " SELECT service_id, rule_id, state, -1 FROM tasks) x GROUP BY 1, 2, 3 HAVING sum(n) <> 0"
+        " SELECT service_id, rule_id, CASE WHEN bulk AND state = 'pending' THEN 'bulk' ELSE state END, -1 FROM tasks"
+        ") x GROUP BY 1, 2, 3 HAVING sum(n) <> 0"
     )
     with rig.channel() as channel:
         ready = {

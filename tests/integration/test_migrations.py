@@ -11,6 +11,7 @@ import pytest
 from hub.errors import ConfigError, UnavailableError
 from hub.store.database import Database
 from hub.store.migrate import check, migrate, migrations, pending
+from hub.store.outbox import Outbox
 from hub.store.views import Views
 
 NAMES = [name for name, _, _ in migrations()]
@@ -107,4 +108,33 @@ def test_data_of_the_release_before_survives(empty_database_url: str, monkeypatc
     assert [row["service"] for row in views.deliveries.list()] == ["bus"]
     with psycopg.connect(empty_database_url) as conn:
         conn.execute("UPDATE services SET type = 'smtp'")
+    db.close()
+
+
+def test_live_tasks_of_the_release_before_are_live_ones(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks that wait while the hub is updated are not mistaken for those of the bulk lane, and stay counted."""
+    every = migrations()
+    db = Database(empty_database_url)
+    db.open()
+    with monkeypatch.context() as patched:
+        patched.setattr("hub.store.migrate.migrations", lambda: [m for m in every if m[0] < "0009"])
+        migrate(db)
+    with psycopg.connect(empty_database_url) as conn:
+        conn.execute("INSERT INTO services (name, type, base_url) VALUES ('crm', 'rest', 'http://h')")
+        conn.execute("INSERT INTO rules (name, event, service_id) SELECT 'r', 'e', id FROM services")
+        conn.execute("INSERT INTO events (uid, name, data) VALUES ('u', 'e', '{}')")
+        conn.execute(
+            "INSERT INTO tasks (event_id, rule_id, service_id, state, expires_at)"
+            " SELECT 1, 1, 1, state, now() + interval '1 day' FROM unnest(ARRAY['pending', 'pending', 'delayed']) state"
+        )
+    migrate(db)
+    outbox = Outbox(db, max_attempts=5)
+    assert outbox.bulk_demand() == [] and [demand.pending for demand in outbox.demand()] == [2]
+    assert len(outbox.take({1: 10})) == 2
+    with psycopg.connect(empty_database_url) as conn:
+        conn.execute("UPDATE tasks SET bulk = true, state = 'pending'")
+    assert [demand.pending for demand in outbox.bulk_demand()] == [3] and outbox.demand() == []
+    assert {row["n"] for row in Views(db).tasks.counts()} == {3}
     db.close()

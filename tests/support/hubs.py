@@ -99,5 +99,6 @@ def counts_are_exact(hub: Hub) -> bool:
     return not hub.db.all(
         "SELECT service_id, rule_id, state, sum(n) FROM ("
         " SELECT service_id, rule_id, state, n FROM task_counts UNION ALL"
-        " SELECT service_id, rule_id, state, -1 FROM tasks) x GROUP BY 1, 2, 3 HAVING sum(n) <> 0"
+        " SELECT service_id, rule_id, CASE WHEN bulk AND state = 'pending' THEN 'bulk' ELSE state END, -1 FROM tasks"
+        ") x GROUP BY 1, 2, 3 HAVING sum(n) <> 0"
     )

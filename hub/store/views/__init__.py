@@ -12,6 +12,7 @@ from hub.store.views.deliveries import DeliveryViews
 from hub.store.views.event_log import EventLog
 from hub.store.views.events import EventViews
 from hub.store.views.masks import RowMasks
+from hub.store.views.origins import OriginViews
 from hub.store.views.overview import Overview
 from hub.store.views.runs import RunViews
 from hub.store.views.tasks import TaskViews
@@ -30,4 +31,5 @@ class Views:
         self.runs = RunViews(db, self.deliveries)
         self.events = EventViews(db, masks)
         self.event_log = EventLog(db, masks)
+        self.origins = OriginViews(db, masks)
         self.overview = Overview(db, self.tasks, self.dead_letters)

@@ -30,7 +30,7 @@ SELECT min(at) AS at FROM (
     UNION ALL
     SELECT first.at FROM rules r JOIN services s ON s.id = r.service_id AND s.enabled AND s.deleted_at IS NULL
     CROSS JOIN LATERAL (
-        SELECT t.next_run_at AS at FROM tasks t WHERE t.state = 'pending' AND t.rule_id = r.id
+        SELECT t.next_run_at AS at FROM tasks t WHERE t.state = 'pending' AND NOT t.bulk AND t.rule_id = r.id
         ORDER BY t.next_run_at LIMIT 1
     ) first
     WHERE r.enabled AND r.deleted_at IS NULL

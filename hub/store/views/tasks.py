@@ -23,7 +23,7 @@ SELECT t.id, e.name AS event, r.name AS rule, s.name AS service,
             WHEN t.state = 'queued' THEN 'pending' ELSE t.state END AS state,
        t.attempts, t.next_run_at, t.last_error, t.created_at,
        r.id IS NULL OR s.id IS NULL OR r.deleted_at IS NOT NULL OR s.deleted_at IS NOT NULL AS orphan,
-       t.state IN ('pending', 'queued') AND t.next_run_at < now() - interval '1 minute' AND coalesce(
+       t.state IN ('pending', 'queued') AND NOT t.bulk AND t.next_run_at < now() - interval '1 minute' AND coalesce(
            r.enabled AND s.enabled AND r.deleted_at IS NULL AND s.deleted_at IS NULL, false) AS overdue,
        e.uid AS event_id
 """
@@ -127,7 +127,8 @@ class TaskViews:
         if failed:
             where.append("t.attempts > 0 AND t.last_error IS NOT NULL")
         if overdue:
-            where.append("t.state IN ('pending', 'queued') AND t.next_run_at < now() - interval '1 minute'")
+            where.append("t.state IN ('pending', 'queued') AND NOT t.bulk")
+            where.append("t.next_run_at < now() - interval '1 minute'")
         like(where, params, "e.name", event)
         if before is not None:
             where.append("t.id < %(before)s")
@@ -141,7 +142,7 @@ def shown(count: Row) -> str:
     """The state that is shown for a row of `counts`."""
     if count["state"] != "running" and not count["live"]:
         return "held"
-    return "pending" if count["state"] == "queued" else str(count["state"])
+    return "pending" if count["state"] in ("queued", "bulk") else str(count["state"])
 
 
 def _fits(

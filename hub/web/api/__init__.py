@@ -10,6 +10,7 @@ from hub.web.api.dead_letters import make_dead_letters
 from hub.web.api.deliveries import make_deliveries
 from hub.web.api.events import make_events
 from hub.web.api.overview import make_overview
+from hub.web.api.resends import make_resends
 from hub.web.api.rules import make_rules
 from hub.web.api.schedules import make_schedules
 from hub.web.api.services import make_services
@@ -24,6 +25,7 @@ _PARTS = (
     make_tasks,
     make_dead_letters,
     make_deliveries,
+    make_resends,
     make_schedules,
     make_overview,
     make_tokens,

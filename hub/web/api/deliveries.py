@@ -55,7 +55,8 @@ def make_deliveries(hub: Hub, authenticator: Authenticator) -> APIRouter:
 
     @r.view.get("/{delivery_id:id}", summary="Show a delivery", response_model=shapes.DeliveryDetail)
     def show_delivery(delivery_id: parameters.Id) -> dict[str, Any]:
-        return hub.views.deliveries.get(delivery_id)
+        row = hub.views.deliveries.get(delivery_id)
+        return row | {"origin": hub.views.origins.get(row["task_id"])}
 
     @r.manage.get(
         "/{delivery_id:id}/raw",

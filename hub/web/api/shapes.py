@@ -68,8 +68,23 @@ class Task(Shape):
     event_id: str | None
 
 
+class Origin(Shape):
+    """Who asked for a task, and from what it was made."""
+
+    kind: Literal["resend", "replay", "backfill"]
+    delivery_id: int | None
+    dead_letter_id: int | None
+    backfill_id: int | None
+    payload: str | None = Field(description="Given for this one task in place of the rule's, as JSON text.")
+    endpoint: str | None = Field(description="Given for this one task in place of the rule's.")
+    actor: str
+    actor_kind: str
+    created_at: Utc
+
+
 class TaskDetail(Task):
     event_data: Any = None
+    origin: Origin | None = Field(None, description="null: an event made the task.")
     worker: str | None = None
     lease_until: Utc | None = None
     expires_at: Utc | None = None
@@ -119,6 +134,7 @@ class Delivery(Shape):
 
 
 class DeliveryDetail(Delivery):
+    origin: Origin | None = Field(None, description="Of its task; null: an event made the task.")
     properties: dict[str, Any] | None = None
 
 

@@ -103,7 +103,7 @@ def make_tasks(hub: Hub, authenticator: Authenticator) -> APIRouter:
             row = hub.views.tasks.get(task_id)
         except NotFoundError:
             raise _gone(hub, task_id) from None
-        return row | {"event_data": readable(row["event_data"])}
+        return row | {"event_data": readable(row["event_data"]), "origin": hub.views.origins.get(task_id)}
 
     def again(task_id: int, restart: bool) -> dict[str, Any]:
         result = _retry(hub, [task_id], restart)
