@@ -127,12 +127,12 @@ def resend_event(
     if stored.erased:
         raise ConflictError(f"event {event_id} cannot be sent again: its data was erased")
     event = Event(stored.name, loads(stored.data))
-    chosen = [hub.registry.rule(name) for name in dict.fromkeys(names)]
+    chosen = [hub.configuration.rule(name) for name in dict.fromkeys(names)]
     for rule in chosen:
         if not rules.matches(rule, event):
             raise ConflictError(f"rule {rule.name!r} does not match event {event_id}")
     if not names:
-        chosen = [rule for rule in hub.registry.rules() if rule.enabled and rules.matches(rule, event)]
+        chosen = [rule for rule in hub.configuration.rules() if rule.enabled and rules.matches(rule, event)]
         if not chosen:
             raise ConflictError(f"no enabled rule matches event {event_id}")
     edit = Edit()
@@ -173,7 +173,7 @@ def _latest(found: Sequence[Candidate]) -> dict[tuple[int | None, int | None], C
 
 
 def _rule(hub: Hub, rule_id: int) -> Rule:
-    rule = hub.registry.rule_by_id(rule_id)
+    rule = hub.configuration.rule_by_id(rule_id)
     if rule is None:
         raise NotFoundError("its rule was deleted")
     return rule
@@ -206,7 +206,7 @@ def _endpoint(hub: Hub, rule: Rule, endpoint: str) -> str:
         raise PayloadError("endpoint: placeholders are not filled in here; write the value itself")
     if len(endpoint) > _LONGEST or not endpoint.isprintable():
         raise PayloadError(f"endpoint: must have at most {_LONGEST} printable characters")
-    service = hub.registry.service(rule.service)
+    service = hub.configuration.service(rule.service)
     if service.type is ServiceType.REST:
         try:
             check_endpoint(service.base_url, endpoint)

@@ -123,7 +123,7 @@ def test_what_cannot_be_sent_again_says_why(hub: Hub, sent: list[int], target: H
     assert attempt(hub, live) == "failed"
     with pytest.raises(ConflictError, match=f"hub tasks run --id {live}"):
         resend(hub, [delivery(hub, live)])
-    hub.registry.delete_rule("r1")
+    hub.registry.rules.delete("r1")
     with pytest.raises(ConflictError, match="rule or service was deleted"):
         resend(hub, [delivery(hub, sent[0])])
     assert count(hub, "tasks") == 1, "all or none"
