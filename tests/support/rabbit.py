@@ -174,6 +174,10 @@ class RabbitNode:
             raise RuntimeError(f"rabbitmqctl {' '.join(args)}: {done.stdout}{done.stderr}")
         return done.stdout
 
+    def ctl_command(self) -> list[str]:
+        """`rabbitmqctl` of this node as arguments of `env -i`: its environment, then the program."""
+        return [*(f"{name}={value}" for name, value in self._env.items()), str(self._sbin / "rabbitmqctl")]
+
     def new_vhost(self) -> str:
         """The URL of a vhost that nobody has used yet."""
         if not self._vhosts:
