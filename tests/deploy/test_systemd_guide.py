@@ -34,7 +34,7 @@ from tests.support.rabbit import RabbitNode
 from tests.support.waiting import eventually
 
 HUB = Path(sys.executable).with_name("hub")
-STEPS = ("make-secrets.sh", "chmod 400", "create-stores.sh", "hub.env.example", "deploy/systemd/hub ")
+STEPS = ("make-secrets.sh", "chmod 400", "create-stores.sh", "hub.env.example", "/usr/local/bin ")
 
 
 def steps() -> list[str]:
