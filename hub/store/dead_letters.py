@@ -22,7 +22,8 @@ _WHERE = """
     AND (%(beginning)s::text IS NULL OR starts_with(d.event, %(beginning)s))
     AND (%(up_to)s::bigint IS NULL OR d.id <= %(up_to)s)
 """
-# The event may have been purged meanwhile: it comes back with its old id, and as young as the replay. A payload or
+# The event may have been purged meanwhile: it comes back as it was. If it is there, the update locks it against the
+# purge, which takes no event of a task. A payload or
 # endpoint that a person gave for the dead task goes along.
 _REQUEUE = f"""
 WITH chosen AS (
@@ -35,9 +36,9 @@ WITH chosen AS (
 ), raised AS (
     DELETE FROM dead_letters d USING chosen c WHERE d.id = c.id RETURNING d.*
 ), restored AS (
-    INSERT INTO events (id, uid, name, data, depth)
-    SELECT DISTINCT ON (event_id) event_id, event_uid, event, event_data, event_depth FROM raised
-    ON CONFLICT (id) DO UPDATE SET created_at = now()
+    INSERT INTO events AS e (id, uid, name, data, depth, created_at)
+    SELECT DISTINCT ON (event_id) event_id, event_uid, event, event_data, event_depth, accepted_at FROM raised
+    ON CONFLICT (id) DO UPDATE SET depth = e.depth
 ), again AS MATERIALIZED (
     SELECT nextval('tasks_id_seq') AS new_id, r.*, o.payload AS own_payload, o.endpoint AS own_endpoint
     FROM (SELECT * FROM raised ORDER BY id) r LEFT JOIN task_origins o ON o.task_id = r.task_id

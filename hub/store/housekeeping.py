@@ -9,39 +9,42 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, LiteralString
 
-from hub.store.database import Database
+from hub.store.database import Database, Row
 from hub.store.locks import release
 
 BATCH = 1000
 _LOCK = 0x48554B45
-_MOST_OLD_TASKS = 20_000
-_YOUNG_BATCHES = 5  # a replay gives an old event a new age, so young rows may lie among old ones
-
+_YOUNG_BATCHES = 5  # young rows may lie among old ones: transactions commit out of order
 
 # The array keeps the planner from a join, which it may do by a scan.
 _PURGE: LiteralString = """
 WITH batch AS (
-    SELECT id, {time} < %(cutoff)s AND id <> ALL(%(needed)s::bigint[]) AS old
+    SELECT id, {time} < %(cutoff)s AS old
     FROM {table} WHERE id > %(after)s ORDER BY id LIMIT %(limit)s
 ), gone AS (
     DELETE FROM {table} WHERE id = ANY(ARRAY(SELECT id FROM batch WHERE old)) AND {time} < %(cutoff)s RETURNING 1
 )
-SELECT max(id) AS last, count(*) AS seen, (SELECT count(*) FROM gone) AS gone FROM batch
+SELECT max(id) AS last, count(*) AS seen, count(*) FILTER (WHERE old) AS old, (SELECT count(*) FROM gone) AS gone
+FROM batch
 """
 _BY_ID: dict[str, LiteralString] = {
     "deliveries": _PURGE.format(table="deliveries", time="created_at"),
-    "events": _PURGE.format(table="events", time="created_at"),
     "task_runs": _PURGE.format(table="task_runs", time="started_at"),
     "audit_log": _PURGE.format(table="audit_log", time="at"),
     "cancellations": _PURGE.format(table="cancellations", time="created_at"),
 }
-# Tasks that are older than the events to go, and the events they still need.
-_NEEDED = """
-SELECT event_id FROM tasks
-WHERE id < coalesce((SELECT id FROM tasks WHERE created_at >= %(cutoff)s ORDER BY id LIMIT 1), 9223372036854775807)
-ORDER BY id LIMIT %(limit)s
+# Events of tasks stay. Rows are locked before tasks are looked for: whoever makes a task of an old event locks it, too.
+# A scalar subquery stays a look-up by event.
+_OLD_EVENTS = """
+WITH batch AS (SELECT id, created_at < %(cutoff)s AS old FROM events WHERE id > %(after)s ORDER BY id LIMIT %(limit)s)
+SELECT max(id) AS last, count(*) AS seen, coalesce(array_agg(id) FILTER (WHERE old), '{}') AS old FROM batch
+"""
+_LOCK_EVENTS = "SELECT id FROM events WHERE id = ANY(%s) ORDER BY id FOR UPDATE SKIP LOCKED"
+_PURGE_EVENTS = """
+DELETE FROM events e WHERE id = ANY(%s) AND (SELECT true FROM tasks t WHERE t.event_id = e.id LIMIT 1) IS NULL
 """
 _EXPIRED: dict[str, LiteralString] = {
     "event_keys": "DELETE FROM event_keys WHERE key = ANY(ARRAY(SELECT key FROM event_keys WHERE expires_at < now()"
@@ -109,20 +112,30 @@ class Housekeeping:
             count = self._expired(sql, {"cutoff": cutoff, "limit": BATCH}, go_on)
             gone |= {table: count} if count else {}
         for table, sql in _BY_ID.items():
-            until = {"events": events or cutoff, "audit_log": audit}.get(table, cutoff)
+            until = audit if table == "audit_log" else cutoff
             if until is None:
                 continue
-            needed = self._needed(until) if table == "events" else []
-            if needed is None:
-                continue
-            count = self._by_id(sql, {"cutoff": until, "limit": BATCH, "needed": needed}, go_on)
+            count = self._by_id(partial(self._rows, sql, until), go_on)
             gone |= {table: count} if count else {}
-        return gone
+        count = self._by_id(partial(self._events, events or cutoff), go_on)
+        return gone | ({"events": count} if count else {})
 
-    def _needed(self, cutoff: datetime) -> list[int] | None:
-        """Events that old tasks need; None when those are too many to tell: then events wait."""
-        rows = self._db.all(_NEEDED, {"cutoff": cutoff, "limit": _MOST_OLD_TASKS + 1})
-        return None if len(rows) > _MOST_OLD_TASKS else sorted({row["event_id"] for row in rows})
+    def _rows(self, sql: LiteralString, cutoff: datetime, after: int) -> Row:
+        """Delete the old ones of a batch: `last` id, how many were `seen`, `old` and are `gone`."""
+        row = self._db.one(sql, {"cutoff": cutoff, "limit": BATCH, "after": after})
+        assert row is not None
+        return row
+
+    def _events(self, cutoff: datetime, after: int) -> Row:
+        """As `_rows`, of events."""
+        row = self._rows(_OLD_EVENTS, cutoff, after)
+        old = row["old"]
+        count = 0
+        if old:
+            with self._db.transaction() as conn:
+                ids = [found[0] for found in conn.execute(_LOCK_EVENTS, [old]).fetchall()]
+                count = conn.execute(_PURGE_EVENTS, [ids]).rowcount
+        return row | {"old": len(old), "gone": count}
 
     def _expired(self, sql: LiteralString, params: dict[str, Any], go_on: Callable[[], bool]) -> int:
         total = 0
@@ -133,13 +146,12 @@ class Housekeeping:
                 break
         return total
 
-    def _by_id(self, sql: LiteralString, params: dict[str, Any], go_on: Callable[[], bool]) -> int:
+    def _by_id(self, batch: Callable[[int], Row], go_on: Callable[[], bool]) -> int:
         total, after, young = 0, 0, 0
         while go_on() and young < _YOUNG_BATCHES:
-            row = self._db.one(sql, {**params, "after": after})
-            assert row is not None
+            row = batch(after)
             total += row["gone"]
-            young = 0 if row["gone"] else young + 1
+            young = 0 if row["old"] else young + 1
             if row["seen"] < BATCH:
                 break
             after = row["last"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 
 from hub.scheduling.housekeeping import HousekeepingTask
@@ -77,8 +78,17 @@ def test_an_event_that_a_task_needs_stays_whatever_its_age(db: Database) -> None
     assert {row["id"] for row in db.all("SELECT id FROM events")} == {3, 7, *range(11, 21)}
 
 
-def test_a_replayed_event_is_young_again_and_hides_no_old_ones(db: Database) -> None:
-    """A replay brings an old id back; the purge must not stop at it."""
+def test_a_task_made_of_an_old_event_while_it_is_purged_keeps_it(db: Database, database_url: str) -> None:
+    """A resend locks its event; the purge passes it by, or the resend is told that the event is gone."""
+    fill(db, 5, 0)
+    with psycopg.connect(database_url) as resend:
+        resend.execute("SELECT id FROM events WHERE id = 3 FOR SHARE")
+        keeper(db).run()
+        assert {row["id"] for row in db.all("SELECT id FROM events")} == {3}
+
+
+def test_young_events_among_old_ones_hide_none(db: Database) -> None:
+    """Transactions commit out of order; the purge must not stop at a young row."""
     fill(db, 3 * BATCH, 1)
     db.run("UPDATE events SET created_at = now() WHERE id BETWEEN 500 AND 1700")
     gone = keeper(db).run()
@@ -145,11 +155,18 @@ def test_a_run_stops_in_time(db: Database) -> None:
 def test_no_batch_scans_the_table(db: Database) -> None:
     """With a big log, a purge must not slow the hub down: every step goes by an index."""
     fill(db, 0, 20_000)
+    db.run(
+        "INSERT INTO tasks (event_id, rule_id, service_id, state, expires_at)"
+        " SELECT id, 1, 1, 'pending', now() FROM events"
+    )
     with db.autocommit() as conn:
         conn.execute("ANALYZE")
-        from hub.store.housekeeping import _BY_ID
+        from hub.store.housekeeping import _BY_ID, _LOCK_EVENTS, _OLD_EVENTS, _PURGE_EVENTS
 
-        params = {"cutoff": "2020-01-01", "after": 0, "limit": BATCH, "needed": []}
-        for table in ("deliveries", "events"):
-            plan = conn.execute(("EXPLAIN " + _BY_ID[table]).encode(), params).fetchall()
+        batch = {"cutoff": "2020-01-01", "after": 0, "limit": BATCH}
+        ids = [list(range(1, BATCH))]
+        for sql, params in (
+            (_BY_ID["deliveries"], batch), (_OLD_EVENTS, batch), (_LOCK_EVENTS, ids), (_PURGE_EVENTS, ids),
+        ):  # fmt: skip
+            plan = conn.execute(("EXPLAIN " + sql).encode(), params).fetchall()
             assert not any("Seq Scan" in row[0] for row in plan), plan

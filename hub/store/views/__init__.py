@@ -10,6 +10,7 @@ from hub.store.database import Database
 from hub.store.views.dead_letters import DeadLetterViews
 from hub.store.views.deliveries import DeliveryViews
 from hub.store.views.event_log import EventLog
+from hub.store.views.event_search import EventSearch
 from hub.store.views.events import EventViews
 from hub.store.views.masks import RowMasks
 from hub.store.views.origins import OriginViews
@@ -31,5 +32,6 @@ class Views:
         self.runs = RunViews(db, self.deliveries)
         self.events = EventViews(db, masks)
         self.event_log = EventLog(db, masks)
+        self.event_search = EventSearch(db, self.event_log, masks)
         self.origins = OriginViews(db, masks)
         self.overview = Overview(db, self.tasks, self.dead_letters)

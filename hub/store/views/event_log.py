@@ -117,6 +117,10 @@ class EventLog:
             row = self._db.one(_BY_TASK if kind == "task" else _BY_DEAD_LETTER, {"id": id_})
         return [row["number"]] if row else []
 
+    def first_not_before(self, until: datetime) -> int:
+        """A number that no event before `until` lies at or above."""
+        return self.first_since(until + 2 * _DISORDER)
+
     def first_since(self, since: datetime) -> int:
         """A number that no event at or after `since` lies below. A few look-ups, no index on time."""
         since = (since if since.tzinfo else since.replace(tzinfo=UTC)) - _DISORDER

@@ -6,6 +6,7 @@ and again here, so that a mask also covers what was logged before it was set.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import LiteralString
 
 from hub.codec import readable
@@ -53,6 +54,10 @@ class RowMasks:
 
     def hide_event(self, name: str, data: str) -> str:
         """Mask the data (JSON text) of an event for every service that a rule sends events of that name to."""
+        return self.of_event(name)(data)
+
+    def of_event(self, name: str) -> Callable[[str], str]:
+        """What `hide_event` does for events of that name: one look-up for many of them."""
         event = Event(name, {})
         paths = {
             path
@@ -60,7 +65,8 @@ class RowMasks:
             if rules.matches(Rule(0, "", row["event"], 0, ""), event)
             for path in event_paths(row["mask"], row["payload"])
         }
-        return mask_body(data, sorted(paths) + self._source(name, data))
+        always = sorted(paths)
+        return lambda data: mask_body(data, always + self._source(name, data))
 
     def _source(self, event: str, data: str) -> list[str]:
         return source_paths(event, readable(data), self._mask_of) if event.startswith("hub.") else []
