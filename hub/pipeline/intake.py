@@ -181,7 +181,7 @@ class Intake:
         self._keep = keep_unmatched
         self._seen: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
-        self._together: GroupCommit[Event, Accepted | Exception] = GroupCommit(self._each, limit=_TOGETHER)
+        self._together: GroupCommit[Event, Accepted | Exception] = GroupCommit(self.handle_each, limit=_TOGETHER)
 
     def handle_event(self, event: Event) -> Accepted:
         """Accept one event; when this returns, its tasks are in the ledger.
@@ -197,14 +197,18 @@ class Intake:
             raise result
         return result
 
-    def _each(self, events: list[Event]) -> list[Accepted | Exception]:
-        """Accept the valid ones: an event that fails does not fail the others."""
+    def handle_each(self, events: Sequence[Event]) -> list[Accepted | Exception]:
+        """Accept events of different senders in one transaction: one that fails does not fail the others.
+
+        Raises:
+            UnavailableError: the database is away; nothing was accepted.
+        """
         try:
-            return [*self.handle_events(events)]
+            return [*self.handle_events(events)] if events else []
         except UnavailableError:
             raise
         except Exception as e:
-            return [e] if len(events) == 1 else [self._each([event])[0] for event in events]
+            return [e] if len(events) == 1 else [self.handle_each([event])[0] for event in events]
 
     def handle_events(self, events: Sequence[Event], *, depth: int = 0) -> list[Accepted]:
         """Accept all of them, in one transaction, or none."""

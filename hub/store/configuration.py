@@ -174,6 +174,10 @@ class Configuration:
 
     # Changes
 
+    def generation(self) -> int | None:
+        """A number that increases with every announced change; None: this process does not listen for them."""
+        return self._generation if self._listener is not None else None
+
     def listen(self) -> None:
         """Start the thread that listens for changes. Until then every read queries the database."""
         if self._listener is None:

@@ -31,7 +31,9 @@ _LIST = f"SELECT {_COLUMNS} FROM api_tokens ORDER BY name"  # noqa: S608 - const
 _REVOKE = "UPDATE api_tokens SET revoked_at = now() WHERE id = %s AND revoked_at IS NULL"
 # `last_used_at` is exact to a minute, so that most uses do not write.
 _USE = f"""
-SELECT {_COLUMNS}, (last_used_at IS NULL OR last_used_at < now() - interval '1 minute') AS stale FROM api_tokens
+SELECT {_COLUMNS}, (last_used_at IS NULL OR last_used_at < now() - interval '1 minute') AS stale,
+       coalesce(expires_at > now() + interval '1 minute', true) AS lasting
+FROM api_tokens
 WHERE hash = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 """  # noqa: S608 - constants
 _USED = "UPDATE api_tokens SET last_used_at = now() WHERE id = %s"
@@ -57,6 +59,8 @@ class Tokens:
     def __init__(self, db: Database, trace: SecurityLog) -> None:
         self._db = db
         self._trace = trace
+        self.revocations = 0
+        """Tokens that this process has revoked."""
 
     def add(self, name: str, scope: Scope, *, expires_at: datetime | None = None) -> tuple[Token, str]:
         """Create a token. Returns it and its secret, which cannot be read again.
@@ -100,16 +104,23 @@ class Tokens:
             if conn.execute(_REVOKE, [token.id]).rowcount == 0:
                 return
             record(conn, "token.revoke", "token", id=token.id, name=name, before={"scope": token.scope})
+        self.revocations += 1
         self._trace.happened("token", "revoked", token=name)
 
     def use(self, secret: str) -> Token | None:
         """The live token with that secret; None: there is none."""
+        found = self.find(secret)
+        return None if found is None else found[0]
+
+    def find(self, secret: str) -> tuple[Token, bool] | None:
+        """The live token with that secret, and whether it stays valid for a minute unless it is changed."""
         row = self._db.one(_USE, [hashed(secret)])
         if row is None:
             return None
+        lasting = row.pop("lasting")
         if row.pop("stale"):
             self._db.run(_USED, [row["id"]])
-        return Token(**row)
+        return Token(**row), lasting
 
 
 def hashed(secret: str) -> bytes:

@@ -9,6 +9,7 @@ from functools import lru_cache
 _LONGEST = 100  # characters of a text that is not an IP address
 
 
+@lru_cache(maxsize=4096)
 def client_key(address: str) -> str:
     """The key that limits count by: an IPv4 address, or the /64 network of an IPv6 address, which one customer owns."""
     try:

@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from hub.settings import Settings
 from hub.store.accounts import Accounts
 from hub.store.audit import Actor, act_as
+from hub.store.token_cache import TokenCache
 from hub.store.tokens import Scope, Token
 from hub.web.authorization import Access, needs
 from hub.web.bodies import JsonRequest
@@ -36,8 +37,9 @@ _FAILURE_RATE = 0.5  # wrong tokens per second in the long run; beyond it the re
 class Authenticator:
     """Checks API tokens. A valid token is accepted even from an address that sent too many wrong ones."""
 
-    def __init__(self, accounts: Accounts, settings: Settings) -> None:
+    def __init__(self, accounts: Accounts, settings: Settings, generation: Callable[[], int | None]) -> None:
         self._accounts = accounts
+        self._cache = TokenCache(accounts.tokens, generation)
         self._requests = RateLimiter(settings.token_rate, settings.token_rate)
         self._failures = RateLimiter(_FAILURE_RATE, _FAILURES)
 
@@ -52,7 +54,7 @@ class Authenticator:
         """
         if secret is None:
             raise no_token()
-        token = self._accounts.tokens.use(secret)
+        token = self._cache.use(secret)
         if token is None:
             wait = self._failures.take(address)
             self._accounts.trace.happened("token", "refused", quiet=wait > 0, client=address)
@@ -69,10 +71,20 @@ class Authenticator:
             raise Problem(403, f"a token of scope {token.scope!r} may not do this; {needed!r} may")
         return token
 
+    def cached(self, secret: str, needed: Scope) -> Token | None:
+        """The token, if it is in memory and may do what is asked now; counts the request. Never waits.
+
+        None says nothing about the token: `check` decides.
+        """
+        token = self._cache.get(secret)
+        if token is None or needed not in _ALLOWED[token.scope] or self._requests.take(token.id):
+            return None
+        return token
+
     def look_up(self, secrets: Sequence[str], needed: Scope, address: str) -> tuple[Token, str]:
         """Return the first secret that is a token, checked as by `check`; raises `Problem` 401 or 429 if none is."""
         for secret in secrets[:-1]:
-            if self._accounts.tokens.use(secret) is not None:
+            if self._cache.use(secret) is not None:
                 return self.check(secret, needed, address), secret
         if not secrets and (wait := self._failures.take(address)):
             raise _too_many(wait)

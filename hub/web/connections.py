@@ -11,6 +11,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from hub.web.addresses import client_key
 from hub.web.connection_limits import Limits, Phase
 
+COMPLETE = "hub.complete"
+"""Key of a request's scope: its whole body has arrived, so that nothing of it must be waited for."""
 HEAD_LIMIT = 16 * 1024
 """Bytes: limit of a request's head, and of everything else that is not body (chunk extensions, trailers)."""
 _MOST_HEADERS = 100
@@ -126,6 +128,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._unread = 0
         self._in_message = False
+        self.scope[COMPLETE] = True  # type: ignore[literal-required]
         super().on_message_complete()
         if self.phase is Phase.CLOSING and not self.transport.is_closing():
             self._enter(Phase.IDLE)

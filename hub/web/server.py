@@ -15,6 +15,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.types import ASGIApp
 
 from hub import __version__
 from hub.app.lifecycle import Hub
@@ -29,6 +30,7 @@ from hub.web.connection_limits import Limits, most_connections
 from hub.web.connections import Connection
 from hub.web.console.router import make_console
 from hub.web.docs import make_docs
+from hub.web.fast_accept import FastAccept
 from hub.web.health import make_health
 from hub.web.middleware import OuterMiddleware
 from hub.web.uploads import Uploads
@@ -45,7 +47,19 @@ _BODY_MEMORY = 64 * 1024 * 1024  # bytes of request bodies in memory, of all req
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - shown to people, not bound
 
 
-def make_app(hub: Hub) -> FastAPI:
+def make_authenticator(hub: Hub) -> Authenticator:
+    """What checks the API tokens of one web server."""
+    return Authenticator(hub.accounts, hub.settings, hub.registry.generation)
+
+
+def make_server_app(hub: Hub) -> ASGIApp:
+    """`make_app` behind the fast path for single events: what a web server serves."""
+    authenticator = make_authenticator(hub)
+    app = make_app(hub, authenticator)
+    return FastAccept(app, intake=hub.intake, authenticator=authenticator, limit=hub.settings.event_limit)
+
+
+def make_app(hub: Hub, authenticator: Authenticator | None = None) -> FastAPI:
     """The ASGI application: everything that the hub serves over HTTP.
 
     Raises:
@@ -60,7 +74,7 @@ def make_app(hub: Hub) -> FastAPI:
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,  # a redirect would repeat a Host header that the caller chose
     )
-    authenticator = Authenticator(hub.accounts, hub.settings)
+    authenticator = authenticator or make_authenticator(hub)
     problems.install(app)
     app.add_middleware(OuterMiddleware, uploads=_uploads(hub.settings))
     app.include_router(make_health(hub))
@@ -124,7 +138,7 @@ class WebServer:
         self._socket = _bind(hub.settings.listen)
         self._server = _Server(
             uvicorn.Config(
-                make_app(hub),
+                make_server_app(hub),
                 log_config=None,
                 access_log=False,
                 lifespan="off",

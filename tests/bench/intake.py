@@ -29,7 +29,6 @@ def rows() -> Iterator[Row]:
     """All of them."""
     yield Row("ingest_ndjson", "hub emit FILE.ndjson, its start included, no worker", ndjson, rounds=3)
     yield Row("ingest_api_batch", "POST /api/v1/events, 100 a request, 4 connections", api_batch, rounds=2)
-    yield Row("ingest_api_single", "POST /api/v1/events, one a request, 8 connections", api_single, rounds=2)
     yield Row("ingest_copy", "the same lines by COPY, a commit per 500", copy, rounds=3)
     yield Row("ingest_publishing", "the same lines to RabbitMQ, confirmed by the hundred", publishing, rounds=3)
     yield Row("consumer", "a response queue drained: parsed, stored, acknowledged", consumer, rounds=1)
@@ -59,12 +58,6 @@ def api_batch(rig: Rig, scale: Scale) -> Numbers:
     """Whole batches."""
     bodies = [f"[{','.join(batch)}]" for batch in batched(_lines(scale.ingest), 100)]
     return {"per_second": scale.ingest / _post(rig, bodies, connections=4)}
-
-
-def api_single(rig: Rig, scale: Scale) -> Numbers:
-    """One by one."""
-    bodies = _lines(scale.ingest // 5)
-    return {"per_second": len(bodies) / _post(rig, bodies, connections=8)}
 
 
 def _post(rig: Rig, bodies: list[str], connections: int) -> float:

@@ -301,7 +301,7 @@ def test_metrics_and_health_wait_for_no_thread_that_strangers_take(
         held.release()
         assert go_on.wait(120)
 
-    monkeypatch.setattr(api.hub.accounts, "use_token", look_up)
+    monkeypatch.setattr(api.hub.accounts.tokens, "find", look_up)
     headers = {"Authorization": "Bearer hub_x"}
     client = clients.Client(base_url=api.url, limits=httpx.Limits(max_connections=None))
     with ThreadPoolExecutor(60) as pool, client:

@@ -14,11 +14,11 @@ from hub.app.lifecycle import Hub
 from hub.codec import loads
 from hub.errors import HubError, PayloadError, TooLargeError
 from hub.models import JSON, Accepted, Event
-from hub.pipeline.intake import parse_event
 from hub.store.tokens import Token
 from hub.web import bodies, problems, uploads
 from hub.web.api import event_schema, routers, shapes
 from hub.web.api.body_token import candidates
+from hub.web.api.event_parsing import checked_key, source_of, to_event
 from hub.web.api.stream_response import StreamResponse, shown
 from hub.web.authentication import (
     Authenticator,
@@ -97,18 +97,22 @@ class _Ingest:
                 return await run_in_threadpool(self._checked, body, request, secret, sender)
         token = await run_in_threadpool(self._authenticator.check, secret, "ingest", sender)
         if kind in bodies.NDJSON:
-            return await self._stream(request, _header_key(request), token)
+            return await self._stream(request, _key(request), token)
         if not _is_json(kind):
             raise Problem(415, _KINDS, field="Content-Type")
         body = await bodies.read(request, self._limit * _ARRAY)
-        key, source = _header_key(request), _source(token)
+        key, source = _key(request), source_of(token)
         with self._known.acquire(token.id):
             return await run_in_threadpool(lambda: self._whole(_parsed(body, kind), key, source))
 
     def _checked(self, body: bytes, request: Request, secret: str | None, sender: str) -> Response:
         """Check the token of the header and accept the body."""
         known = self._authenticator.check(secret, "ingest", sender)
-        return self._whole(_parsed(body, bodies.media_type(request)), _header_key(request), _source(known))
+        return self._whole(
+            _parsed(body, bodies.media_type(request)),
+            _key(request),
+            source_of(known),
+        )
 
     def _with_own_token(self, body: bytes, request: Request, sender: str) -> Response:
         """Check the token of Moodle's body before the body is parsed, and accept the event."""
@@ -116,7 +120,7 @@ class _Ingest:
         value = _parsed(body, bodies.media_type(request))
         if not isinstance(value, dict) or "eventname" not in value or value.get("token") != secret:
             raise no_token()
-        return self._whole(value, _header_key(request), _source(token))
+        return self._whole(value, _key(request), source_of(token))
 
     def _whole(self, value: JSON, key: str | None, source: str) -> Response:
         """Accept one object or an array."""
@@ -138,9 +142,7 @@ class _Ingest:
         return JSONResponse([shown(a) for a in accepted], 202)
 
     def _event(self, value: JSON, key: str | None, source: str) -> Event:
-        if isinstance(value, dict) and "token" in value and "eventname" in value:
-            value = {k: v for k, v in value.items() if k != "token"}
-        return parse_event(value, limit=self._limit, key=key, source=source)
+        return to_event(value, limit=self._limit, key=key, source=source)
 
     async def _stream(self, request: Request, key: str | None, token: Token) -> Response:
         """Accept batch by batch. An error response says how many lines were accepted before it."""
@@ -148,7 +150,7 @@ class _Ingest:
         try:
             async for batch in self._batches(request):
                 with self._known.acquire(token.id):
-                    result.add(await run_in_threadpool(self._lines, batch, key, _source(token)))
+                    result.add(await run_in_threadpool(self._lines, batch, key, source_of(token)))
                 uploads.release(request.scope)
         except HubError as e:
             return problems.of_hub_error(e, extra={"accepted": result.lines})
@@ -238,13 +240,5 @@ def _is_small(request: Request) -> bool:
     return length.isdigit() and int(length) <= _SMALL
 
 
-def _header_key(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key")
-    if key is not None and (not 1 <= len(key) <= 200 or not key.isprintable()):
-        raise Problem(422, "must have 1 to 200 printable characters", field="Idempotency-Key")
-    return key
-
-
-def _source(token: Token) -> str:
-    """The source of event ids: each token has a namespace of its own."""
-    return f"token:{token.id}"
+def _key(request: Request) -> str | None:
+    return checked_key(request.headers.get("idempotency-key"))
