@@ -49,7 +49,7 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - shown to peo
 
 def make_authenticator(hub: Hub) -> Authenticator:
     """What checks the API tokens of one web server."""
-    return Authenticator(hub.accounts, hub.settings, hub.registry.generation)
+    return Authenticator(hub.accounts, hub.settings, hub.registry.configuration.generation)
 
 
 def make_server_app(hub: Hub) -> ASGIApp:

@@ -20,6 +20,9 @@ def ready() -> bool:
     if not shutil.which("nginx", path=path) and not provision.install(["nginx-light"]):
         print("nginx is missing, the target that every row posts to: apt-get install nginx-light", file=sys.stderr)
         return False
+    if not shutil.which("wrk") and not provision.install(["wrk"]):
+        print("wrk is missing, the client of the acceptance rows: apt-get install wrk", file=sys.stderr)
+        return False
     if importlib.util.find_spec("celery") is None:
         own = Path(sys.prefix) / ".uv" / "bin" / "uv"
         uv = str(own) if own.exists() else "uv"

@@ -23,6 +23,7 @@ RATIOS: dict[str, tuple[str, str, float | None]] = {
     "hub/raw_requests": ("hub.per_second", "raw_requests.per_second", None),
     "slow_hub/slow_bare_dramatiq": ("slow_hub.per_second", "slow_bare_dramatiq.per_second", None),
     "slow_hub/slow_celery": ("slow_hub.per_second", "slow_celery.per_second", 1.5),
+    "ingest_api_single/bare_fastapi": ("ingest_api_single.per_second", "bare_fastapi.per_second", 3.0),
     "consumer/bare_pika": ("consumer.per_second", "consumer_bare_pika.per_second", None),
     "ingest_ndjson/copy": ("ingest_ndjson.per_second", "ingest_copy.per_second", None),
     "ingest_ndjson/publishing": ("ingest_ndjson.per_second", "ingest_publishing.per_second", None),

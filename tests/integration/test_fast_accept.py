@@ -139,7 +139,7 @@ def test_a_revoked_token_is_refused_at_once(api: Api, ingest: clients.Client) ->
 def test_a_change_by_another_process_reaches_the_cache(api: Api) -> None:
     """The trigger announces it; no clock is involved: the cache's own is stopped."""
     _, secret = api.hub.accounts.tokens.add("other", "ingest")
-    cache = TokenCache(api.hub.accounts.tokens, api.hub.registry.generation, clock=lambda: 0.0)
+    cache = TokenCache(api.hub.accounts.tokens, api.hub.registry.configuration.generation, clock=lambda: 0.0)
     eventually(lambda: cache.use(secret) and cache.get(secret), "the token is in memory")
     with psycopg.connect(api.hub.settings.database_url.get_secret_value(), autocommit=True) as conn:
         conn.execute("UPDATE api_tokens SET revoked_at = now() WHERE name = 'other'")

@@ -41,7 +41,7 @@ class Api:
 def serving(hub: Hub) -> Iterator[Api]:
     """Serve a hub whose settings say port 0."""
     with WebServer(hub) as server:
-        hub.registry.listen()  # as every web process does
+        hub.registry.configuration.listen()  # as every web process does
         api = Api(hub, server.url)
         try:
             yield api
