@@ -45,6 +45,12 @@ def batches(api: Api, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
+def database(api: Api) -> str:
+    """The URL of the hub's database."""
+    assert api.hub.settings.database_url is not None
+    return api.hub.settings.database_url.get_secret_value()
+
+
 def slowly(client: clients.Client, body: bytes, **headers: str) -> httpx.Response:
     """The same request in chunks: it does not take the fast path."""
     parts = (body[i : i + 7] for i in range(0, len(body), 7))
@@ -94,7 +100,7 @@ def test_events_that_arrive_together_share_a_transaction_and_an_invalid_one_fail
     api: Api, ingest: clients.Client, batches: list[int]
 ) -> None:
     """Behind a transaction that waits for a lock, what arrives meanwhile becomes one batch."""
-    with psycopg.connect(api.hub.settings.database_url.get_secret_value()) as conn, ThreadPoolExecutor(40) as pool:
+    with psycopg.connect(database(api)) as conn, ThreadPoolExecutor(40) as pool:
         conn.execute("LOCK TABLE event_keys IN EXCLUSIVE MODE")
         client = clients.Client(base_url=api.url, headers=ingest.headers)
         send = [pool.submit(client.post, PATH, json={"name": "e", "data": n}) for n in range(30)]
@@ -141,7 +147,7 @@ def test_a_change_by_another_process_reaches_the_cache(api: Api) -> None:
     _, secret = api.hub.accounts.tokens.add("other", "ingest")
     cache = TokenCache(api.hub.accounts.tokens, api.hub.registry.configuration.generation, clock=lambda: 0.0)
     eventually(lambda: cache.use(secret) and cache.get(secret), "the token is in memory")
-    with psycopg.connect(api.hub.settings.database_url.get_secret_value(), autocommit=True) as conn:
+    with psycopg.connect(database(api), autocommit=True) as conn:
         conn.execute("UPDATE api_tokens SET revoked_at = now() WHERE name = 'other'")
     eventually(lambda: cache.get(secret) is None, "the change is announced")
     assert cache.use(secret) is None
@@ -162,7 +168,7 @@ def test_tokens_are_cached_for_seconds_only_where_changes_are_heard_and_never_wh
 
 
 def test_the_database_away_is_503_and_acceptance_resumes(api: Api, ingest: clients.Client) -> None:
-    name = api.hub.settings.database_url.get_secret_value()
+    name = database(api)
     stop, codes = threading.Event(), []
 
     def send() -> None:

@@ -350,7 +350,7 @@ def test_many_callers_share_a_transaction_and_a_bad_event_spoils_only_itself(hub
     add_rule(hub, "all", "*")
     bad = Event("\\core\\event\\user_loggedin", {"n": -1}, "x" * 300)
     good = [Event("\\core\\event\\user_loggedin", {"n": n}) for n in range(2)]
-    results = hub.intake._each([good[0], bad, good[1]])
+    results = hub.intake.handle_each([good[0], bad, good[1]])
     assert [isinstance(result, PayloadError) for result in results] == [False, True, False]
     assert count(hub, "tasks") == 2
     with pytest.raises(PayloadError, match="id"):
