@@ -28,6 +28,7 @@ from hub.pipeline.dead_letters import DeadLetters
 from hub.pipeline.dispatch import Dispatcher
 from hub.pipeline.gateway import Gateway
 from hub.pipeline.intake import Intake, Publisher
+from hub.scheduling.backfill import BackfillRunner
 from hub.scheduling.housekeeping import HousekeepingTask
 from hub.scheduling.schedule import CONSUME as CONSUME_TASK
 from hub.scheduling.schedule import (
@@ -39,6 +40,8 @@ from hub.scheduling.schedule import (
 from hub.settings import Settings
 from hub.store.accounts import Accounts
 from hub.store.audit import AuditLog
+from hub.store.backfill_steps import BackfillSteps
+from hub.store.backfills import BackfillStore
 from hub.store.breakers import Breakers
 from hub.store.clock import Clock
 from hub.store.database import Database
@@ -103,6 +106,9 @@ class Hub:
         self.log = DeliveryLog(self.db, body_limit=settings.body_limit)
         self.views = Views(self.db)
         self.resends = ResendStore(self.db, max_age=settings.task_max_age)
+        self.backfills = BackfillStore(self.db)
+        self.backfill_steps = BackfillSteps(self.db, max_age=settings.task_max_age)
+        self.backfill_runner = BackfillRunner(self.backfill_steps, self.configuration.rule_by_id)
         self.admin = TaskAdmin(self.db)
         self.accounts = Accounts(self.db, self.hooks)
         self.audit = AuditLog(self.db)

@@ -50,10 +50,12 @@ class Lifetime:
         self.start_heartbeat("worker")
         if self._hub.relay is not None:
             self._hub.relay.start()
+            self._hub.backfill_runner.start()
 
     def stop_worker(self) -> None:
         """Stop what `start_worker` started; tasks that wait in memory are released."""
         self._hub.stopping.set()
+        self._hub.backfill_runner.stop()
         if self._hub.relay is not None:
             self._hub.relay.stop()
         self._hub.ledger.drain()

@@ -15,6 +15,7 @@ from hub import __version__
 from hub.cli import (
     accounts,
     activity,
+    backfills,
     breaker,
     dlq,
     events,
@@ -56,6 +57,7 @@ for name, group in (
     ("user", accounts.users),
     ("token", accounts.tokens),
     ("activity", activity.app),
+    ("backfill", backfills.app),
 ):
     app.add_typer(group, name=name)
 logs.register(app)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hub.cli.backfills import backfill
 from hub.cli.common import (
     JsonFlag,
     Yes,
@@ -22,6 +23,7 @@ from hub.cli.common import (
 from hub.cli.fields import Fields, collect, spec
 
 app = typer.Typer(no_args_is_help=True, help="Rules: event -> service.", rich_markup_mode=None)
+app.command()(backfill)
 Name = Annotated[str, typer.Argument(help="The rule's name.")]
 EventName = Annotated[str | None, typer.Option("--event", help="Event name; * stands for anything.")]
 ServiceName = Annotated[str | None, typer.Option("--service", "-s", help="The service it goes to.")]

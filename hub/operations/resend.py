@@ -114,7 +114,7 @@ def resend_event(
     """Send an event again: a new task for each rule.
 
     Args:
-        event_id: the id that the event was accepted with.
+        event_id: the id that the event was accepted with, or another that leads to it, such as `task:7`.
         names: of rules; none: all enabled rules that match the event.
         payload, endpoint: as for `resend`; only for one rule.
 
@@ -123,7 +123,7 @@ def resend_event(
         ConflictError: its data was erased, or no rule matches it, or a named one does not.
         PayloadError: the payload or endpoint cannot be sent.
     """
-    stored = hub.resends.event(event_id)
+    stored = hub.resends.event(hub.views.event_log.find(event_id))
     if stored.erased:
         raise ConflictError(f"event {event_id} cannot be sent again: its data was erased")
     event = Event(stored.name, loads(stored.data))

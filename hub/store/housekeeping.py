@@ -30,11 +30,19 @@ WITH batch AS (
 SELECT max(id) AS last, count(*) AS seen, count(*) FILTER (WHERE old) AS old, (SELECT count(*) FROM gone) AS gone
 FROM batch
 """
+# The origin of a task goes with its event: until then it keeps a backfill from sending the event twice.
+_ORIGIN_NEEDED: LiteralString = """
+        AND NOT EXISTS (SELECT FROM events e WHERE e.id = event_id)
+        AND NOT EXISTS (SELECT FROM tasks t WHERE t.id = task_id)
+        AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.task_id = task_origins.task_id) AS old
+"""
 _BY_ID: dict[str, LiteralString] = {
     "deliveries": _PURGE.format(table="deliveries", time="created_at"),
     "task_runs": _PURGE.format(table="task_runs", time="started_at"),
     "audit_log": _PURGE.format(table="audit_log", time="at"),
     "cancellations": _PURGE.format(table="cancellations", time="created_at"),
+    "task_origins": _PURGE.format(table="task_origins", time="created_at").replace(" AS old\n", _ORIGIN_NEEDED),
+    "backfills": _PURGE.format(table="backfills", time="coalesce(ended_at, 'infinity')"),
 }
 # Events of tasks stay. Rows are locked before tasks are looked for: whoever makes a task of an old event locks it, too.
 # A scalar subquery stays a look-up by event.

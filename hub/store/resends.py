@@ -69,9 +69,7 @@ WITH given AS (
 )
 SELECT task_id, delivery_id, service FROM fit ORDER BY task_id
 """
-_EVENT = """
-SELECT id, uid, name, data, erased_at IS NOT NULL AS erased FROM events WHERE uid = %s ORDER BY id DESC LIMIT 1
-"""
+_EVENT = "SELECT id, uid, name, data, erased_at IS NOT NULL AS erased FROM events WHERE id = %s"
 _NEWEST = "SELECT coalesce(max(id), 0) AS id FROM deliveries"
 _SERVICES = "SELECT id FROM services WHERE name = %s"
 
@@ -180,15 +178,11 @@ class ResendStore:
         with self._db.autocommit() as conn, conn.cursor(row_factory=class_row(Candidate)) as cur:
             return cur.execute(sql, params).fetchall()
 
-    def event(self, event_id: str) -> StoredEvent:
-        """A stored event, by the id it was accepted with; the latest where several have it.
-
-        Raises:
-            NotFoundError: there is none, or none any more.
-        """
-        row = self._db.one(_EVENT, [event_id])
+    def event(self, number: int) -> StoredEvent:
+        """A stored event; raises `NotFoundError` when it is no longer stored."""
+        row = self._db.one(_EVENT, [number])
         if row is None:
-            raise NotFoundError(f"no event {event_id!r} is stored (any more)")
+            raise NotFoundError(f"event {number} is no longer stored")
         return StoredEvent(**row)
 
     def resend(self, chosen: Sequence[Candidate], edit: Edit, *, bulk: bool) -> list[Made]:

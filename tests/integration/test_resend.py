@@ -163,7 +163,7 @@ def test_an_event_is_sent_to_the_rules_that_match_it(hub: Hub, sent: list[int], 
         resend_event(hub, uid, ["other"])
     with pytest.raises(PayloadError, match="one rule at a time"):
         resend_event(hub, uid, payload={})
-    with pytest.raises(NotFoundError, match="no event 'nothing'"):
+    with pytest.raises(NotFoundError, match="no event, task or dead letter"):
         resend_event(hub, "nothing")
     entries = hub.audit.list(action="event.resend")
     assert [entry.subject_name for entry in entries] == ["own/key"] * 2

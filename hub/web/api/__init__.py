@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from hub.app.lifecycle import Hub
 from hub.web.api.activity import make_activity
+from hub.web.api.backfills import make_backfills
 from hub.web.api.dead_letters import make_dead_letters
 from hub.web.api.deliveries import make_deliveries
 from hub.web.api.events import make_events
@@ -22,6 +23,7 @@ _PARTS = (
     make_events,
     make_services,
     make_rules,
+    make_backfills,
     make_tasks,
     make_dead_letters,
     make_deliveries,
