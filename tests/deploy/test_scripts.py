@@ -57,7 +57,7 @@ def test_signals_reach_the_command_itself() -> None:
                                env=PATH, stdout=subprocess.PIPE, text=True)  # fmt: skip
     assert process.stdout is not None and process.stdout.readline() == "up\n"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=10) == 7
+    assert process.wait(timeout=120) == 7
     process.stdout.close()
 
 

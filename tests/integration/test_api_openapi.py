@@ -95,7 +95,7 @@ def ask(api: Api, operation: Any, mode: Any, token: str, seen: Counter[int]) -> 
             case.headers.pop("If-Match", None)
         secret = "inbound-token" if operation.path.startswith("/webhook/") else token
         answer = case.call_and_validate(
-            base_url=api.url, headers={"Authorization": f"Bearer {secret}"}, checks=CHECKS, timeout=20
+            base_url=api.url, headers={"Authorization": f"Bearer {secret}"}, checks=CHECKS, timeout=120
         )
         seen[answer.status_code] += 1
 

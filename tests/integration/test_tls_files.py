@@ -20,7 +20,7 @@ from tests.support.certificates import Authority
 from tests.support.http_target import HttpTarget, Reply
 from tests.support.hubs import add_rule, add_service, attempt, due_now, emit, task
 
-PATIENCE = 20.0
+PATIENCE = 120.0  # seconds; for exchanges that are expected to end by themselves
 
 
 @pytest.fixture

@@ -127,8 +127,8 @@ def test_what_is_under_way_ends_before_the_server_does(alone: Settings) -> None:
             stopped = pool.submit(server.stop)
             eventually(lambda: not _accepts(api))
             go_on.set()
-            assert sent.result(20).status_code == 202
-            stopped.result(20)
+            assert sent.result(120).status_code == 202
+            stopped.result(120)
         api.close()
 
 
@@ -167,4 +167,4 @@ def _one_too_many(api: Api, client: clients.Client, monkeypatch: pytest.MonkeyPa
         refused = client.post(place, json={"name": "e"})
         assert refused.status_code == 503 and refused.headers["Retry-After"] == "1"
         go_on.set()
-        assert sent.result(20).status_code == 202
+        assert sent.result(120).status_code == 202

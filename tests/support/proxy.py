@@ -8,6 +8,8 @@ import ssl
 import threading
 import time
 
+_HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"  # an AMQP 0-9-1 frame
+
 
 class Proxy:
     """Forwards `host`:`port` to `target`; `tls` ends TLS here. Use as a context manager.
@@ -16,6 +18,7 @@ class Proxy:
     `drip()`: what the server sends passes one byte at a time, slower than any sensible deadline allows, faster than
     a timeout per read would notice. `swallow()`: nothing passes in either direction, connections are accepted and
     stay open, until `restore()`, which breaks them. `cut()`: every connection breaks. `refuse()`: the port is closed.
+    `heartbeats`: AMQP heartbeat frames that clients have sent.
     """
 
     def __init__(self, target: tuple[str, int], *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
@@ -24,6 +27,7 @@ class Proxy:
         self._listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.port: int = self._listener.getsockname()[1]
         self.accepted = 0
+        self.heartbeats = 0
         self._open = threading.Event()
         self._open.set()
         self._quota = 0
@@ -112,6 +116,8 @@ class Proxy:
     def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
         try:
             while data := source.recv(65536):
+                if not answers:
+                    self.heartbeats += data.count(_HEARTBEAT)
                 if self._swallow:
                     continue
                 while data and answers and not self._open.is_set():

@@ -90,7 +90,7 @@ def test_slow_dns_holds_nobody_beyond_the_deadline_and_is_asked_once(monkeypatch
 
     def slow(host: str, *_: object, **__: object) -> list[object]:
         asked.append(host)
-        released.wait(10)
+        released.wait(120)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("1.1.1.1", 80))]
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
@@ -98,14 +98,14 @@ def test_slow_dns_holds_nobody_beyond_the_deadline_and_is_asked_once(monkeypatch
         with pytest.raises(TimedOutError, match="DNS"):
             egress.resolve("slow.example", 80, OPEN, timeout=0.02)
     released.set()
-    assert egress.resolve("slow.example", 80, OPEN, timeout=10) == ["1.1.1.1"]
+    assert egress.resolve("slow.example", 80, OPEN, timeout=120) == ["1.1.1.1"]
     assert asked.count("slow.example") <= 2
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a..b", "x" * 300, "ex ample"])
 def test_what_has_no_address_is_a_connect_error(host: str) -> None:
     with pytest.raises(ConnectError, match="no address"):
-        egress.resolve(host, 80, OPEN, timeout=30)
+        egress.resolve(host, 80, OPEN, timeout=120)
 
 
 def test_a_bad_network_is_named() -> None:

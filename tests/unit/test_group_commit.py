@@ -41,11 +41,11 @@ def test_who_comes_while_a_batch_runs_forms_the_next_one() -> None:
     batcher = GroupCommit(slow)
     with ThreadPoolExecutor(20) as pool:
         first = pool.submit(batcher, 0)
-        assert slow.entered.wait(20)
+        assert slow.entered.wait(120)
         others = [pool.submit(batcher, n) for n in range(1, 20)]
         eventually(lambda: len(batcher._waiting) == 19, "all of them waiting")
         slow.gate.set()
-        assert first.result(20) == 0 and [f.result(20) for f in others] == [n * 2 for n in range(1, 20)]
+        assert first.result(120) == 0 and [f.result(120) for f in others] == [n * 2 for n in range(1, 20)]
     assert [len(batch) for batch in slow.batches] == [1, 19]
 
 
@@ -54,10 +54,10 @@ def test_no_batch_is_larger_than_the_limit() -> None:
     batcher = GroupCommit(slow, limit=7)
     with ThreadPoolExecutor(21) as pool:
         futures = [pool.submit(batcher, n) for n in range(21)]
-        assert slow.entered.wait(20)
+        assert slow.entered.wait(120)
         eventually(lambda: len(batcher._waiting) == 20, "all of them waiting")
         slow.gate.set()
-        assert sorted(f.result(20) for f in futures) == [n * 2 for n in range(21)]
+        assert sorted(f.result(120) for f in futures) == [n * 2 for n in range(21)]
     assert [len(batch) for batch in slow.batches] == [1, 7, 7, 6]
 
 
@@ -66,12 +66,12 @@ def test_a_batch_that_fails_fails_for_each_of_its_callers_and_the_next_one_runs(
     batcher = GroupCommit(slow)
     with ThreadPoolExecutor(4) as pool:
         bad = pool.submit(batcher, -1)
-        assert slow.entered.wait(20)
+        assert slow.entered.wait(120)
         good = [pool.submit(batcher, n) for n in (1, 2)]
         slow.gate.set()
         with pytest.raises(ValueError, match="negative"):
-            bad.result(20)
-        assert [f.result(20) for f in good] == [2, 4]
+            bad.result(120)
+        assert [f.result(120) for f in good] == [2, 4]
     assert batcher(5) == 10
 
 
@@ -81,13 +81,13 @@ def test_one_that_spoils_a_batch_fails_alone() -> None:
     batcher = GroupCommit(slow)
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(batcher, 0)
-        assert slow.entered.wait(20)
+        assert slow.entered.wait(120)
         good, bad = [pool.submit(batcher, n) for n in (1, 2)], pool.submit(batcher, -1)
         eventually(lambda: len(batcher._waiting) == 3, "all of them waiting")
         slow.gate.set()
         with pytest.raises(ValueError, match="negative"):
-            bad.result(20)
-        assert [f.result(20) for f in (first, *good)] == [0, 2, 4]
+            bad.result(120)
+        assert [f.result(120) for f in (first, *good)] == [0, 2, 4]
 
 
 def test_a_database_that_is_away_is_not_asked_for_each_of_a_batch() -> None:
@@ -101,14 +101,14 @@ def test_a_database_that_is_away_is_not_asked_for_each_of_a_batch() -> None:
     batcher: GroupCommit[int, int] = GroupCommit(lambda items: away(items) if slow.gate.is_set() else slow(items))
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(batcher, 0)
-        assert slow.entered.wait(20)
+        assert slow.entered.wait(120)
         others = [pool.submit(batcher, n) for n in (1, 2, 3)]
         eventually(lambda: len(batcher._waiting) == 3, "all of them waiting")
         slow.gate.set()
-        assert first.result(20) == 0
+        assert first.result(120) == 0
         for other in others:
             with pytest.raises(UnavailableError):
-                other.result(20)
+                other.result(120)
     assert asked == [3]
 
 
@@ -127,20 +127,20 @@ def test_a_batch_that_hangs_holds_nobody_else() -> None:
     def execute(items: list[int]) -> list[int]:
         if 0 in items:
             hung.set()
-            assert release.wait(30)
+            assert release.wait(120)
         return [item * 2 for item in items]
 
     batcher = GroupCommit(execute, patience=0.05)
     with ThreadPoolExecutor(41) as pool:
         first = pool.submit(batcher, 0)
-        assert hung.wait(20)
+        assert hung.wait(120)
         others = [pool.submit(batcher, n) for n in range(1, 41)]
-        assert [other.result(20) for other in others] == [n * 2 for n in range(1, 41)]
+        assert [other.result(120) for other in others] == [n * 2 for n in range(1, 41)]
         again = [pool.submit(batcher, n) for n in range(41, 61)]
-        assert [one.result(20) for one in again] == [n * 2 for n in range(41, 61)]
+        assert [one.result(120) for one in again] == [n * 2 for n in range(41, 61)]
         assert not first.done()
         release.set()
-        assert first.result(20) == 0
+        assert first.result(120) == 0
     assert batcher(7) == 14
 
 

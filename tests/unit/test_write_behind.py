@@ -21,7 +21,7 @@ class Store:
 
     def write(self, items: list[int]) -> list[int]:
         self.busy.set()
-        assert self.go.wait(10)
+        assert self.go.wait(120)
         self.batches.append(items)
         if -1 in items:
             raise UnavailableError("away")
@@ -48,7 +48,7 @@ def finisher(store: Store) -> Iterator[WriteBehind[int, int]]:
 
 def test_what_gathers_while_a_batch_is_written_is_the_next_batch(store: Store, finisher: WriteBehind[int, int]) -> None:
     finisher.add(1)
-    assert store.busy.wait(10)
+    assert store.busy.wait(120)
     finisher.add(2)
     finisher.add(3)
     store.go.set()
@@ -73,7 +73,7 @@ def test_no_more_than_the_limit_is_under_way(store: Store, finisher: WriteBehind
 
 def test_one_that_cannot_be_written_does_not_spoil_the_others(store: Store, finisher: WriteBehind[int, int]) -> None:
     finisher.add(0)
-    assert store.busy.wait(10)
+    assert store.busy.wait(120)
     for item in (12, 13, 14):
         finisher.add(item)
     store.go.set()

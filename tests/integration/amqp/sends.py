@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from hub.models import Request, Service, ServiceType
 
+PATIENCE = 120.0  # seconds; for exchanges that are expected to end by themselves
 REQUEST = Request(body='{"a":"é"}', idempotency_key="key-1", task_id=7, event_name="\\core\\event\\x")
 
 

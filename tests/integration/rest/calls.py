@@ -11,7 +11,7 @@ from hub.transports.rest import RestTransport
 SECRET = "tok-canary-51f0a7"  # must appear in no error
 
 
-PATIENCE = 10.0  # seconds; for exchanges that are expected to end by themselves
+PATIENCE = 120.0  # seconds; for exchanges that are expected to end by themselves
 
 
 def service(url: str, **fields: Any) -> Service:
