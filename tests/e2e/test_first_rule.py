@@ -6,12 +6,12 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.rabbit import free_ports
+from tests.support.waiting import eventually
 
 _ROOT = Path(__file__).parents[2]
 _DOCS = _ROOT / "docs"
@@ -37,10 +37,7 @@ def _running(command: str, env: dict[str, str], log: Path, ready: str) -> Iterat
 
 
 def _until(log: Path, text: str) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while text not in log.read_text():
-        assert time.monotonic() < deadline, f"no {text!r} in:\n{log.read_text()}"
-        time.sleep(0.05)
+    eventually(lambda: text in log.read_text(), f"{text!r} in {log}")
 
 
 def test_a_newcomer_gets_there_with_what_the_tutorial_says(tmp_path: Path) -> None:

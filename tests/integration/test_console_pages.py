@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import httpx
@@ -115,3 +116,21 @@ def test_the_service_form_shows_no_stored_secret_and_keeps_what_is_left_empty(ap
     assert changed.status_code == 422 and "needs" in changed.text, "a secret does not move to another kind"
     new = maria.post("/services/new", data=form | {"name": "other", "auth_token": "***"})
     assert new.status_code == 422 and "begins with ***" in new.text
+
+
+def test_the_task_log_is_filtered_by_class_and_by_failure(api: Api, maria: clients.Client, target: HttpTarget) -> None:
+    target.on("/x", 500)
+    (task,) = emit(api.hub)
+    assert attempt(api.hub, task) == "failed"
+    api.hub.housekeeping.run()
+
+    def classes(**query: str) -> list[str]:
+        """The column Task of the table, top to bottom."""
+        table = maria.get("/schedules", params=query).text.partition("<h2>Task log</h2>")[2]
+        return re.findall(r"<tr><td[^>]*>(?:.*?)</td><td>(\w+_task)</td>", table)
+
+    assert classes() == ["housekeeping_task", "dispatch_event_task"]
+    assert classes(task="dispatch_event_task") == ["dispatch_event_task"]
+    assert classes(task="housekeeping_task") == ["housekeeping_task"]
+    assert classes(failed="1") == ["dispatch_event_task"]
+    assert classes(task="housekeeping_task", failed="1") == []

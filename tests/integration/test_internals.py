@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import smtplib
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -14,6 +16,7 @@ import psycopg
 import pytest
 from cronsim import CronSimError
 from cronsim.cronsim import Field
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from psycopg.conninfo import make_conninfo
 
 from hub.store.database import Database
@@ -72,6 +75,19 @@ def test_cronsims_fields_parse_one_field(field: Field, good: str, bad: str) -> N
     assert field.parse(good)
     with pytest.raises(CronSimError):
         field.parse(bad)
+
+
+def test_prometheus_clients_value_files_are_written_and_read_as_expected(tmp_path: Path) -> None:
+    """`MmapedDict` and its key are not documented; the hub's counters are in these files."""
+    path = str(tmp_path / "counter_0.db")
+    name = mmap_key("hub_x_total", "hub_x_total", ["service"], ["crm"], "Help.")
+    values = MmapedDict(path)
+    assert values.read_value(name) == (0.0, 0.0)
+    values.write_value(name, 2.5, 0.0)
+    values.close()
+    ((found, value, _, _),) = MmapedDict.read_all_values_from_file(path)
+    assert (found, value) == (name, 2.5)
+    assert json.loads(name) == ["hub_x_total", "hub_x_total", {"service": "crm"}, "Help."]
 
 
 def test_zeep_calls_an_operation_by_its_private_binding() -> None:
