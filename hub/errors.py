@@ -69,7 +69,7 @@ class TooLargeError(PayloadError):
 
 
 class UnavailableError(HubError):
-    """The hub's own database or broker does not answer. Counts against no service and no task."""
+    """The database or broker of the hub does not respond. Counts against no service and no task."""
 
 
 class NotSentError(UnavailableError):

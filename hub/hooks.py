@@ -37,7 +37,7 @@ class Hooks:
         """How many of the worker threads of this process run a task now."""
 
     def breaker_changed(self, service: str, from_state: str, to_state: str) -> None:
-        """A circuit moved."""
+        """A circuit changed."""
 
     def parked(self, service: str) -> None:
         """A task met an open circuit and was given back."""

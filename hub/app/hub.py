@@ -50,6 +50,7 @@ from hub.store.delivery_log import DeliveryLog
 from hub.store.heartbeats import Heartbeats
 from hub.store.housekeeping import Housekeeping
 from hub.store.intake import IntakeStore
+from hub.store.leases import Leases
 from hub.store.ledger import Ledger
 from hub.store.outbox import Outbox
 from hub.store.rate_limits import RateLimits
@@ -115,7 +116,7 @@ class Hub:
         self.activity = Activity(self.db, self.clock, self.views.deliveries)
         self.breakers = Breakers(self.db, self.hooks)
         self.response_breakers = Breakers(self.db, self.hooks, "responses")
-        self.lease = Lease(self.ledger, seconds=settings.worker_lease)
+        self.lease = Lease(Leases(self.db, self.instance), seconds=settings.worker_lease)
         self.amqp = AmqpTransport(settings)
         self.gateway = Gateway(
             {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from hub.app.hub import Hub
 from hub.app.modes import Role
-from hub.app.records import check_schema
 from hub.embedded import PrivatePostgres
 from hub.hooks import Hooks
 from hub.settings import Settings
+from hub.store.migrate import check_schema
 
 __all__ = ["Hub", "build"]
 

@@ -10,6 +10,7 @@ import structlog
 
 from hub.errors import HubError
 from hub.monitoring.prometheus_hooks import PrometheusHooks
+from hub.store.ledger import FLUSH_SECONDS
 from hub.tasks.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("hub.app.lifetime")
 _ENQUEUE = 2.0  # seconds that accepted tasks have to reach the broker when a process ends
-_FLUSH = 10.0  # seconds that successes have to reach the ledger when a process ends
 
 
 class Lifetime:
@@ -83,7 +83,7 @@ class Lifetime:
                 self._hub.heartbeats.leave(component)
             except HubError:
                 pass  # its row expires
-        self._hub.ledger.flush(_FLUSH)
+        self._hub.ledger.flush(FLUSH_SECONDS)
         self._hub.ledger.stop()
         self._hub.configuration.close()
         self._hub.lease.stop()

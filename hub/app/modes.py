@@ -45,7 +45,7 @@ def make_publisher(
     """A process without RabbitMQ that runs no workers leaves tasks to the process that does."""
     if isinstance(broker, InProcessBroker) and role != "up":
         return NoPublisher()
-    return BrokerPublisher(broker, queues[DISPATCH], ledger, outbox, window=settings.queue_limit)
+    return BrokerPublisher(broker, queues[DISPATCH], ledger, outbox, queue_limit=settings.queue_limit)
 
 
 def make_relay(
@@ -69,8 +69,8 @@ def make_relay(
         queues[DISPATCH],
         heartbeats,
         hooks,
-        window=settings.queue_limit,
+        queue_limit=settings.queue_limit,
         lease=settings.worker_lease,
-        grace=settings.republish_after,
+        republish_after=settings.republish_after,
         park=settings.circuit_open == "park",
     )

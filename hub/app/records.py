@@ -13,10 +13,9 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from hub.errors import ConfigError
 from hub.store.clock import Clock
 from hub.store.database import Database
-from hub.store.migrate import migrate, pending
+from hub.store.migrate import check_schema
 from hub.store.views import Views
 
 if TYPE_CHECKING:
@@ -28,23 +27,6 @@ if TYPE_CHECKING:
     from hub.store.registry import Registry
 
 
-def check_schema(db: Database, *, embedded: bool) -> None:
-    """Create the tables of an empty database; an embedded one is also migrated.
-
-    Raises:
-        ConfigError: the database needs `hub migrate`.
-        UnavailableError: the database does not answer.
-    """
-    missing = pending(db)
-    if not missing:
-        return
-    fresh = db.one("SELECT to_regclass('hub_migrations') AS t")
-    if embedded or not (fresh and fresh["t"]):
-        migrate(db)
-    else:
-        raise ConfigError(f"the database lacks {len(missing)} migration(s), first {missing[0]}: run `hub migrate`")
-
-
 class Records:
     """The stores of one command. Close it when done.
 
@@ -53,7 +35,7 @@ class Records:
 
     Raises:
         ConfigError: the database needs `hub migrate`.
-        UnavailableError: the database does not answer.
+        UnavailableError: the database does not respond.
     """
 
     def __init__(self, settings: Settings, *, set_up_logging: Callable[[], object] = lambda: None) -> None:

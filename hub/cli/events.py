@@ -51,7 +51,7 @@ def emit(
     if file is not None:
         _emit_file(file, printed)
         return
-    from hub.pipeline.intake import parse_event
+    from hub.domain.events import parse_event
 
     value = {"name": name, "data": parse_json(read_text(data), "--data") if data is not None else {}}
     with open_hub() as hub:
@@ -90,7 +90,7 @@ def _count_lines(path: Path) -> int | None:
 
 def _events(source: IO[bytes], hub: Hub, problem: list[PayloadError]) -> Iterator[Event]:
     """Events, up to the first bad one, which goes into `problem`."""
-    from hub.pipeline.intake import parse_event
+    from hub.domain.events import parse_event
 
     limit = hub.settings.event_limit
     number = 0

@@ -1,51 +1,37 @@
-"""What people write to define services and rules, checked: the apply file, the CLI, the API and the console
-all come through here. Unknown fields are refused, and every error names its field.
+"""Definitions of services and rules, checked, for the configuration file, the CLI, the API and the console.
+
+Unknown fields are refused, and every error names its field.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-import unicodedata
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hub.codec import dumps, loads
+from hub.config.fields import HEADER, Headers, Line, Name, no_control
 from hub.domain.rules import check_conditions, check_endpoint, check_template
 from hub.domain.urls import check_brackets, split_password
 from hub.errors import ConfigError, PayloadError
 from hub.transports.amqp.uri import PARAMETERS as AMQP_PARAMETERS
 
-
-def _named(value: str) -> str:
-    """A name in any script, in Unicode's composed form, so that what looks the same is the same."""
-    value = unicodedata.normalize("NFC", value)
-    if not value[0].isalnum() or not all(
-        c.isalnum() or c in " ._-" or unicodedata.category(c)[0] == "M" for c in value
-    ):
-        raise ValueError("may hold letters, digits, spaces and . _ - and starts with a letter or a digit")
-    return value
-
-
-Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_named)]
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")
-PLAIN_OPTIONS = (  # stored among a service's options as they are written
-    "headers", "ca_file", "client_cert", "client_key", "credentials_origin", "rate_limit", "max_attempts",
-    "retry_delays", "mask",
-)  # fmt: skip
-_HEADER = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
-
-
-def _no_control(value: str) -> str:
-    if re.search(r"[\x00-\x1f\x7f]", value):
-        raise ValueError("control characters are not allowed")
-    return value
-
-
-Line = Annotated[str, Field(max_length=4096), BeforeValidator(lambda v: _no_control(v) if isinstance(v, str) else v)]
-Headers = dict[Annotated[str, Field(pattern=_HEADER.pattern)], Line]
+PLAIN_OPTIONS = (
+    "headers",
+    "ca_file",
+    "client_cert",
+    "client_key",
+    "credentials_origin",
+    "rate_limit",
+    "max_attempts",
+    "retry_delays",
+    "mask",
+)
+"""Fields of a service that are stored unchanged in its `options`."""
 
 
 class _Spec(BaseModel):
@@ -53,11 +39,11 @@ class _Spec(BaseModel):
 
 
 class AuthSpec(_Spec):
-    """How the hub proves itself to a service."""
+    """How the hub authenticates to a service."""
 
     type: Literal["none", "bearer", "apikey", "basic", "oauth2", "wsse"] = "none"
     token: Line | None = Field(None, description="Bearer token or API key.")
-    header: Annotated[str, Field(pattern=_HEADER.pattern)] | None = Field(None, description="Header of the API key.")
+    header: Annotated[str, Field(pattern=HEADER.pattern)] | None = Field(None, description="Header of the API key.")
     username: Line | None = None
     password: Line | None = None
     password_type: Literal["text", "digest"] | None = Field(
@@ -91,14 +77,14 @@ class AuthSpec(_Spec):
 
 
 class InboundSpec(_Spec):
-    """How a service proves itself to the hub's webhook; never the outbound secrets."""
+    """How a service authenticates to the webhook of the hub. Independent of the outbound secrets."""
 
     token: Line | None = None
     signing_secret: Line | None = None
 
 
 class ServiceSpec(_Spec):
-    """An external system, see README "Services"."""
+    """An external system. docs/reference/services.md describes the fields."""
 
     name: Name
     type: Literal["rest", "amqp", "soap", "smtp"] = "rest"
@@ -110,7 +96,7 @@ class ServiceSpec(_Spec):
     retry_backoff: float = Field(1.0, ge=0, le=60, description="Seconds before the second try; doubles, at most 60.")
     cb_failure_threshold: int = Field(5, ge=0, le=1000, description="Failures in a row that open the circuit; 0: off.")
     cb_cooldown: float = Field(30.0, gt=0, le=86400, description="Seconds an open circuit waits before its probe.")
-    response_queue: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_no_control)] | None = None
+    response_queue: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(no_control)] | None = None
     headers: Headers = {}
     secret_headers: Headers = {}
     signing_secret: Line | None = Field(None, description="Standard Webhooks secret (`whsec_...`) for requests.")
@@ -125,7 +111,7 @@ class ServiceSpec(_Spec):
     rate_limit: float | None = Field(None, gt=0, le=100_000, description="Most attempts per second.")
     max_attempts: int | None = Field(None, ge=1, le=100)
     retry_delays: list[Annotated[float, Field(ge=0, le=604_800)]] | None = Field(None, min_length=1, max_length=100)
-    mask: list[Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_control)]] = Field(
+    mask: list[Annotated[str, Field(min_length=1, max_length=200), AfterValidator(no_control)]] = Field(
         [], description="Payload paths shown as *** in the log."
     )
 
@@ -208,7 +194,7 @@ class ServiceSpec(_Spec):
 
 
 class RuleSpec(_Spec):
-    """Event name -> service, endpoint, method, payload; see README "Rules"."""
+    """Sends events of a name to a service. docs/reference/rules.md describes the fields."""
 
     name: Name
     event: Annotated[str, Field(min_length=1, max_length=255)]
@@ -229,8 +215,8 @@ class RuleSpec(_Spec):
 
     @model_validator(mode="after")
     def _checked(self) -> RuleSpec:
-        _no_control(self.event)
-        _no_control(self.endpoint)
+        no_control(self.event)
+        no_control(self.endpoint)
         try:
             template = self.template()
             if re.search("[\x00\ud800-\udfff]", template or ""):

@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit
 from hub.config.definitions import PLAIN_OPTIONS, RuleSpec, ServiceSpec, template_value
 from hub.config.yaml_file import Reference
 from hub.domain.rules import BODYLESS
+from hub.domain.text import MASK
 from hub.domain.urls import around_password, join_password, split_password
 from hub.errors import ConfigError, InvalidPayloadError
 from hub.models import Rule, Service
@@ -18,7 +19,6 @@ from hub.transports.masking import masked_url, url_secrets
 from hub.transports.signing import check_secret
 from hub.transports.smtp import uri as smtp_uri
 
-_MASK = "***"
 _NEEDED = {
     "bearer": ("token",),
     "apikey": ("token",),
@@ -36,13 +36,13 @@ def check_service(spec: ServiceSpec, stored: Mapping[str, str] | None = None) ->
     """
     secrets = {name: value for name, value in spec.split()[1].items() if value != (stored or {}).get(name)}
     for name, value in secrets.items():
-        if value.startswith(_MASK):
+        if value.startswith(MASK):
             raise ConfigError(
                 "begins with ***, which stands for a secret that is stored; give the secret itself",
                 field=_field(spec, name),
             )
     for field, url in (("base_url", split_password(spec.base_url)[0]), ("auth.token_url", spec.auth.token_url or "")):
-        if any(value.startswith(_MASK) for value in url_secrets(url)):
+        if any(value.startswith(MASK) for value in url_secrets(url)):
             raise ConfigError("holds ***, which stands for a secret that is stored; give the whole URL", field=field)
     if spec.type == "smtp":
         smtp_uri.parse(split_password(spec.base_url)[0])
@@ -86,7 +86,7 @@ def check_replaced(spec: ServiceSpec, changes: dict[str, Any]) -> None:
     """
     columns, secrets = spec.split()
     none_wanted = "auth" in changes and not urlsplit(columns["base_url"]).username
-    if _MASK in secrets.values() or not (secrets or none_wanted):
+    if MASK in secrets.values() or not (secrets or none_wanted):
         raise ConfigError(
             "the stored secrets cannot be read, and a change replaces them: give all of them with it (auth, password,"
             " secret headers, signing and inbound secrets), or add their key to HUB_SECRET_KEYS first"
@@ -101,10 +101,10 @@ def merge(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         if isinstance(old, dict) and isinstance(new, dict) and new.get("type", old.get("type")) == old.get("type"):
             merged[part] = {**old, **new}
     url = changes.get("base_url")
-    if isinstance(url, str) and _MASK in url:
+    if isinstance(url, str) and MASK in url:
         merged["base_url"] = _unmasked_url(url, document["base_url"], "base_url")
     token_url = (changes.get("auth") or {}).get("token_url") if isinstance(changes.get("auth"), dict) else None
-    if isinstance(token_url, str) and _MASK in token_url:
+    if isinstance(token_url, str) and MASK in token_url:
         known = str((document.get("auth") or {}).get("token_url") or "")
         merged["auth"] = {**merged["auth"], "token_url": _unmasked_url(token_url, known, "auth.token_url")}
     for part in ("auth", "inbound", "secret_headers"):
@@ -124,7 +124,7 @@ def _unmasked(given: dict[str, Any], known: dict[str, Any], where: str) -> dict[
     """What was read masked and is written back so means the secret that is there."""
     found = dict(given)
     for key, value in given.items():
-        if value == _MASK and (where or key.startswith("signing_secret")):
+        if value == MASK and (where or key.startswith("signing_secret")):
             if not isinstance(known.get(key), str):
                 raise ConfigError("is masked (***), and there is none to keep; give it", field=where + key)
             found[key] = known[key]
@@ -132,7 +132,7 @@ def _unmasked(given: dict[str, Any], known: dict[str, Any], where: str) -> dict[
 
 
 def service_document(
-    service: Service, *, secrets: bool = False, mask: str | Callable[[str], Reference] = _MASK
+    service: Service, *, secrets: bool = False, mask: str | Callable[[str], Reference] = MASK
 ) -> dict[str, Any]:
     """A service as people write it (the apply file's shape); secrets masked unless asked for, and readable.
 
@@ -141,7 +141,7 @@ def service_document(
     """
     known = service.secrets
     if service.secrets_unreadable:
-        known = dict.fromkeys(_NEEDED.get(service.auth_type, ()), _MASK)  # those that are there for sure
+        known = dict.fromkeys(_NEEDED.get(service.auth_type, ()), MASK)  # those that are there for sure
 
     def show(key: str) -> str | Reference:
         return known[key] if secrets else mask(key) if callable(mask) else mask

@@ -20,9 +20,9 @@ from hub.app.lifecycle import Hub, build
 from hub.codec import loads
 from hub.demo.screen import Screen
 from hub.demo.target import Target
+from hub.domain.events import parse_event
 from hub.models import Accepted, Event
 from hub.monitoring.prometheus_hooks import PrometheusHooks
-from hub.pipeline.intake import parse_event
 from hub.programs.log_setup import configure_logging
 from hub.programs.up import work
 from hub.settings import Settings

@@ -12,6 +12,7 @@ from urllib.parse import quote, quote_plus
 
 from hub.domain.paths import mask_body
 from hub.domain.templates import placeholders_at
+from hub.domain.text import MASK
 from hub.models import JSON
 
 INBOUND = frozenset({"hub.response_received", "hub.webhook_received"})
@@ -55,7 +56,7 @@ def hide(text: str | None, hidden: Sequence[str]) -> str | None:
     """A text with `***` in place of each of the `hidden` texts."""
     if text:
         for one in hidden:
-            text = text.replace(one, "***")
+            text = text.replace(one, MASK)
     return text
 
 

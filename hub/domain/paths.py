@@ -18,6 +18,7 @@ from hub.codec import (
     dumps,
     loads,
 )
+from hub.domain.text import MASK
 from hub.errors import PayloadError
 from hub.models import JSON
 
@@ -108,7 +109,7 @@ def mask_body(text: str, paths: Iterable[str], seen: list[JSON] | None = None) -
     try:
         return dumps(mask_value(loads(text), paths, seen))
     except (PayloadError, RecursionError):
-        return "***"
+        return MASK
 
 
 def mask_value(value: JSON, paths: Iterable[str], seen: list[JSON] | None = None) -> JSON:
@@ -122,7 +123,7 @@ def mask_value(value: JSON, paths: Iterable[str], seen: list[JSON] | None = None
 def _masked(value: JSON, steps: list[str], seen: list[JSON]) -> JSON:
     if not steps:
         seen.append(value)
-        return "***"
+        return MASK
     if type(value) is str and type(inner := _inner(value)) is not str:
         return dumps(_masked(inner, steps, seen))
     step, rest = steps[0], steps[1:]

@@ -11,13 +11,12 @@ from typing import Any
 
 from hub.codec import loads
 from hub.domain.paths import mask_body
+from hub.domain.text import bounded, storable
 from hub.errors import PayloadError
 from hub.models import JSON, Service
 from hub.settings import Settings
-from hub.store.delivery_log import clean
 from hub.store.responses import MARK, Inbound
 from hub.transports.amqp.response_queue import Message
-from hub.transports.base import bounded
 
 RESPONSE_RECEIVED = "hub.response_received"  # the event that a response becomes
 
@@ -59,7 +58,7 @@ def parse(message: Message, service: Service, settings: Settings) -> Parsed:
 
 def _preview(body: bytes, settings: Settings) -> str | None:
     """The beginning of bytes that are no JSON, as text."""
-    return bounded(clean(body[: 4 * settings.body_limit].decode("utf-8", "replace")), settings.body_limit)
+    return bounded(storable(body[: 4 * settings.body_limit].decode("utf-8", "replace")), settings.body_limit)
 
 
 def mark(message: Message) -> bytes | None:
@@ -92,11 +91,11 @@ def _properties(message: Message, queue: str | None) -> tuple[int | None, dict[s
 def _plain(value: Any) -> JSON:
     """An AMQP value as JSON that PostgreSQL takes."""
     if isinstance(value, str):
-        return value if value.isascii() and "\0" not in value else clean(value)
+        return value if value.isascii() and "\0" not in value else storable(value)
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, bytes):
-        return clean(value.decode("utf-8", "backslashreplace"))
+        return storable(value.decode("utf-8", "backslashreplace"))
     if isinstance(value, dict):
         return {str(_plain(k)): _plain(v) for k, v in value.items()}
     if isinstance(value, list):

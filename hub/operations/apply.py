@@ -17,14 +17,13 @@ from hub.config.documents import (
     rule_document,
     service_document,
 )
+from hub.domain.text import MASK
 from hub.errors import ConfigError, HubError
 from hub.models import Service
 from hub.scheduling.schedule import Schedule, parse_cron
 from hub.store.configuration import Snapshot
 from hub.store.registry import Registry
 from hub.transports.masking import masked_url
-
-_MASK = "***"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +188,7 @@ def _at(where: str, act: Callable[[], object]) -> None:
 def _service_change(old: Service | None, spec: ServiceSpec) -> Change:
     after, after_secrets = spec.split()
     if old is None:
-        shown = _flat(after) | dict.fromkeys(after_secrets, _MASK)
+        shown = _flat(after) | dict.fromkeys(after_secrets, MASK)
         given = {k: v for k, v in shown.items() if v not in (None, {}, [])}
         return Change("service", spec.name, "add", {k: (None, _shown(k, v)) for k, v in given.items()})
     try:
@@ -201,8 +200,8 @@ def _service_change(old: Service | None, spec: ServiceSpec) -> Change:
     for key in sorted({*before_secrets, *after_secrets}):
         if before_secrets.get(key) != after_secrets.get(key):
             fields[key] = (
-                _MASK if key in before_secrets else None,
-                f"{_MASK} (other)" if key in after_secrets else None,
+                MASK if key in before_secrets else None,
+                f"{MASK} (other)" if key in after_secrets else None,
             )
     return Change("service", spec.name, "change" if fields else "same", fields)
 

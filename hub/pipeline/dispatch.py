@@ -16,6 +16,7 @@ import structlog
 from hub.codec import loads
 from hub.domain import masks, rules
 from hub.domain.paths import mask_value
+from hub.domain.text import MASK
 from hub.errors import (
     CircuitOpenError,
     DeliveryError,
@@ -37,7 +38,8 @@ from hub.models import (
 )
 from hub.pipeline.attempts import AttemptPolicy, FailedAttempt, Outcome, Released, next_step
 from hub.pipeline.byte_budget import ByteBudget
-from hub.pipeline.gateway import Gateway, record
+from hub.pipeline.delivery_record import record
+from hub.pipeline.gateway import Gateway
 from hub.settings import Settings
 from hub.store.configuration import Configuration
 from hub.store.ledger import Ledger
@@ -217,9 +219,9 @@ def _loggable(data: JSON, paths: list[str], render: Callable[[JSON], tuple[str |
     try:
         body, endpoint = render(mask_value(data, paths, seen))
     except DeliveryError:  # a template that asks for the masked value's type
-        body, endpoint = "***", "***"
+        body, endpoint = MASK, MASK
     hidden = masks.texts(seen)
-    return {"log_body": body, "log_endpoint": endpoint.replace("%2A%2A%2A", "***"), "hidden": hidden}
+    return {"log_body": body, "log_endpoint": endpoint.replace("%2A%2A%2A", MASK), "hidden": hidden}
 
 
 def _data(claim: Claim) -> JSON:

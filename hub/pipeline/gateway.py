@@ -1,8 +1,7 @@
-"""Sends requests to external services: `execute_request()`: breaker -> retry policy -> transport -> delivery record.
+"""Sends requests to external services: circuit breaker, rate limiter, tries, transport, delivery record.
 
-Both of the hub's tasks, and `hub.request()`, go through here. Whatever happens leaves a `Delivery`: returned
-on success, attached to the error (`error.delivery`) on failure. The caller writes it, in the
-same transaction as what it means for the task.
+Both task classes and `hub.request()` send through `Gateway`. Every attempt leaves a `Delivery`: returned on success,
+attached to the error (`error.delivery`) on failure. The caller writes it in the transaction of the outcome.
 """
 
 from __future__ import annotations
@@ -15,8 +14,6 @@ from uuid import uuid4
 
 import structlog
 
-from hub.domain.masks import hide, masked, texts
-from hub.domain.paths import mask_body
 from hub.domain.retry_policy import longest_run, run_tries
 from hub.errors import (
     ConfigError,
@@ -28,7 +25,6 @@ from hub.errors import (
 )
 from hub.hooks import Hooks
 from hub.models import (
-    JSON,
     BreakerState,
     Claim,
     Delivery,
@@ -38,6 +34,7 @@ from hub.models import (
     Service,
     ServiceType,
 )
+from hub.pipeline.delivery_record import record
 from hub.store.breakers import Breakers, Permit
 from hub.store.rate_limits import RateLimits
 from hub.transports.auth import check_secrets
@@ -121,14 +118,18 @@ class Gateway:
 
         try:
             response, tries = run_tries(
-                send, tries=service.tries, backoff=service.retry_backoff, cap=_BACKOFF_CAP,
-                sleep=self._sleep, on_try=report,
-            )  # fmt: skip
+                send,
+                tries=service.tries,
+                backoff=service.retry_backoff,
+                cap=_BACKOFF_CAP,
+                sleep=self._sleep,
+                on_try=report,
+            )
         except NotSentError:
             self._quietly(lambda: self._breakers.release(service, permit))
             raise
         except Exception as e:
-            error = e if isinstance(e, DeliveryError) else self._own_fault(e, sends + 1)
+            error = e if isinstance(e, DeliveryError) else self._internal_error(e, sends + 1)
             seconds = time.perf_counter() - started
             if isinstance(error.__cause__, NotSentError):  # an internal error ended the tries
                 self._quietly(lambda: self._breakers.release(service, permit))
@@ -145,7 +146,7 @@ class Gateway:
         return record(service, request, claim, tries=tries, seconds=seconds, response=response)
 
     def check(self, service: Service) -> str:
-        """Reach the service without side effects; what was seen, in a sentence. Moves no breaker."""
+        """Reach the service without side effects and describe the result in a sentence. Does not change the circuit."""
         check_secrets(service)
         return self._transports[service.type].check(service, Deadline(service.timeout))
 
@@ -155,7 +156,7 @@ class Gateway:
             transport.close()
 
     def _permit(self, service: Service, claim: Claim | None) -> Permit:
-        """The claim read the circuit a moment ago: a closed one needs no second look."""
+        """Ask the circuit, unless the claim has just read that it is closed."""
         if claim is not None and claim.breaker == BreakerState.CLOSED:
             return Permit(claim.breaker_epoch, clean=claim.breaker_failures == 0)
         longest = longest_run(
@@ -217,10 +218,10 @@ class Gateway:
             raise
         self._quietly(lambda: self._responses.succeeded(service, permit))
 
-    def _own_fault(self, e: Exception, tries: int) -> DeliveryError:
+    def _internal_error(self, e: Exception, tries: int) -> DeliveryError:
         """An unforeseen error of a transport: the attempt counts, the breaker does not move."""
         log.error("internal error while sending", exc_info=e)
-        error = DeliveryError(f"the hub failed while sending ({type(e).__name__}); the service may have got it")
+        error = DeliveryError(f"the hub failed while sending ({type(e).__name__}); the service may have received it")
         error.tries = tries
         return error
 
@@ -228,57 +229,15 @@ class Gateway:
         if error.counts_against_breaker:
             self._quietly(lambda: self._breakers.failed(service, permit))
         elif isinstance(error, TransportError) and not isinstance(error, EgressRefusedError):
-            self._quietly(lambda: self._breakers.succeeded(service, permit))  # it responded: the service is alive
+            self._quietly(lambda: self._breakers.succeeded(service, permit))  # it responded, so it is alive
         else:
             self._quietly(lambda: self._breakers.release(service, permit))
 
     def _quietly(self, act: Callable[[], None]) -> None:
-        """The outcome of a send must reach the ledger even when the breaker's row cannot be written."""
+        """Run `act` and log its errors: the outcome of a send is recorded even when the circuit cannot be written."""
         try:
             act()
         except UnavailableError as e:
             log.warning("circuit not updated", error=str(e))
         except Exception:
             log.exception("circuit not updated")
-
-
-def record(
-    service: Service,
-    request: Request,
-    claim: Claim | None,
-    *,
-    tries: int,
-    seconds: float,
-    response: Response | None = None,
-    error: DeliveryError | None = None,
-) -> Delivery:
-    """The delivery row of one attempt; what the service's `mask` covers is hidden in all of it."""
-    mask = service.options.get("mask") or []
-    seen: list[JSON] = []
-    body = request.log_body if request.log_body is not None else request.body
-    if mask and request.body:
-        mask_body(request.body, mask, seen)
-    hidden = (*texts(seen), *request.hidden) if seen or request.hidden else ()
-    status = response.status if response else error.status if error else None
-    answer = response.body if response else error.response_body if error else None
-    return Delivery(
-        direction=Direction.OUTBOUND,
-        service_id=service.id,
-        service=service.name,
-        success=error is None,
-        task_id=claim.id if claim else request.task_id,
-        rule_id=claim.rule_id if claim else None,
-        event_id=claim.event_id if claim else None,
-        event=claim.event_name if claim else request.event_name,
-        endpoint=hide(request.endpoint if request.log_endpoint is None else request.log_endpoint, hidden),
-        method=request.method if service.type is ServiceType.REST else service.type.value.upper(),
-        attempt=claim.attempt if claim else None,
-        tries=tries,
-        status=status,
-        latency_ms=seconds * 1000,
-        outcome=error.outcome if error else "success",
-        error=hide(str(error), hidden) if error else None,
-        request_body=masked(body, mask, hidden),
-        response_body=masked(answer, mask, hidden),
-        response=answer,
-    )

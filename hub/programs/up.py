@@ -16,12 +16,12 @@ from hub.errors import ConfigError
 from hub.monitoring.value_files import empty
 from hub.programs.supervisor import replace_process, stop_signals
 from hub.settings import Settings
+from hub.store.ledger import FLUSH_SECONDS
 from hub.tasks.ticker import Ticker
 from hub.web.server import WebServer
 
 log = structlog.get_logger("hub.programs.up")
 _SHUTDOWN_MS = 60_000  # how long attempts under way may take to end
-_FLUSH = 10.0  # seconds that the last successes have to reach the ledger
 _GRACE = 80.0  # seconds; after that processes are killed, and their tasks taken up by others
 _POLL_MS = 100
 
@@ -37,7 +37,7 @@ def work(hub: Hub, *, threads: int) -> Iterator[None]:
     finally:
         hub.stop_worker()
         worker.stop(timeout=_SHUTDOWN_MS)
-        hub.ledger.flush(_FLUSH)
+        hub.ledger.flush(FLUSH_SECONDS)
 
 
 def up(settings: Settings, *, announce: Callable[[str], None] = print, stop: threading.Event | None = None) -> int:

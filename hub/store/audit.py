@@ -1,7 +1,7 @@
-"""The audit trail: who changed what, when and from where, written in the same transaction as the change.
+"""The audit trail: who changed what, when and from where, written in the transaction of the change.
 
-`acting(actor)` says who works in this thread or request; `record(conn, ...)` writes an entry. An entry holds what was
-there before and after, as JSON objects; callers leave secrets out or mask them.
+`acting(actor)` sets who works in this thread or request, `record(conn, ...)` writes an entry. An entry holds the values
+before and after, as JSON objects; callers leave secrets out or mask them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One change."""
+    """One entry of the audit trail."""
 
     id: int
     at: datetime
@@ -76,18 +76,18 @@ _actor: ContextVar[Actor] = ContextVar("actor", default=_HUB)
 
 
 def actor() -> Actor:
-    """Who works in this context."""
+    """The actor of this context."""
     return _actor.get()
 
 
 def act_as(who: Actor) -> None:
-    """Say who works in this context from now on: for a request, whose context ends with it."""
+    """Set the actor of this context from now on, for a request, whose context ends with it."""
     _actor.set(who)
 
 
 @contextmanager
 def acting(who: Actor) -> Iterator[None]:
-    """Say who works inside the block."""
+    """Set the actor inside the block."""
     token = _actor.set(who)
     try:
         yield
@@ -180,8 +180,13 @@ class AuditLog:
     ) -> list[Entry]:
         """Entries, newest first; those with an id below `before`, for the next page."""
         params = {
-            "actor": actor, "action": action, "kind": kind, "name": name, "since": since, "before": before,
+            "actor": actor,
+            "action": action,
+            "kind": kind,
+            "name": name,
+            "since": since,
+            "before": before,
             "limit": limit,
-        }  # fmt: skip
+        }
         with self._db.autocommit() as conn, conn.cursor(row_factory=class_row(Entry)) as cur:
             return cur.execute(_LIST, params).fetchall()

@@ -1,6 +1,6 @@
-"""The circuits in PostgreSQL: lock the row, ask the pure rules in `hub.domain.breaker`, write what they say.
+"""Circuits in PostgreSQL: locks the row, applies the transitions of `hub.domain.breaker`, writes the result.
 
-One short transaction per transition, so all processes share one truth and exactly one probe.
+Each transition is one short transaction, so all processes share one state and exactly one probe.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hub.models import BreakerState, Service
 from hub.store.audit import record
 from hub.store.database import Connection, Database
 
-log = structlog.get_logger("hub.domain.breaker")
+log = structlog.get_logger("hub.store.breakers")
 
 _READ = """
 SELECT state, failures, epoch, retry_at, probe_until, clock_timestamp() FROM {table} WHERE service_id = %s FOR UPDATE
@@ -39,15 +39,15 @@ _TABLES = {"dispatch": "breakers", "responses": "response_breakers"}
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Leave to send, given in a circuit's `epoch`; `probe` holds the one half-open slot."""
+    """Permission to send, given in an epoch of the circuit. `probe`: this is the one request of a half-open circuit."""
 
     epoch: int
     probe: bool = False
-    clean: bool = True  # no failures were on record, so a success need not be written
+    clean: bool = True  # no failures are recorded, so a success need not be written
 
 
 def _switched_off(circuit: Circuit, now: datetime) -> Circuit | None:
-    """A breaker that was switched off while it was open must not go on holding tasks back."""
+    """Close the circuit of a service whose circuit breaker was switched off while it was open."""
     return None if circuit.state is BreakerState.CLOSED else Circuit(epoch=circuit.epoch + 1)
 
 
@@ -69,13 +69,13 @@ class Breakers:
         )
 
     def admit(self, service: Service, *, probe_lease: float) -> Permit:
-        """Leave to send, or not.
+        """Ask for permission to send.
 
         Args:
-            probe_lease: seconds after which a probe that never reported frees its slot.
+            probe_lease: seconds after which another probe is permitted if this one never reported.
 
         Raises:
-            CircuitOpenError: with the seconds until it is worth asking again.
+            CircuitOpenError: with the seconds until the next request is worthwhile.
         """
         if service.cb_failure_threshold == 0:
             self._move(service, _switched_off)
@@ -89,17 +89,17 @@ class Breakers:
             wait = max(0.1, admission.retry_after)
             raise CircuitOpenError(f"the circuit of {service.name} is open", retry_after=wait)
         if admission.new_state is not None:
-            self._tell(service, circuit, admission.new_state)
+            self._report(service, circuit, admission.new_state)
         current = admission.new_state or circuit
         return Permit(current.epoch, admission.probe, clean=current.failures == 0 and not admission.probe)
 
     def succeeded(self, service: Service, permit: Permit) -> None:
-        """The service answered: it is alive."""
+        """Record that the service responded."""
         if service.cb_failure_threshold and not permit.clean:
             self._move(service, lambda c, now: breaker.on_success(c, permit.epoch, permit.probe))
 
     def failed(self, service: Service, permit: Permit) -> None:
-        """One `execute_request()` failed in a way that says the service is down."""
+        """Record a failed request that counts against the circuit."""
         if service.cb_failure_threshold:
             self._move(
                 service,
@@ -109,13 +109,13 @@ class Breakers:
             )
 
     def release(self, service: Service, permit: Permit) -> None:
-        """Nothing was learned (the hub failed before the send): a probe releases its slot."""
+        """Release a probe that was not sent."""
         if permit.probe:
             with self._db.autocommit() as conn:
                 conn.execute(self._release_sql, [service.id, permit.epoch])
 
     def reset(self, service: Service) -> bool:
-        """A person closes the circuit; says whether it was not closed."""
+        """Close the circuit, for a person. Returns whether it was not closed."""
         with self._db.transaction() as conn:
             circuit, _ = self._read(conn, service)
             closed = Circuit(state=BreakerState.CLOSED, epoch=circuit.epoch + 1)
@@ -124,7 +124,7 @@ class Breakers:
             if self._circuit == "dispatch" or circuit.state is not closed.state:
                 action = "breaker.reset" if self._circuit == "dispatch" else "breaker.reset_responses"
                 record(conn, action, "service", id=service.id, name=service.name, before=before, after=after)
-        self._tell(service, circuit, closed)
+        self._report(service, circuit, closed)
         return circuit.state != closed.state
 
     def _move(self, service: Service, step: Callable[[Circuit, datetime], Circuit | None]) -> bool:
@@ -134,7 +134,7 @@ class Breakers:
             if new is not None:
                 self._write(conn, service, circuit, new)
         if new is not None:
-            self._tell(service, circuit, new)
+            self._report(service, circuit, new)
         return new is not None and new.state != circuit.state
 
     def _read(self, conn: Connection, service: Service) -> tuple[Circuit, datetime]:
@@ -150,12 +150,12 @@ class Breakers:
         values = [new.state.value, new.failures, new.epoch, new.retry_at, new.probe_until, new.state.value, service.id]
         conn.execute(self._write_sql, values)
 
-    def _tell(self, service: Service, old: Circuit, new: Circuit) -> None:
+    def _report(self, service: Service, old: Circuit, new: Circuit) -> None:
         if old.state != new.state:
             if self._circuit == "dispatch":
                 self._hooks.breaker_changed(service.name, old.state.value, new.state.value)
             log.warning(
-                "circuit moved",
+                "circuit changed",
                 service=service.name,
                 circuit=self._circuit,
                 was=old.state.value,

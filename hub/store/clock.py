@@ -1,7 +1,7 @@
-"""The deployment's one clock: PostgreSQL's. No process trusts the wall clock of its own machine.
+"""The clock of the deployment: PostgreSQL's.
 
-Whatever is compared between processes (minutes of a schedule, ages, signatures) is read here: a machine whose clock
-is wrong, or jumps, is told apart from the others by nothing.
+Times that are compared between processes (minutes of a schedule, ages, signatures) are read here. A machine whose own
+clock is wrong or jumps is indistinguishable from the others.
 """
 
 from __future__ import annotations
@@ -12,39 +12,39 @@ from datetime import UTC, datetime, timedelta
 from hub.store.database import Database
 
 _NOW = "SELECT clock_timestamp() AS now"
-_SHORT = 0.2  # seconds; what took longer to read is less exact than what was read before and carried on
+_SHORT = 0.2  # seconds; a slower reading is less exact than an earlier one, extrapolated
 
 
 class Clock:
-    """Carries on what was read of PostgreSQL's clock by this machine's steady one, which no step moves."""
+    """Extrapolates a reading of PostgreSQL's clock by the monotonic clock of this machine."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._read: tuple[datetime, float] | None = None  # PostgreSQL's time, and the steady one at that moment
+        self._read: tuple[datetime, float] | None = None  # PostgreSQL's time, and the monotonic time at that moment
 
     def now(self) -> datetime:
-        """The time, in UTC. Asks nobody; before the first `sync` it is this machine's own."""
+        """The time, in UTC, without a query. Before the first `sync` it is the wall clock of this machine."""
         if self._read is None:
-            return datetime.now(UTC)  # noqa: TID251 - there is nothing better yet
+            return datetime.now(UTC)  # noqa: TID251 - nothing better is known yet
         at, steady = self._read
-        return at + timedelta(seconds=_steady() - steady)
+        return at + timedelta(seconds=_monotonic() - steady)
 
     def read(self) -> datetime:
-        """The time, exactly; raises `UnavailableError`."""
+        """The time, read from PostgreSQL; raises `UnavailableError`."""
         row = self._db.one(_NOW)
         assert row is not None
         at: datetime = row["now"]
         return at.astimezone(UTC)
 
     def sync(self) -> None:
-        """Read it now and then, so that `now` follows it; raises `UnavailableError`."""
-        before = _steady()
+        """Read PostgreSQL's clock, for `now`; raises `UnavailableError`."""
+        before = _monotonic()
         at = self.read()
-        after = _steady()
+        after = _monotonic()
         if self._read is None or after - before < _SHORT:
             self._read = at, (before + after) / 2
 
 
-def _steady() -> float:
-    """Seconds that go on while the machine sleeps, where the system has such a clock."""
+def _monotonic() -> float:
+    """Monotonic seconds; they include suspends of the machine where the system has such a clock."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

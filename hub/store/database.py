@@ -1,4 +1,4 @@
-"""The connection pool, transactions, and how PostgreSQL's errors become the hub's."""
+"""The connection pool, transactions, and the mapping of PostgreSQL's errors to those of the hub."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from hub.errors import ConfigError, ConflictError, UnavailableError
 
-_TRUSTED = 1.0  # seconds for which a connection that worked is not asked whether it still does
+_PING: LiteralString = "SELECT 1 AS x"
+_TRUSTED = 1.0  # seconds for which a connection that worked is not checked again
 
 Connection: TypeAlias = psycopg.Connection[TupleRow]
 Row: TypeAlias = dict[str, Any]
 
 
-def _away(e: psycopg.Error) -> UnavailableError:
-    what = "the database's disk is full" if isinstance(e, pg.DiskFull) else "the database does not answer"
+def _unavailable(e: psycopg.Error) -> UnavailableError:
+    what = "the database's disk is full" if isinstance(e, pg.DiskFull) else "the database does not respond"
     return UnavailableError(f"{what}: {_first_line(e)}")
 
 
@@ -32,12 +33,16 @@ def _first_line(e: BaseException) -> str:
     return re.sub(r"://[^@/\s]*@", "://***@", str(e).strip().split("\n")[0]) or type(e).__name__
 
 
-# A server that became a read-only standby is as good as away: the next connection may reach the new primary.
+# A server that became a read-only standby counts as unavailable: the next connection may reach the new primary.
 _UNAVAILABLE = (
-    psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, pg.AdminShutdown, pg.ReadOnlySqlTransaction,
-)  # fmt: skip
-# A peer that vanished without a reset is noticed in about ten seconds, not in hours. Seconds; the last one is in
-# milliseconds. A parameter of the same name in the URL wins.
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    PoolTimeout,
+    pg.AdminShutdown,
+    pg.ReadOnlySqlTransaction,
+)
+# A peer that vanished without a reset is noticed in about ten seconds. Seconds; the last value is in milliseconds. A
+# parameter of the same name in the URL takes precedence.
 _NETWORK = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
@@ -45,13 +50,13 @@ _NETWORK = {
     "keepalives_count": 3,
     "tcp_user_timeout": 8_000,
 }
-# What the server ends by itself on pooled connections. None is near what a statement of the hub needs: they free the
-# locks of a process that hangs. `options=-c statement_timeout=...` in the URL wins.
+# Limits of pooled connections. They release the locks of a process that hangs; no statement of the hub comes near them.
+# `options=-c statement_timeout=...` in the URL takes precedence.
 _SERVER = {"statement_timeout": "300s", "lock_timeout": "30s", "idle_in_transaction_session_timeout": "300s"}
 
 
 def _check(conn: Connection) -> None:
-    """A look at a connection before it is lent, which costs a round trip: not while it is in steady use."""
+    """Check a connection before it is used. That costs a round trip, so not while it is in steady use."""
     now = time.monotonic()
     if now - _seen.get(conn, 0.0) > _TRUSTED:
         ConnectionPool.check_connection(conn)
@@ -63,7 +68,7 @@ _seen: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
 
 @contextmanager
 def _writable(conn: Connection) -> Iterator[None]:
-    """Close the connection to a server that became read-only, or the pool would lend it again and again."""
+    """Close the connection to a server that became read-only, else the pool would use it again."""
     try:
         yield
     except pg.ReadOnlySqlTransaction:
@@ -123,8 +128,8 @@ class Database:
         self.pool.close(timeout=2)
 
     def ping(self) -> None:
-        """Raise `UnavailableError` unless the database answers a query."""
-        self.one("SELECT 1 AS x")
+        """Raise `UnavailableError` unless the database responds to a query."""
+        self.one(_PING)
 
     def usage(self) -> tuple[int, int]:
         """Connections in use, and how many there may be."""
@@ -132,15 +137,15 @@ class Database:
         return stats.get("pool_size", 0) - stats.get("pool_available", 0), self.pool.max_size
 
     def connect(self) -> Connection:
-        """A connection of one's own, outside the pool (LISTEN, advisory locks); autocommit."""
+        """Open a connection outside the pool, for LISTEN and advisory locks; autocommit."""
         try:
             return psycopg.connect(self._url, **self._options)
         except psycopg.Error as e:
-            raise _away(e) from e
+            raise _unavailable(e) from e
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Whatever this thread does inside is one transaction: all of it, or nothing. May be nested."""
+        """Run everything that this thread does inside the block in one transaction. May be nested."""
         if self.joined:
             yield
             return
@@ -166,31 +171,31 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """One transaction: committed at the end, rolled back when anything is raised.
+        """A transaction, rolled back when the block raises.
 
         Raises:
-            UnavailableError: the server does not answer. The commit may or may not have happened.
+            UnavailableError: the server does not respond. The commit may or may not have happened.
             ConflictError: a unique name is taken.
         """
         try:
-            if self.joined:  # whatever fails inside fails all of it: no savepoint is needed
+            if self.joined:  # a failure inside fails all of it, so no savepoint is needed
                 yield self._mine.conn
                 return
             with self._connection() as conn, conn.transaction():
                 yield conn
         except _UNAVAILABLE as e:
-            raise _away(e) from e
+            raise _unavailable(e) from e
         except pg.UniqueViolation as e:
             raise ConflictError("it exists already") from e
 
     @contextmanager
     def autocommit(self) -> Iterator[Connection]:
-        """A connection for one statement: no BEGIN and COMMIT of their own."""
+        """A connection for one statement, without BEGIN and COMMIT."""
         try:
             with self._connection() as conn:
                 yield conn
         except _UNAVAILABLE as e:
-            raise _away(e) from e
+            raise _unavailable(e) from e
         except pg.UniqueViolation as e:
             raise ConflictError("it exists already") from e
 
@@ -205,6 +210,6 @@ class Database:
             return cur.execute(sql, params).fetchone()
 
     def run(self, sql: LiteralString, params: Sequence[Any] | dict[str, Any] = ()) -> int:
-        """Execute one statement; returns how many rows it touched."""
+        """Execute one statement. Returns the number of rows that it changed."""
         with self.autocommit() as conn:
             return conn.execute(sql, params).rowcount

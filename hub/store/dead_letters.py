@@ -1,4 +1,4 @@
-"""Dead letters in PostgreSQL: replay and deletion, each one transaction."""
+"""Replays and deletes dead letters, each in one transaction."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ _WHERE = """
     AND (%(beginning)s::text IS NULL OR starts_with(d.event, %(beginning)s))
     AND (%(up_to)s::bigint IS NULL OR d.id <= %(up_to)s)
 """
-# The event may have been purged meanwhile: it comes back as it was. If it is there, the update locks it against the
-# purge, which takes no event of a task. A payload or
-# endpoint that a person gave for the dead task goes along.
+# The event may have been purged: it is restored. If it exists, the update locks it against the purge, which deletes no
+# event of a task. A payload or endpoint that a person gave for the dead task is kept.
 _REQUEUE = f"""
 WITH chosen AS (
     SELECT d.id
@@ -60,6 +59,9 @@ SELECT count(*) AS n, count(*) FILTER (
 ) AS orphans
 FROM dead_letters d LEFT JOIN rules r ON r.id = d.rule_id LEFT JOIN services s ON s.id = d.service_id WHERE {_WHERE}
 """  # noqa: S608
+_SERVICE = "SELECT id FROM services WHERE name = %s ORDER BY deleted_at NULLS FIRST"
+_NEWEST = "SELECT coalesce(max(id), 0) AS id FROM dead_letters"
+_PRESENT = "SELECT id FROM dead_letters WHERE id = ANY(%s)"
 _DELETE = """
 WITH gone AS (
     DELETE FROM dead_letters WHERE id = ANY(%s) RETURNING id, task_id, event_id, rule_id, service_id, event
@@ -71,9 +73,12 @@ SELECT id, task_id, event_id, rule_id, service_id, event, 'dead letter deleted',
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Which dead letters; what is None does not matter.
+    """Selects dead letters. None: any.
 
-    `event`: a name, or its beginning and `*`. `until` is exclusive; `up_to`, an id, is inclusive.
+    Attributes:
+        event: a name, or its beginning and `*`.
+        until: exclusive.
+        up_to: an id, inclusive.
     """
 
     ids: tuple[int, ...] | None = None
@@ -86,7 +91,7 @@ class Chosen:
 
 
 class DeadLetterStore:
-    """The table behind the dead-letter queue."""
+    """Writes the table of dead letters."""
 
     def __init__(self, db: Database, *, max_age: float) -> None:
         self._db = db
@@ -95,39 +100,46 @@ class DeadLetterStore:
     def _params(self, chosen: Chosen) -> dict[str, Any]:
         service_id = None
         if chosen.service is not None:
-            sql = "SELECT id FROM services WHERE name = %s ORDER BY deleted_at NULLS FIRST"
-            row = self._db.one(sql, [chosen.service])
+            row = self._db.one(_SERVICE, [chosen.service])
             if row is None:
                 raise NotFoundError(f"no service named {chosen.service!r}")
             service_id = row["id"]
         event = chosen.event or None
         whole = event is not None and not event.endswith("*")
         return {
-            "ids": list(chosen.ids) if chosen.ids is not None else None, "service": service_id,
-            "since": chosen.since, "until": chosen.until, "reason": chosen.reason, "up_to": chosen.up_to,
-            "event": event if whole else None, "beginning": event[:-1] if event is not None and not whole else None,
-        }  # fmt: skip
+            "ids": list(chosen.ids) if chosen.ids is not None else None,
+            "service": service_id,
+            "since": chosen.since,
+            "until": chosen.until,
+            "reason": chosen.reason,
+            "up_to": chosen.up_to,
+            "event": event if whole else None,
+            "beginning": event[:-1] if event is not None and not whole else None,
+        }
 
     def newest(self) -> int:
         """The highest id; 0 when there are none."""
-        row = self._db.one("SELECT coalesce(max(id), 0) AS id FROM dead_letters")
+        row = self._db.one(_NEWEST)
         return int(row["id"]) if row else 0
 
     def missing(self, ids: Sequence[int]) -> list[int]:
-        """Those of `ids` that are no dead letters."""
-        rows = self._db.all("SELECT id FROM dead_letters WHERE id = ANY(%s)", [list(ids)])
+        """Those of `ids` that are not dead letters."""
+        rows = self._db.all(_PRESENT, [list(ids)])
         return sorted(set(ids) - {row["id"] for row in rows})
 
     def count(self, chosen: Chosen) -> tuple[int, int]:
-        """(how many match, how many of them have no rule or service any more)."""
+        """The number of matches, and of those whose rule or service was deleted."""
         row = self._db.one(_COUNT, self._params(chosen))
         assert row is not None
         return int(row["n"]), int(row["orphans"])
 
     def requeue(self, chosen: Chosen, *, limit: int) -> tuple[list[tuple[int, str]], int]:
-        """Make tasks of dead letters: ([(task id, service name)], how many have no rule any more).
+        """Turn dead letters into tasks with no attempts.
 
         All that match, and many chosen by id, wait in the bulk lane behind live tasks.
+
+        Returns:
+            (task id, service name) of each task, and the number of matches whose rule or service was deleted.
         """
         who = actor()
         params = self._params(chosen) | {
@@ -149,7 +161,7 @@ class DeadLetterStore:
         return made, orphans
 
     def delete(self, ids: Sequence[int], *, who: str) -> int:
-        """Delete; returns how many were there."""
+        """Delete dead letters. Returns how many existed."""
         with self._db.transaction() as conn:
             gone = [row[0] for row in conn.execute(_DELETE, [list(ids), who]).fetchall()]
             record_batch(conn, "dead_letter.delete", "dead_letter", gone)

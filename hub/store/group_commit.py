@@ -1,9 +1,9 @@
-"""Group commit: threads that want the same statement at the same time share one execution of it.
+"""Group commit: threads that run the same statement at the same time share one execution of it.
 
-The first caller becomes the leader and runs the batch; whoever comes meanwhile waits and forms the next
-one. Nobody waits for a timer: a lone caller runs at once, and under load batches grow by themselves.
+The first caller becomes the leader and runs the batch; callers that arrive meanwhile form the next one. There is no
+timer: a single caller runs at once, and batches grow under load.
 
-A leader whose connection hangs holds only its own batch: who waited `patience` seconds leads the next one beside it.
+A leader whose connection hangs blocks only its own batch: a caller that waited `patience` seconds leads the next one.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ class GroupCommit(Generic[Item, Result]):
 
     Args:
         execute: runs one batch, all or nothing. A `HubError` is raised in every caller of that batch; after
-            anything else each item is run alone, so that the one that spoils a batch fails alone.
+            any other error each item is run alone, so that only the items that cause it fail.
         limit: most items of one batch.
-        patience: seconds to wait for a leader before leading beside it. Batches must not depend on their order.
+        patience: seconds to wait for a leader before running another batch concurrently; the order of batches must not
+            matter.
     """
 
     def __init__(
@@ -76,19 +77,19 @@ class GroupCommit(Generic[Item, Result]):
         return call.error is None and call.result is _LEAD
 
     def _lead(self, own: _Call[Item, Result]) -> None:
-        """Run one batch that holds `own`, then pass the lead to whoever waits longest."""
+        """Run one batch that contains `own`, then pass the lead to the caller that has waited longest."""
         with self._lock:
             batch, self._waiting = [own, *self._waiting[: self._limit - 1]], self._waiting[self._limit - 1 :]
         self._run(batch)
         with self._lock:
-            heir = self._waiting.pop(0) if self._waiting else None
-            self._leading = heir is not None
+            successor = self._waiting.pop(0) if self._waiting else None
+            self._leading = successor is not None
         for call in batch:
             if call is not own:
                 call.done.release()
-        if heir is not None:
-            heir.result = _LEAD  # type: ignore[assignment]
-            heir.done.release()
+        if successor is not None:
+            successor.result = _LEAD  # type: ignore[assignment]
+            successor.done.release()
 
     def _run(self, batch: list[_Call[Item, Result]]) -> None:
         try:

@@ -8,13 +8,14 @@ _BEAT = """
 INSERT INTO heartbeats (component, instance, at) VALUES (%s, %s, now())
 ON CONFLICT (component, instance) DO UPDATE SET at = now()
 """
+_LEAVE = "DELETE FROM heartbeats WHERE component = %s AND instance = %s"
 
 
 class Heartbeats:
-    """Heartbeats: worker, scheduler, web, releaser (the outbox relay).
+    """Writes heartbeats of the components worker, scheduler, web and releaser (the outbox relay).
 
     Args:
-        instance: this process's name.
+        instance: the name of this process.
     """
 
     def __init__(self, db: Database, instance: str) -> None:
@@ -27,4 +28,4 @@ class Heartbeats:
 
     def leave(self, component: str) -> None:
         """Delete the heartbeat of `component`: it has stopped in order."""
-        self._db.run("DELETE FROM heartbeats WHERE component = %s AND instance = %s", [component, self._instance])
+        self._db.run(_LEAVE, [component, self._instance])

@@ -1,7 +1,7 @@
-"""Deletes what is old, a batch at a time: every statement touches at most a batch of rows, found by an index.
+"""Deletes old and expired rows in batches.
 
-Rows of a log have ids in the order of their age, so a purge walks up the primary key and stops where the
-young ones begin. No statement scans a table or holds a lock for longer than its batch takes.
+The ids of log rows follow their age, so a purge reads the primary key upwards and stops at the first young rows. No
+statement scans a table, or holds locks for longer than its batch takes.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from functools import partial
 from typing import Any, LiteralString
 
 from hub.store.database import Database, Row
-from hub.store.locks import release
+from hub.store.locks import TRY_LOCK, release
 
 BATCH = 1000
 _LOCK = 0x48554B45
 _YOUNG_BATCHES = 5  # young rows may lie among old ones: transactions commit out of order
 
-# The array keeps the planner from a join, which it may do by a scan.
+# The array prevents a join, which the planner may do by a scan.
 _PURGE: LiteralString = """
 WITH batch AS (
     SELECT id, {time} < %(cutoff)s AS old
@@ -66,7 +66,7 @@ _EXPIRED: dict[str, LiteralString] = {
     "event_names": "DELETE FROM event_names WHERE name = ANY(ARRAY(SELECT name FROM event_names"
     " WHERE last_seen < %(cutoff)s LIMIT %(limit)s))",
     "heartbeats": "DELETE FROM heartbeats WHERE at < now() - interval '1 day'",
-    # A worker whose lease has ended has lost its tasks to others by then; its name is of no use any more.
+    # Other workers have recovered the tasks of a worker whose lease ended long ago.
     "workers": "DELETE FROM workers w WHERE lease_until < now() - interval '1 hour'"
     " AND NOT EXISTS (SELECT FROM tasks t WHERE t.state = 'running' AND t.worker = w.id)",
 }
@@ -78,23 +78,23 @@ WHERE id > (SELECT coalesce(max(id), 0) - 20000 FROM task_runs) AND ended_at IS 
 
 
 class Housekeeping:
-    """What there is to clean, as bounded steps."""
+    """Deletes old rows in bounded steps."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
-        """Whether this process may clean; another one that does makes it False."""
+        """Whether this process may delete rows; False: another process does."""
         conn = self._db.connect()
         try:
-            row = conn.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK]).fetchone()
+            row = conn.execute(TRY_LOCK, [_LOCK]).fetchone()
             yield bool(row and row[0])
         finally:
             release(conn)
 
     def lose_runs(self) -> int:
-        """Close the log of runs whose process ended long ago."""
+        """Record runs without an end that began over two hours ago as lost."""
         return self._db.run(_LOST)
 
     def purge(
@@ -105,15 +105,15 @@ class Housekeeping:
         events: datetime | None = None,
         audit: datetime | None = None,
     ) -> dict[str, int]:
-        """Delete what is older than `cutoff` or has expired; asks `go_on` before every batch.
+        """Delete rows that are older than `cutoff` or have expired. Stops when `go_on` returns False before a batch.
 
         Args:
             events: the cutoff of events; None: `cutoff`.
-            audit: the cutoff of the audit trail; None: it is left alone.
+            audit: the cutoff of the audit trail; None: nothing is deleted from it.
 
         Returns:
-            how many rows went, by table; tables of which nothing went are left out. Events that a task
-            still needs stay, whatever their age, and so does every dead letter.
+            The number of deleted rows by table, without zeros. Events that a task needs stay, whatever their age.
+            Dead letters stay, too.
         """
         gone: dict[str, int] = {}
         for table, sql in _EXPIRED.items():

@@ -6,11 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from hub.domain.events import ID_LIFETIME
 from hub.store.database import Connection, Database
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-CONTENT_WINDOW = 60.0  # seconds in which equal content counts as the same event
-KEY_WINDOW = 86400.0  # seconds in which a sender's id is accepted once
 
 # Keys are inserted in their own order, so that two bulk writers cannot lock each other out.
 # 14: `BLOCK_BITS` of hub/domain/search_keys.py.
@@ -57,6 +56,8 @@ SELECT path, nextval('events_id_seq') FROM unnest(%s::text[]) AS path
 WHERE path NOT IN (SELECT path FROM search_paths) ORDER BY path
 ON CONFLICT DO NOTHING
 """
+_FIRST = "SELECT key, uid FROM event_keys WHERE key = ANY(%s)"
+_FIRST_UID = "SELECT uid FROM event_keys WHERE key = %s"
 _SEEN = """
 INSERT INTO event_names (name, sample) SELECT * FROM unnest(%s::text[], %s::text[])
 ON CONFLICT (name) DO UPDATE SET last_seen = now(), sample = excluded.sample
@@ -65,14 +66,19 @@ ON CONFLICT (name) DO UPDATE SET last_seen = now(), sample = excluded.sample
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event ready to be written: `key` is what it is deduplicated on, `tasks` (rule, service, state).
+    """An event to be written.
 
-    `kept`: whether the event itself is stored; one with tasks always is. `old_key`: a duplicate under this one is a
-    duplicate, too. `keys`: its search keys. `source` and `cause_task`: as in `Event`.
+    Attributes:
+        key: what it is deduplicated on, for `lifetime` seconds.
+        tasks: (rule id, service id, state) of each.
+        old_key: an event with this key is a duplicate, too.
+        kept: whether the event itself is stored; one with tasks always is.
+        keys: its search keys.
+        source, cause_task: as in `Event`.
     """
 
     key: bytes
-    window: float
+    lifetime: float
     uid: str
     name: str
     data: str
@@ -87,12 +93,12 @@ class NewEvent:
 
 @dataclass(slots=True)
 class Written:
-    """What was written for one event; `uid` is the first one's if it was a duplicate."""
+    """What was written for one event. `uid` is that of the first event if it was a duplicate."""
 
     uid: str
     duplicate: bool = True
     tasks: list[int] = field(default_factory=list)
-    queued: list[tuple[int, int]] = field(default_factory=list)  # (service id, task id) to hand over
+    queued: list[tuple[int, int]] = field(default_factory=list)  # (service id, task id) to be enqueued
 
 
 class IntakeStore:
@@ -115,11 +121,23 @@ class IntakeStore:
 
     def _write(self, events: list[NewEvent], conn: Connection) -> list[Written]:
         given = [
-            {"ord": ord_, "key": e.key.hex(), "old": e.old_key.hex() if e.old_key else None, "secs": e.window,
-             "uid": e.uid, "name": e.name, "data": e.data if e.kept else "", "depth": e.depth, "kept": e.kept,
-             "matched": len(e.tasks), "keys": e.keys, "source": e.source or None, "cause": e.cause_task}
+            {
+                "ord": ord_,
+                "key": e.key.hex(),
+                "old": e.old_key.hex() if e.old_key else None,
+                "secs": e.lifetime,
+                "uid": e.uid,
+                "name": e.name,
+                "data": e.data if e.kept else "",
+                "depth": e.depth,
+                "kept": e.kept,
+                "matched": len(e.tasks),
+                "keys": e.keys,
+                "source": e.source or None,
+                "cause": e.cause_task,
+            }
             for ord_, e in enumerate(events, 1)
-        ]  # fmt: skip
+        ]
         tasks = [(ord_, *task) for ord_, event in enumerate(events, 1) for task in event.tasks]
         wanted = [
             {"pos": pos, "ord": ord_, "rule_id": rule_id, "service_id": service_id, "state": state}
@@ -138,9 +156,7 @@ class IntakeStore:
         repeated = [i for i, entry in enumerate(written) if entry.duplicate]
         if repeated:
             keys = [key for i in repeated for key in (events[i].key, events[i].old_key) if key is not None]
-            first: dict[bytes, str] = dict(
-                conn.execute("SELECT key, uid FROM event_keys WHERE key = ANY(%s)", [keys]).fetchall()
-            )
+            first: dict[bytes, str] = dict(conn.execute(_FIRST, [keys]).fetchall())
             for i in repeated:
                 old = events[i].old_key
                 written[i].uid = first.get(events[i].key) or first.get(old or b"") or written[i].uid
@@ -152,14 +168,14 @@ class IntakeStore:
             self._db.run(_INDEXED, [list(paths)])
 
     def seen(self, samples: dict[str, str]) -> None:
-        """Remember event names with their latest data, for suggestions and previews."""
+        """Store event names with their latest data, for suggestions and previews."""
         names = sorted(samples)
         self._db.run(_SEEN, [names, [samples[name] for name in names]])
 
 
 def once(conn: Connection, key: bytes, uid: str) -> str:
     """Within `conn`'s transaction: `uid`, or the one that was first given for this key within 24 h."""
-    row = conn.execute(_ONCE, {"key": key, "uid": uid, "secs": KEY_WINDOW}).fetchone()
-    if row is None:  # the first one's transaction has been waited for
-        row = conn.execute("SELECT uid FROM event_keys WHERE key = %s", [key]).fetchone()
+    row = conn.execute(_ONCE, {"key": key, "uid": uid, "secs": ID_LIFETIME}).fetchone()
+    if row is None:  # another transaction inserted the key and has committed
+        row = conn.execute(_FIRST_UID, [key]).fetchone()
     return str(row[0]) if row else uid

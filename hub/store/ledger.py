@@ -1,33 +1,29 @@
-"""The ledger: what becomes of a task, in statements that each hold a whole transition.
+"""The ledger: claims of tasks and their outcomes. Each statement is a whole transition.
 
-Every statement that ends or moves a running task is fenced by the claim's token, so the one who lost
-its lease changes nothing. Statements may be repeated after a lost connection: none acts twice.
+Every statement that ends or moves a running task is fenced by the claim's token, so a worker that lost its lease
+changes nothing. Statements may be repeated after a lost connection: none acts twice.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from typing import LiteralString, TypeVar
+from typing import LiteralString
 
 from psycopg.rows import class_row
 
-from hub.errors import UnavailableError
+from hub.domain.text import storable
 from hub.models import Claim, DeadReason, Delivery
 from hub.store.database import Database
-from hub.store.delivery_log import (
-    COLUMNS,
-    ROWS,
-    clean,
-    rows,
-)
+from hub.store.database_wait import DatabaseWait
+from hub.store.delivery_log import COLUMNS, ROWS, rows
 from hub.store.group_commit import GroupCommit
 from hub.store.write_behind import WriteBehind
 
-T = TypeVar("T")
+FLUSH_SECONDS = 10.0
+"""How long successes may take to reach the ledger when a process ends."""
 
-# Counts the attempt before the work. A task whose rule or service is off, and one that is too old, goes
-# back to the releaser. Tasks in `doubt` are ours already: the claim committed, its answer got lost.
+# Counts the attempt before the work. A task that has expired, or whose rule or service is disabled, becomes pending.
+# Tasks in `doubt` may be claimed already: the claim committed, but its response was lost.
 _CLAIM = """
 WITH wanted AS (
     SELECT t.id, t.state, t.expires_at < now() AS expired,
@@ -61,8 +57,8 @@ FROM claimed c JOIN events e ON e.id = c.event_id LEFT JOIN breakers b ON b.serv
 WHERE c.state = 'running'
 """
 
-# Also tasks that are not due or have expired: a person runs them. They live an hour longer, so that a failed attempt
-# does not end them.
+# For a person who runs a task: also tasks that are not due or have expired. They expire an hour later, so that a failed
+# attempt does not end them.
 _CLAIM_NOW = (
     _CLAIM.replace("t.expires_at < now() AS expired", "false AS expired")
     .replace("IN ('queued', 'pending')", "IN ('queued', 'pending', 'delayed')")
@@ -105,7 +101,7 @@ WITH dead AS (
     INSERT INTO dead_letters (task_id, event_id, event_uid, event, event_data, event_depth, rule_id, service_id,
         attempts, reason, error, status, payload, response_body, accepted_at)
     SELECT d.id, d.event_id, e.uid, e.name, e.data, e.depth, d.rule_id, d.service_id, d.attempts, %(reason)s,
-           coalesce(%(why)s, d.last_error), %(code)s, %(payload)s, %(answer)s, e.created_at
+           coalesce(%(why)s, d.last_error), %(code)s, %(payload)s, %(response)s, e.created_at
     FROM dead d JOIN events e ON e.id = d.event_id RETURNING id
 ), logged AS (
     INSERT INTO deliveries ({COLUMNS}) SELECT {COLUMNS} FROM {ROWS} WHERE task_id IN (SELECT id FROM dead)
@@ -127,11 +123,11 @@ _RELEASE_QUEUED = "UPDATE tasks SET state = 'pending', handed_at = NULL WHERE id
 class Ledger:
     """Moves tasks from one state to the next.
 
-    While the database is away every method waits for it (attempts and results are in memory and
-    must not be lost), until `stop` is called: then it raises `UnavailableError`.
+    While the database is unavailable every method waits for it: attempts and results in memory must not be lost.
+    After `stop` it raises `UnavailableError` instead.
 
     Args:
-        worker: this process's name in the ledger; its lease says that it lives.
+        worker: the name of this process in the ledger.
         body_limit: most characters of a body kept.
     """
 
@@ -139,7 +135,7 @@ class Ledger:
         self._db = db
         self.worker = worker
         self._limit = body_limit
-        self._draining, self._stopping = threading.Event(), threading.Event()
+        self._wait = DatabaseWait()
         self._running: set[int] = set()
         self._claim_batch: GroupCommit[int, Claim | None] = GroupCommit(self._claim_many)
         self._fail_batch: GroupCommit[tuple[Claim, Delivery, float], bool] = GroupCommit(self._fail_many)
@@ -149,33 +145,20 @@ class Ledger:
         )
 
     def drain(self) -> None:
-        """The process begins to stop: claims no longer wait for a database that is away, results still do."""
-        self._draining.set()
+        """Make claims no longer wait for the database; results still do. Called when the process begins to stop."""
+        self._wait.drain()
 
     def stop(self) -> None:
-        """Nothing waits any more for a database that is away."""
-        self._draining.set()
-        self._stopping.set()
+        """Make nothing wait for the database any more."""
+        self._wait.stop()
         self._write_behind.close()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until what `finish_soon` was given is written; False: not within `timeout` seconds."""
+        """Wait until the results given to `finish_soon` are written; False: not within `timeout` seconds."""
         return self._write_behind.flush(timeout)
 
-    def _patiently(self, act: Callable[[bool], T], until: threading.Event | None = None) -> T:
-        """Run `act(again)` until the database answers, or `until` is set (or the process stops)."""
-        until = until or self._stopping
-        pause, again = 0.1, False
-        while True:
-            try:
-                return act(again)
-            except UnavailableError:
-                if until.wait(pause):
-                    raise
-                pause, again = min(pause * 2, 1.0), True
-
     def claim(self, task_id: int) -> Claim | None:
-        """Take a task; the attempt is counted. None: gone, held, not due, or another worker has claimed it."""
+        """Claim a task and count the attempt. None: gone, held, not due, or another worker has claimed it."""
         return self._claim_batch(task_id)
 
     def claim_now(self, task_id: int) -> Claim | None:
@@ -188,39 +171,36 @@ class Ledger:
             with self._db.autocommit() as conn, conn.cursor(row_factory=class_row(Claim)) as cur:
                 return cur.execute(sql, {"ids": ids, "worker": self.worker, "doubt": doubt}).fetchall()
 
-        found = {claim.id: claim for claim in self._patiently(act, self._draining)}
+        found = {claim.id: claim for claim in self._wait.until_draining(act)}
         self._running.update(found)
         return [found.pop(task_id, None) for task_id in ids]
 
     def finish(self, claim: Claim, delivery: Delivery) -> bool:
-        """Delivered: the task goes, the delivery is logged. False: another worker has claimed the task."""
+        """Delete a delivered task and log the delivery. False: another worker has claimed the task."""
         return self._finish_many([(claim, delivery)])[0]
 
     def finish_soon(self, claim: Claim, delivery: Delivery, then: Callable[[bool], None]) -> None:
-        """As `finish`, within milliseconds and together with others; `then` is told the result.
+        """Record a delivery as `finish` does, together with others within milliseconds; `then` gets the result.
 
-        Until it is written the task is still this worker's: if the process dies, others take it up after
-        the lease, as when it dies between the send and a `finish` that waits.
+        Until then the task is still claimed by this worker. If the process dies, another worker runs the task after the
+        lease, as when a process dies between the send and `finish`.
         """
         self._write_behind.add((claim, delivery, then))
 
     def _finish_many(self, items: list[tuple[Claim, Delivery]]) -> list[bool]:
-        return self._settle_many(_FINISH, items)
+        return self._record_many(_FINISH, items)
 
     def fail(self, claim: Claim, delivery: Delivery, *, delay: float) -> bool:
-        """Failed, not for the last time: the next attempt is due in `delay` seconds.
-
-        Many fail in the same moment when a service hangs; they share a commit.
-        """
+        """Record a failed attempt; the next is due in `delay` seconds. Failures of the same moment share a commit."""
         return self._fail_batch((claim, delivery, delay))
 
     def _fail_many(self, items: list[tuple[Claim, Delivery, float]]) -> list[bool]:
         delays = [delay for _, _, delay in items]
-        whys = [clean(delivery.error) for _, delivery, _ in items]
+        whys = [storable(delivery.error) for _, delivery, _ in items]
         pairs = [(claim, delivery) for claim, delivery, _ in items]
-        return self._settle_many(_FAIL, pairs, delays=delays, whys=whys)
+        return self._record_many(_FAIL, pairs, delays=delays, whys=whys)
 
-    def _settle_many(self, sql: str, items: list[tuple[Claim, Delivery]], **more: object) -> list[bool]:
+    def _record_many(self, sql: str, items: list[tuple[Claim, Delivery]], **more: object) -> list[bool]:
         """Run a statement for many tasks; for each, whether it was still this claim's."""
         params = {
             "rows": rows((delivery for _, delivery in items), self._limit),
@@ -233,53 +213,39 @@ class Ledger:
             with self._db.autocommit() as conn:
                 return {row[0] for row in conn.execute(sql.encode(), params).fetchall()}
 
-        settled = self._patiently(act)
+        recorded = self._wait.until_stopped(act)
         self._running.difference_update(claim.id for claim, _ in items)
-        return [claim.id in settled for claim, _ in items]
+        return [claim.id in recorded for claim, _ in items]
 
     def move_to_dlq(self, claim: Claim, delivery: Delivery, reason: DeadReason) -> bool:
-        """Failed for the last time: dead letter, log and the task's end in one statement."""
+        """Turn a task into a dead letter and log its last attempt, in one statement."""
         params: dict[str, object] = {"rows": rows([delivery], self._limit), "id": claim.id, "token": claim.token}
         params["reason"] = reason.value
         params |= {
-            "why": clean(delivery.error),
+            "why": storable(delivery.error),
             "code": delivery.status,
-            "payload": clean(delivery.request_body),
-            "answer": clean(delivery.response_body),
+            "payload": storable(delivery.request_body),
+            "response": storable(delivery.response_body),
         }
 
         def act(again: bool) -> bool:
             with self._db.autocommit() as conn:
                 return conn.execute(_MOVE_TO_DLQ.encode(), params).fetchone() is not None
 
-        moved = self._patiently(act)
+        moved = self._wait.until_stopped(act)
         self._running.discard(claim.id)
         return moved
 
     def release(self, claim: Claim, *, delay: float = 0.0, why: str | None = None) -> None:
-        """Nothing was sent: the attempt does not count, the task is due again in `delay` seconds."""
-        params = {"id": claim.id, "token": claim.token, "delay": delay, "why": clean(why)}
-        self._patiently(lambda again: self._db.run(_RELEASE, params))
+        """Release a claim: nothing was sent, the attempt does not count, the task is due again in `delay` seconds."""
+        params = {"id": claim.id, "token": claim.token, "delay": delay, "why": storable(why)}
+        self._wait.until_stopped(lambda again: self._db.run(_RELEASE, params))
         self._running.discard(claim.id)
 
     def release_queued(self, task_ids: list[int]) -> None:
         """Release queued tasks that the broker did not accept."""
         self._db.run(_RELEASE_QUEUED, [task_ids])
 
-    # The lease of this worker
-
-    def renew_lease(self, seconds: float, *, host: str, pid: int) -> None:
-        """This worker lives for `seconds` more."""
-        self._db.run(
-            "INSERT INTO workers (id, host, pid, lease_until) VALUES (%s, %s, %s, now() + make_interval(secs => %s))"
-            " ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until",
-            [self.worker, host, pid, seconds],
-        )
-
-    def leave(self) -> None:
-        """This worker stops: what it still holds may be taken up by others at once."""
-        self._db.run("DELETE FROM workers WHERE id = %s", [self.worker])
-
     def running(self) -> int:
-        """How many tasks this process holds."""
+        """The number of tasks that this process has claimed."""
         return len(self._running)

@@ -1,4 +1,4 @@
-"""Locks that a connection of one's own holds for as long as a run takes."""
+"""Advisory locks, held by a connection of their own."""
 
 from __future__ import annotations
 
@@ -7,26 +7,29 @@ import psycopg
 from hub.errors import UnavailableError
 from hub.store.database import Connection, Database
 
+TRY_LOCK = "SELECT pg_try_advisory_lock(%s)"
+_UNLOCK_ALL = "SELECT pg_advisory_unlock_all()"
+_PING = "SELECT 1"
+
 
 def release(conn: Connection) -> None:
-    """Give back every advisory lock of a connection, and close it. Raises nothing.
+    """Release every advisory lock of a connection and close it. Raises nothing.
 
-    Closing alone would do, a moment later: the server notices when it notices, and who asks for the lock
-    before that is refused.
+    Closing alone would release them later: until the server notices, other processes are refused the lock.
     """
     try:
-        conn.execute("SELECT pg_advisory_unlock_all()")
+        conn.execute(_UNLOCK_ALL)
     except psycopg.Error:
-        pass  # it is broken, so the locks are gone or will be
+        pass  # the connection is broken, so the server releases the locks
     finally:
         conn.close()
 
 
 class Leadership:
-    """One process at a time leads: it holds an advisory lock on a connection that ends with it.
+    """Elects one process: the one that holds an advisory lock, on a connection that ends with the process.
 
     Args:
-        number: the lock.
+        number: the number of the lock.
     """
 
     def __init__(self, db: Database, number: int) -> None:
@@ -35,23 +38,23 @@ class Leadership:
         self._conn: Connection | None = None
 
     def hold(self) -> bool:
-        """Lead, or go on leading; False: another process does.
+        """Take or keep the lead; False: another process leads.
 
         Raises:
-            UnavailableError: the database does not answer; the lead, if it was ours, is lost.
+            UnavailableError: the database does not respond; this process no longer leads.
         """
         conn: Connection | None = None
         try:
             if self._conn is not None:
-                self._conn.execute("SELECT 1")
+                self._conn.execute(_PING)
                 return True
             conn = self._db.connect()
-            row = conn.execute("SELECT pg_try_advisory_lock(%s)", [self._number]).fetchone()
+            row = conn.execute(TRY_LOCK, [self._number]).fetchone()
         except psycopg.Error as e:
             if conn is not None:
                 conn.close()
             self.resign()
-            raise UnavailableError(f"the database does not answer: {type(e).__name__}") from e
+            raise UnavailableError(f"the database does not respond: {type(e).__name__}") from e
         if row and row[0]:
             self._conn = conn
             return True
@@ -59,7 +62,7 @@ class Leadership:
         return False
 
     def resign(self) -> None:
-        """Lead no more."""
+        """Give up the lead."""
         if self._conn is not None:
             release(self._conn)
             self._conn = None

@@ -12,6 +12,16 @@ from hub.errors import ConfigError, UnavailableError
 from hub.store.database import Database
 
 _LOCK = 0x48554221
+_TABLE = "SELECT to_regclass('hub_migrations') AS t"
+_APPLIED = "SELECT name FROM hub_migrations"
+_TAKE_LOCK = "SELECT pg_advisory_lock(%s)"
+_CREATE = """
+CREATE TABLE IF NOT EXISTS hub_migrations (
+    name text PRIMARY KEY, checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()
+)
+"""
+_CHECKSUMS = "SELECT name, checksum FROM hub_migrations"
+_RECORD = "INSERT INTO hub_migrations (name, checksum) VALUES (%s, %s)"
 
 
 def migrations() -> list[tuple[str, str, str]]:
@@ -23,8 +33,7 @@ def migrations() -> list[tuple[str, str, str]]:
 
 def pending(db: Database) -> list[str]:
     """Names of migrations that this database still lacks."""
-    table = db.one("SELECT to_regclass('hub_migrations') AS t")
-    done = {r["name"] for r in db.all("SELECT name FROM hub_migrations")} if table and table["t"] else set()
+    done = {row["name"] for row in db.all(_APPLIED)} if _exists(db) else set()
     return [name for name, _, _ in migrations() if name not in done]
 
 
@@ -36,10 +45,30 @@ def refuse_newer(names: Iterable[str]) -> None:
 
 def check(db: Database) -> list[str]:
     """Names of the migrations that `migrate` would apply; raises `ConfigError` where it would refuse newer tables."""
-    table = db.one("SELECT to_regclass('hub_migrations') AS t")
-    if table and table["t"]:
-        refuse_newer(row["name"] for row in db.all("SELECT name FROM hub_migrations"))
+    if _exists(db):
+        refuse_newer(row["name"] for row in db.all(_APPLIED))
     return pending(db)
+
+
+def check_schema(db: Database, *, embedded: bool) -> None:
+    """Create the tables of an empty database. Migrate the database of an embedded hub.
+
+    Raises:
+        ConfigError: the database needs `hub migrate`.
+        UnavailableError: the database does not respond.
+    """
+    missing = pending(db)
+    if not missing:
+        return
+    if embedded or not _exists(db):
+        migrate(db)
+    else:
+        raise ConfigError(f"the database lacks {len(missing)} migration(s), first {missing[0]}: run `hub migrate`")
+
+
+def _exists(db: Database) -> bool:
+    row = db.one(_TABLE)
+    return bool(row and row["t"])
 
 
 def migrate(db: Database) -> list[str]:
@@ -51,12 +80,9 @@ def migrate(db: Database) -> list[str]:
     conn = db.connect()
     applied = []
     try:
-        conn.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
-        conn.execute(
-            "CREATE TABLE IF NOT EXISTS hub_migrations (name text PRIMARY KEY, checksum text NOT NULL,"
-            " applied_at timestamptz NOT NULL DEFAULT now())"
-        )
-        done: dict[str, str] = dict(conn.execute("SELECT name, checksum FROM hub_migrations").fetchall())
+        conn.execute(_TAKE_LOCK, [_LOCK])
+        conn.execute(_CREATE)
+        done: dict[str, str] = dict(conn.execute(_CHECKSUMS).fetchall())
         known = migrations()
         refuse_newer(done)
         for name, checksum, sql in known:
@@ -66,10 +92,10 @@ def migrate(db: Database) -> list[str]:
                 continue
             with conn.transaction():
                 conn.execute(sql.encode())  # the package's own file
-                conn.execute("INSERT INTO hub_migrations (name, checksum) VALUES (%s, %s)", [name, checksum])
+                conn.execute(_RECORD, [name, checksum])
             applied.append(name)
     except psycopg.OperationalError as e:
-        raise UnavailableError(f"the database does not answer: {e}") from e
+        raise UnavailableError(f"the database does not respond: {e}") from e
     finally:
         conn.close()
     return applied

@@ -1,4 +1,4 @@
-"""Statements of the outbox relay. Each is bounded, uses an index, and may be repeated."""
+"""Statements of the outbox relay. Each changes a bounded number of rows, uses an index, and may be repeated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hub.store.database import Database
 
 BATCH = 2000
 
-# `= ANY(ARRAY(...))`, not `IN`: of a LIMIT that is a parameter the planner expects a tenth of the table, and would then
+# `= ANY(ARRAY(...))`, not `IN`: the planner takes a LIMIT that is a parameter for a tenth of the table, and would then
 # read a million tasks to find a thousand.
 _PROMOTE = """
 UPDATE tasks SET state = 'pending' WHERE id = ANY(ARRAY(
@@ -63,14 +63,14 @@ _BULK_DEMAND = _DEMAND.replace(
 ).replace("IN ('pending', 'queued', 'running')", "IN ('pending', 'bulk', 'queued', 'running')")
 _TAKE_BULK = _TAKE.replace("NOT t.bulk", "t.bulk")
 _BULK_QUEUED = "SELECT count(*) AS n FROM tasks WHERE state = 'queued' AND bulk"
-# The oldest first: a queue is first in, first out, so what is missing from it was handed over earliest.
+# The oldest first: a queue is first in, first out, so the messages missing from it were published earliest.
 _LOST_MESSAGES = """
 UPDATE tasks SET handed_at = now() WHERE id = ANY(ARRAY(
-    SELECT id FROM tasks WHERE state = 'queued' AND handed_at < now() - make_interval(secs => %(grace)s)
+    SELECT id FROM tasks WHERE state = 'queued' AND handed_at < now() - make_interval(secs => %(age)s)
     ORDER BY handed_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
 RETURNING service_id, id
 """
-# A worker whose lease is over begins no further try, but one may be under way for as long as the timeout.
+# A worker whose lease is over begins no further try, but one may be in progress for as long as the timeout.
 _LOST = """
 WITH lost AS (
     SELECT t.id, t.attempts >= coalesce((s.options->>'max_attempts')::int, %(max_attempts)s) AS last
@@ -121,16 +121,18 @@ WITH old AS (
 )
 SELECT s.name FROM over o JOIN services s ON s.id = o.service_id
 """
+_RELEASE_ALL = "UPDATE tasks SET state = 'pending', handed_at = NULL WHERE state = 'queued'"
+_QUEUED = "SELECT coalesce(sum(n), 0)::bigint AS n FROM task_counts WHERE state = 'queued'"
 _FOLD = """
 WITH gone AS (DELETE FROM task_counts RETURNING *)
 INSERT INTO task_counts SELECT service_id, rule_id, state, sum(n) FROM gone GROUP BY 1, 2, 3 HAVING sum(n) <> 0
 """
-_LOST_WHY = "the worker was lost in mid-attempt"
+_LOST_WHY = "the worker was lost during the attempt"
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """One service that has due tasks in the ledger. `cooled`: an open circuit may be probed."""
+    """A service that has pending tasks. `cooled`: an open circuit may be probed."""
 
     service_id: int
     rules: list[int]
@@ -150,7 +152,7 @@ class Outbox:
         self._max_attempts = max_attempts
 
     def promote(self) -> int:
-        """Delayed tasks whose time has come are pending; at most `BATCH`."""
+        """Make due delayed tasks pending, at most `BATCH`. Returns how many."""
         return self._db.run(_PROMOTE, [BATCH])
 
     def demand(self) -> list[Demand]:
@@ -185,30 +187,30 @@ class Outbox:
 
     def release_all_queued(self) -> None:
         """Release every queued task: none of their messages exists any more."""
-        self._db.run("UPDATE tasks SET state = 'pending', handed_at = NULL WHERE state = 'queued'")
+        self._db.run(_RELEASE_ALL)
 
     def queued(self) -> int:
         """Return the number of tasks that are published and not claimed."""
-        row = self._db.one("SELECT coalesce(sum(n), 0)::bigint AS n FROM task_counts WHERE state = 'queued'")
+        row = self._db.one(_QUEUED)
         return int(row["n"]) if row else 0
 
-    def lost_messages(self, limit: int, *, grace: float) -> list[tuple[int, int]]:
-        """Return (service id, task id) of the oldest tasks published more than `grace` seconds ago; stamp them anew."""
+    def lost_messages(self, limit: int, *, age: float) -> list[tuple[int, int]]:
+        """Return (service id, task id) of the oldest tasks published more than `age` seconds ago; stamp them anew."""
         with self._db.autocommit() as conn:
-            rows = conn.execute(_LOST_MESSAGES, {"limit": min(limit, BATCH), "grace": grace}).fetchall()
+            rows = conn.execute(_LOST_MESSAGES, {"limit": min(limit, BATCH), "age": age}).fetchall()
         return [(row[0], row[1]) for row in rows]
 
     def recover(self) -> list[tuple[str, bool]]:
-        """Tasks of lost workers: due again, or dead after the last attempt. (service, dead)."""
+        """Make tasks of lost workers due again, or dead after their last attempt. Returns (service, dead) of each."""
         params = {"max_attempts": self._max_attempts, "limit": BATCH, "why": _LOST_WHY}
         with self._db.autocommit() as conn:
             return [(row[0], row[1]) for row in conn.execute(_LOST, params).fetchall()]
 
     def expire(self) -> list[str]:
-        """Tasks that are too old become dead letters; their services' names."""
+        """Turn expired tasks into dead letters. Returns the service of each."""
         with self._db.autocommit() as conn:
             return [row[0] for row in conn.execute(_EXPIRED, {"limit": BATCH}).fetchall()]
 
     def fold(self) -> None:
-        """Add up the count differences."""
+        """Merge the rows of `task_counts`."""
         self._db.run(_FOLD)

@@ -1,4 +1,4 @@
-"""What came out of response queues: stored a batch at a time, under a lock that lets one run in per service."""
+"""Inbound messages, stored in batches, under a lock that admits one run per service."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 import psycopg
 
 from hub.codec import dumps
+from hub.domain.text import storable
 from hub.errors import PayloadError, UnavailableError
 from hub.models import JSON, Service
 from hub.store.database import Connection, Database
-from hub.store.delivery_log import clean
 from hub.store.locks import release
 
-_LOCK_CLASS = 0x48554252  # one number of our own for advisory locks on services
-MARK = 16  # bytes by which a message is known
+_LOCK_CLASS = 0x48554252  # class of the advisory locks on services
+MARK = 16  # bytes of the digest that identifies a message
 _COPY = """
 COPY deliveries (direction, service_id, service, success, task_id, event, endpoint, outcome, error, response_body,
     properties, raw) FROM STDIN
 """
-# An answer may come before its task is settled, after it was delivered, or after it died.
+# A response may arrive before the outcome of its task is recorded, after the task was delivered, or after it died.
 _DEPTHS = """
 SELECT t.id, e.depth, t.service_id FROM tasks t JOIN events e ON e.id = t.event_id WHERE t.id = ANY(%(ids)s)
 UNION ALL
@@ -30,6 +30,8 @@ WHERE d.task_id = ANY(%(ids)s) AND d.direction = 'outbound'
 UNION ALL
 SELECT task_id, event_depth, service_id FROM dead_letters WHERE task_id = ANY(%(ids)s)
 """
+_TRY_LOCK = "SELECT pg_try_advisory_lock(%s, %s)"
+_LAST_BATCH = "SELECT last_batch FROM consumer_state WHERE service_id = %s"
 _BATCH = """
 INSERT INTO consumer_state (service_id, last_batch) VALUES (%s, %s)
 ON CONFLICT (service_id) DO UPDATE SET last_batch = excluded.last_batch
@@ -47,7 +49,7 @@ ON CONFLICT (service_id) DO UPDATE SET last_error = excluded.last_error, last_er
 
 @dataclass(slots=True)
 class Inbound:
-    """A message as a row of the delivery log: a success if it is JSON, else with its bytes and the reason."""
+    """A message as a row of the delivery log. One that is not JSON is not a success and has `raw` and `error`."""
 
     properties: dict[str, JSON]
     success: bool = True
@@ -60,39 +62,39 @@ class Inbound:
 
 
 class Responses:
-    """The inbound side of the delivery log, and `consumer_state`."""
+    """Writes inbound messages and the state of consumption."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
     @contextmanager
     def alone(self, service: Service) -> Iterator[Session | None]:
-        """The right to consume for a service; None while another run has it.
+        """Take the lock for consuming the response queue of a service; None: another run has it.
 
-        The lock and the writes share one connection: a run that lost the lock can store nothing more.
+        The lock and the writes share one connection, so a run that lost the lock cannot store anything.
 
         Raises:
-            UnavailableError: the database is away.
+            UnavailableError: the database does not respond.
         """
         conn = self._db.connect()
         try:
             with _available():
-                row = conn.execute("SELECT pg_try_advisory_lock(%s, %s)", [_LOCK_CLASS, service.id]).fetchone()
+                row = conn.execute(_TRY_LOCK, [_LOCK_CLASS, service.id]).fetchone()
             yield Session(conn, service) if row is not None and row[0] else None
         finally:
             release(conn)
 
     def succeeded(self, service_id: int) -> None:
-        """The queue was read without an error."""
+        """Record that the queue was read without an error."""
         self._db.run(_SUCCEEDED, [service_id])
 
     def failed(self, service_id: int, error: str) -> None:
-        """It was not; the text is shown on the service's page."""
-        self._db.run(_FAILED, [service_id, clean(error)])
+        """Record an error, which is shown on the page of the service."""
+        self._db.run(_FAILED, [service_id, storable(error)])
 
 
 class Session:
-    """One run's hold on a service's response queue."""
+    """One run over the response queue of a service."""
 
     def __init__(self, conn: Connection, service: Service) -> None:
         self._conn = conn
@@ -101,28 +103,26 @@ class Session:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """One batch: all or nothing. Raises `UnavailableError`."""
+        """A transaction for one batch; raises `UnavailableError`."""
         with _available(), self._conn.transaction():
             yield self._conn
 
     def last_batch(self) -> set[bytes]:
-        """Marks of the batch that was stored last, perhaps without having been acknowledged."""
+        """Digests of the batch that was stored last; it may not have been acknowledged."""
         with _available():
-            row = self._conn.execute(
-                "SELECT last_batch FROM consumer_state WHERE service_id = %s", [self._service_id]
-            ).fetchone()
+            row = self._conn.execute(_LAST_BATCH, [self._service_id]).fetchone()
         marks = bytes(row[0] or b"") if row else b""
         return {marks[i : i + MARK] for i in range(0, len(marks), MARK)}
 
     def remember(self, marks: Sequence[bytes]) -> None:
-        """Within the transaction: the marks of this batch."""
+        """Store the digests of this batch, within its transaction."""
         self._conn.execute(_BATCH, [self._service_id, b"".join(marks)])
 
     def depths(self, task_ids: Sequence[int]) -> tuple[dict[int, int], set[int]]:
-        """(depth of the events of these tasks in their chains; those tasks that are for this service).
+        """Return the depth of each task in its chain of events, and the tasks that belong to this service.
 
-        Tasks that never were are left out. The depth counts whoever responds, so that no chain can escape its
-        limit by way of another service's queue.
+        Unknown tasks are left out. The depth counts for every service, so that a chain cannot avoid its limit by
+        the queue of another service.
         """
         found: dict[int, int] = {}
         own: set[int] = set()
@@ -134,7 +134,7 @@ class Session:
         return found, own
 
     def add(self, rows: Sequence[Inbound]) -> None:
-        """Within the transaction: store them. A row that PostgreSQL refuses is stored as bytes, with the reason."""
+        """Store messages, within the transaction. A row that PostgreSQL refuses is stored as bytes, with the reason."""
         try:
             with self._conn.transaction():
                 self._copy(rows)
@@ -147,7 +147,7 @@ class Session:
                     if row.raw is None and row.body is not None:
                         row.raw = row.body.encode("utf-8", "surrogatepass")
                     row.success, row.outcome, row.body, row.properties = False, "malformed", None, {"unusable": True}
-                    row.error = clean(f"the database refused it: {str(e).splitlines()[0]}")
+                    row.error = storable(f"the database refused it: {str(e).splitlines()[0]}")
                     self._copy([row])
 
     def _copy(self, rows: Sequence[Inbound]) -> None:
@@ -184,4 +184,4 @@ def _available() -> Iterator[None]:
     try:
         yield
     except (psycopg.OperationalError, psycopg.InterfaceError) as e:
-        raise UnavailableError(f"the database does not answer: {str(e).strip().splitlines()[0]}") from e
+        raise UnavailableError(f"the database does not respond: {str(e).strip().splitlines()[0]}") from e

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import socket
 
+from hub.domain.text import storable
 from hub.store.database import Database
-from hub.store.delivery_log import clean
 
 _START = """
 INSERT INTO task_runs (name, service, host, pid, summary) VALUES (%s, %s, %s, %s, %s) RETURNING id
@@ -46,4 +46,4 @@ class RunLog:
 
     def finish(self, run_id: int, result: str, *, summary: str | None = None, error: str | None = None) -> None:
         """End a run: ok, error or skipped."""
-        self._db.run(_FINISH, {"id": run_id, "result": result, "summary": clean(summary), "error": clean(error)})
+        self._db.run(_FINISH, {"id": run_id, "result": result, "summary": storable(summary), "error": storable(error)})

@@ -1,4 +1,4 @@
-"""The rows of the scheduled tasks, and the claim of a minute."""
+"""Scheduled tasks, and the claim of a minute by one scheduler."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLUMNS = (
 _LIST = f"SELECT {_COLUMNS} FROM scheduled_tasks ORDER BY name"  # noqa: S608 - constants
 _LOCKED = f"SELECT {_COLUMNS} FROM scheduled_tasks ORDER BY name FOR UPDATE"  # noqa: S608
 _GET = f"SELECT {_COLUMNS} FROM scheduled_tasks WHERE name = %s"  # noqa: S608
-# Another scheduler that claims the same minute waits here for our commit, and then gets nothing.
+# Another scheduler that claims the same minute waits here for the commit, and then inserts nothing.
 _CLAIM = """
 INSERT INTO ticks (minute, claimed_by) VALUES (%s, %s) ON CONFLICT DO NOTHING
 """
@@ -31,8 +31,8 @@ UPDATE scheduled_tasks
 SET last_run_at = now(), last_result = 'running', last_duration_ms = NULL, next_run_at = %s, run_requested_at = NULL
 WHERE name = %s
 """
-# One launch may have many runs (a service each). The worst result stays until the next launch, and the
-# duration is until the last of them ended.
+# One launch may have many runs, one for each service. The worst result stays until the next launch. The duration ends
+# with the last run.
 _FINISHED = """
 UPDATE scheduled_tasks
 SET last_result = CASE
@@ -42,11 +42,14 @@ SET last_result = CASE
     last_duration_ms = greatest(last_duration_ms, extract(epoch FROM clock_timestamp() - last_run_at) * 1000)
 WHERE name = %(name)s
 """
-_NOTHING = "UPDATE scheduled_tasks SET last_result = 'ok', last_duration_ms = 0 WHERE name = %s"
+_NO_RUN = "UPDATE scheduled_tasks SET last_result = 'ok', last_duration_ms = 0 WHERE name = %s"
 _PLAN = "UPDATE scheduled_tasks SET next_run_at = %s WHERE name = %s"
 _STARTED = """
 UPDATE scheduled_tasks SET last_run_at = now(), last_result = 'running', last_duration_ms = NULL WHERE name = %s
 """
+_SET_CRON = "UPDATE scheduled_tasks SET cron = %s, next_run_at = %s WHERE name = %s"
+_ENABLE = "UPDATE scheduled_tasks SET enabled = %s, next_run_at = %s WHERE name = %s"
+_REQUEST = "UPDATE scheduled_tasks SET run_requested_at = now() WHERE name = %s"
 _SEED = "SELECT value FROM meta WHERE key = 'deployment'"
 
 
@@ -65,12 +68,12 @@ class ScheduledTask:
     run_requested_at: datetime | None
 
     def planned(self, at: datetime | None) -> ScheduledTask:
-        """The same with another next run."""
+        """Return the task with another next run."""
         return replace(self, next_run_at=at)
 
 
 class ClaimedMinute:
-    """A minute in this process's hands, and all scheduled tasks, locked until its transaction ends."""
+    """A minute that this process has claimed, with all scheduled tasks locked until its transaction ends."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
@@ -78,15 +81,15 @@ class ClaimedMinute:
             self.tasks = cur.execute(_LOCKED).fetchall()
 
     def launched(self, name: str, next_run_at: datetime | None) -> None:
-        """The task is being launched, and comes next then."""
+        """Record that the task is being launched and when it is due next."""
         self._conn.execute(_LAUNCHED, [next_run_at, name])
 
     def nothing_to_do(self, name: str) -> None:
-        """The launch made no run: it is over."""
-        self._conn.execute(_NOTHING, [name])
+        """Record that the launch made no run."""
+        self._conn.execute(_NO_RUN, [name])
 
     def plan(self, name: str, next_run_at: datetime | None) -> None:
-        """The task is not due; it comes next then."""
+        """Record when the task is due next."""
         self._conn.execute(_PLAN, [next_run_at, name])
 
 
@@ -94,7 +97,7 @@ class Schedules:
     """Reads and writes `scheduled_tasks`.
 
     Args:
-        claimed_by: this process's name, kept with the minutes it claims.
+        claimed_by: the name of this process, stored with the minutes that it claims.
     """
 
     def __init__(self, db: Database, *, claimed_by: str) -> None:
@@ -116,36 +119,34 @@ class Schedules:
         return task
 
     def seed(self, name: str) -> str:
-        """What makes this deployment's random minutes differ from another's."""
+        """The seed of the random minutes of a cron expression, different in each deployment."""
         row = self._db.one(_SEED)
         return f"{row['value'] if row else ''}/{name}"
 
     def update(self, name: str, *, cron: str, next_run_at: datetime | None) -> None:
-        """Another expression."""
+        """Set the cron expression."""
         with self._db.transaction() as conn:
             before = self.get(name)
-            sql = "UPDATE scheduled_tasks SET cron = %s, next_run_at = %s WHERE name = %s"
-            conn.execute(sql, [cron, next_run_at, name])
+            conn.execute(_SET_CRON, [cron, next_run_at, name])
             record(conn, "schedule.change", "schedule", name=name, before={"cron": before.cron}, after={"cron": cron})
 
     def enable(self, name: str, enabled: bool, next_run_at: datetime | None) -> None:
         """Enable or disable."""
         with self._db.transaction() as conn:
             before = self.get(name).enabled
-            sql = "UPDATE scheduled_tasks SET enabled = %s, next_run_at = %s WHERE name = %s"
-            conn.execute(sql, [enabled, next_run_at, name])
-            record(conn, "schedule.change", "schedule", name=name, before={"enabled": before},
-                   after={"enabled": enabled})  # fmt: skip
+            conn.execute(_ENABLE, [enabled, next_run_at, name])
+            after = {"enabled": enabled}
+            record(conn, "schedule.change", "schedule", name=name, before={"enabled": before}, after=after)
 
     def request(self, name: str) -> None:
-        """Run at the next tick."""
+        """Request a run at the next tick."""
         with self._db.transaction() as conn:
-            conn.execute("UPDATE scheduled_tasks SET run_requested_at = now() WHERE name = %s", [name])
+            conn.execute(_REQUEST, [name])
             record(conn, "schedule.run", "schedule", name=name)
 
     @contextmanager
     def claim(self, minute: datetime) -> Iterator[ClaimedMinute | None]:
-        """Claim a minute; None if it is somebody else's. When the block raises, it is free again."""
+        """Claim a minute; None: another scheduler has it. The claim is rolled back when the block raises."""
         with self._db.transaction() as conn:
             if conn.execute(_CLAIM, [minute, self._claimed_by]).rowcount == 0:
                 yield None
@@ -153,9 +154,9 @@ class Schedules:
                 yield ClaimedMinute(conn)
 
     def started(self, name: str) -> None:
-        """The task was started outside the schedule (by a command)."""
+        """Record that a command started the task outside the schedule."""
         self._db.run(_STARTED, [name])
 
     def finished(self, name: str, result: str) -> None:
-        """One run of the task ended: ok, error or skipped."""
+        """Record the end of one run: ok, error or skipped."""
         self._db.run(_FINISHED, {"name": name, "result": result})

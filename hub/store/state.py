@@ -1,4 +1,4 @@
-"""The ledger's state as the exporter shows it: one consistent look, bounded in time, cheap at a million tasks."""
+"""The state of the ledger for metrics, read in one snapshot, in bounded time, cheap at a million tasks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from psycopg_pool import PoolTimeout
 from hub.errors import UnavailableError
 from hub.store.database import Connection, Database
 
+_SNAPSHOT: LiteralString = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 _LIMIT: LiteralString = "SET LOCAL statement_timeout = 3000"
 _SERVICES = """
 SELECT s.name, coalesce(b.state, 'closed'), s.enabled AND s.type = 'amqp' AND s.response_queue IS NOT NULL,
@@ -28,7 +29,7 @@ FROM (SELECT service_id, rule_id, state, sum(n) AS n FROM task_counts GROUP BY 1
 JOIN services s ON s.id = c.service_id LEFT JOIN rules r ON r.id = c.rule_id
 GROUP BY 1, 2 HAVING sum(c.n) <> 0
 """
-# Pending: the head of each live rule's index. Queued: as many as the windows allow, so few.
+# Pending: the first of each live rule's index. Queued: at most the queue limits, so few.
 _OLDEST_DUE = """
 WITH live AS (
     SELECT r.id, s.name FROM rules r JOIN services s ON s.id = r.service_id
@@ -54,7 +55,7 @@ _BEATS = "SELECT component, extract(epoch FROM max(at))::float8 FROM heartbeats 
 
 @dataclass(frozen=True)
 class HubState:
-    """One look at the ledger. Ages are seconds, times Unix seconds; what is unknown is not in it."""
+    """The state of the ledger. Ages are seconds, times Unix seconds; unknown values are left out."""
 
     breakers: dict[str, str]
     tasks: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -67,7 +68,7 @@ class HubState:
 
     @property
     def services(self) -> list[str]:
-        """Services that exist."""
+        """The names of all services."""
         return list(self.breakers)
 
 
@@ -83,18 +84,18 @@ class State:
         self._wait = wait
 
     def read(self) -> HubState:
-        """One look, in one snapshot.
+        """Read the state in one snapshot.
 
         Raises:
-            UnavailableError: the database does not answer in time.
+            UnavailableError: the database does not respond in time.
         """
         try:
             with self._db.pool.connection(timeout=self._wait) as conn, conn.transaction():
-                conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                conn.execute(_SNAPSHOT)
                 conn.execute(_LIMIT)
                 return _read(conn)
         except (psycopg.Error, PoolTimeout) as e:
-            raise UnavailableError(f"the database does not answer: {type(e).__name__}") from e
+            raise UnavailableError(f"the database does not respond: {type(e).__name__}") from e
 
 
 def _read(conn: Connection) -> HubState:

@@ -1,4 +1,4 @@
-"""What people do with tasks: run now, retry, delete, purge orphans. Each leaves a trace."""
+"""Changes of tasks by people: run now, retry, delete, purge orphans. Each is audited."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ WHERE t.rule_id IN (SELECT c.rule_id FROM task_counts c LEFT JOIN rules x ON x.i
   AND (r.id IS NULL OR s.id IS NULL OR r.deleted_at IS NOT NULL OR s.deleted_at IS NOT NULL) AND t.state <> 'running'
 ORDER BY t.id LIMIT %s
 """
+_EXISTS = "SELECT 1 AS x FROM tasks WHERE id = %s"
+_WAITS = "SELECT 1 AS x FROM tasks WHERE id = %s AND state <> 'running'"
 _DUE = """
 SELECT t.id, t.service_id FROM tasks t
 JOIN rules r ON r.id = t.rule_id AND r.enabled AND r.deleted_at IS NULL
@@ -42,13 +44,13 @@ ORDER BY t.id LIMIT %(limit)s
 
 
 class TaskAdmin:
-    """Commands on tasks."""
+    """Changes tasks."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
     def retry(self, ids: Sequence[int], *, restart: bool = False) -> list[int]:
-        """Make tasks due now; `restart` counts attempts from 0 again. Running ones are left alone.
+        """Make tasks due now; `restart` resets their attempts. Running tasks are not changed.
 
         Returns:
             The ids that are due now.
@@ -59,14 +61,14 @@ class TaskAdmin:
         return due
 
     def cancel(self, ids: Sequence[int], *, who: str, reason: str = "deleted") -> list[tuple[int, str]]:
-        """Take tasks off the ledger for good: (id, service). Running ones are left alone."""
+        """Delete tasks and record the cancellation. Running tasks are not changed. Returns (id, service) of each."""
         with self._db.transaction() as conn:
             rows = conn.execute(_CANCEL, {"ids": list(ids), "who": who, "reason": reason}).fetchall()
             record_batch(conn, "task.cancel", "task", [row[0] for row in rows], reason=reason)
         return [(row[0], row[1]) for row in rows]
 
     def note_run(self, ids: Sequence[int] | None, *, failed: bool) -> None:
-        """Write to the audit trail that a command runs these tasks; None: all that are due, or have failed."""
+        """Record in the audit trail that a command runs these tasks; None: all that are due, or that failed."""
         with self._db.transaction() as conn:
             if ids is None:
                 record(conn, "task.run", "task", after={"which": "failed" if failed else "due"})
@@ -79,11 +81,11 @@ class TaskAdmin:
 
     def exists(self, task_id: int) -> bool:
         """Whether the task is in the ledger."""
-        return self._db.one("SELECT 1 AS x FROM tasks WHERE id = %s", [task_id]) is not None
+        return self._db.one(_EXISTS, [task_id]) is not None
 
     def waits(self, task_id: int) -> bool:
         """Whether the task is in the ledger and no worker runs it."""
-        return self._db.one("SELECT 1 AS x FROM tasks WHERE id = %s AND state <> 'running'", [task_id]) is not None
+        return self._db.one(_WAITS, [task_id]) is not None
 
     def due(self, *, failed: bool = False, after: int = 0, limit: int = 1000) -> list[tuple[int, int]]:
         """(task id, service id) of tasks to run now; `failed`: those that failed before, due or not."""

@@ -7,7 +7,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from hub.codec import dumps, loads
 from hub.errors import ConfigError
 
-_UNOPENED = "none of the keys opens the stored secrets; add the key they were written with"
+_UNREADABLE = "none of the keys decrypts the stored secrets; add the key they were encrypted with"
 
 
 class Vault:
@@ -45,7 +45,7 @@ class Vault:
         try:
             secrets: dict[str, str] = loads(self._fernet.decrypt(bytes(sealed)))
         except InvalidToken:
-            raise ConfigError(_UNOPENED, field="HUB_SECRET_KEYS") from None
+            raise ConfigError(_UNREADABLE, field="HUB_SECRET_KEYS") from None
         return secrets
 
     def rotate(self, sealed: bytes) -> bytes:
@@ -53,4 +53,4 @@ class Vault:
         try:
             return self._fernet.rotate(bytes(sealed))
         except InvalidToken:
-            raise ConfigError(_UNOPENED, field="HUB_SECRET_KEYS") from None
+            raise ConfigError(_UNREADABLE, field="HUB_SECRET_KEYS") from None

@@ -1,7 +1,7 @@
 """Write-behind buffer: callers queue an item and go on, one thread writes the queued items in batches.
 
-The next batch begins when the last one is written, never by a timer: a lone item is written at once, and
-under load batches grow by themselves.
+The next batch begins when the last one is written. There is no timer: a single item is written at once, and batches
+grow under load.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ Result = TypeVar("Result")
 class WriteBehind(Generic[Item, Result]):
     """Runs `execute(items) -> results` (same length and order) in a thread of its own.
 
-    At most `limit` items are under way; who comes then waits, so that memory, and what a crash leaves
-    unwritten, stay bounded.
+    At most `limit` items are unwritten; further callers wait, so that memory, and what a crash loses, stay bounded.
 
     Args:
-        then: is told each item and its result, in the thread that writes.
+        then: called with each item and its result, in the writing thread.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class WriteBehind(Generic[Item, Result]):
         self._thread: threading.Thread | None = None
 
     def add(self, item: Item) -> None:
-        """Queue an item; waits only while `limit` others are queued or being written."""
+        """Queue an item. Waits while `limit` others are unwritten."""
         self._room.acquire()
         self._queue.put(item)
         if self._thread is None:
@@ -56,7 +55,7 @@ class WriteBehind(Generic[Item, Result]):
                     self._thread.start()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until everything left behind so far is written; False: not within `timeout` seconds."""
+        """Wait until all items queued so far are written; False: not within `timeout` seconds."""
         if self._thread is None:
             return True
         written = threading.Event()
@@ -64,7 +63,7 @@ class WriteBehind(Generic[Item, Result]):
         return written.wait(timeout)
 
     def close(self) -> None:
-        """End the thread, after what is left to write; `add` starts it anew."""
+        """Write the queued items and end the thread. `add` starts it again."""
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is not None:
@@ -100,6 +99,6 @@ class WriteBehind(Generic[Item, Result]):
         except Exception:
             if len(batch) == 1:
                 log.exception("a result cannot be written; its task will run again")
-            else:  # one of them spoils the batch: the others must not suffer
+            else:  # one item fails the batch: write the others alone
                 for item in batch:
                     self._write([item])

@@ -14,20 +14,20 @@ import time
 import structlog
 
 from hub.errors import HubError, UnavailableError
-from hub.store.ledger import Ledger
+from hub.store.leases import Leases
 
-log = structlog.get_logger("hub.lease")
+log = structlog.get_logger("hub.tasks.lease")
 
 
 class Lease:
-    """Renews the worker row of `ledger.worker` until stopped.
+    """Renews the lease of this worker until stopped.
 
     Args:
         seconds: how long one renewal lasts.
     """
 
-    def __init__(self, ledger: Ledger, *, seconds: float) -> None:
-        self._ledger = ledger
+    def __init__(self, leases: Leases, *, seconds: float) -> None:
+        self._leases = leases
         self._seconds = seconds
         self._renewed = float("-inf")
         self._taken = False
@@ -52,7 +52,7 @@ class Lease:
 
     def _renew(self) -> None:
         before = time.monotonic()
-        self._ledger.renew_lease(self._seconds, host=socket.gethostname(), pid=os.getpid())
+        self._leases.renew(self._seconds, host=socket.gethostname(), pid=os.getpid())
         self._renewed = before
 
     def check(self) -> None:
@@ -69,6 +69,6 @@ class Lease:
         self._thread.join(timeout=5)
         self._thread = None
         try:
-            self._ledger.leave()
+            self._leases.end()
         except HubError:
             pass  # it expires

@@ -32,7 +32,7 @@ _IDLE, _BUSY = 1.0, 0.05  # seconds between two rounds
 _LOST_CHECK = 2.0  # seconds between two searches for lost messages
 BULK_QUEUED = 16
 """Most tasks of the bulk lane that are published and not claimed, of all services together."""
-_FORCED = 60  # a queued task this many graces old is republished whatever the queue holds
+_FORCED = 60  # times `republish_after`: a queued task that old is republished whatever the queue holds
 
 
 class OutboxRelay:
@@ -40,7 +40,8 @@ class OutboxRelay:
 
     Args:
         lease: seconds a worker's lease lasts; a new leader waits as long before it recovers tasks.
-        grace: seconds after which the message of a queued task may be lost.
+        queue_limit: most tasks of one service in the broker.
+        republish_after: seconds after which the message of a queued task may be lost.
         park: whether tasks wait until an open circuit has cooled down; False: they are published and count attempts.
     """
 
@@ -54,9 +55,9 @@ class OutboxRelay:
         beats: Heartbeats,
         hooks: Hooks,
         *,
-        window: int,
+        queue_limit: int,
         lease: float,
-        grace: float,
+        republish_after: float,
         park: bool = True,
     ) -> None:
         self._leadership = Leadership(db, _LOCK)
@@ -66,14 +67,14 @@ class OutboxRelay:
         self._queue = queue
         self._beats = beats
         self._hooks = hooks
-        self._window = window
+        self._queue_limit = queue_limit
         self._lease = lease
-        self._grace = grace
+        self._republish_after = republish_after
         self._park = park
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._leading_since: float | None = None
-        self._strays_at = self._beat_at = float("-inf")
+        self._lost_at = self._beat_at = float("-inf")
 
     def start(self) -> None:
         """Start the thread."""
@@ -126,8 +127,8 @@ class OutboxRelay:
         for service in self._outbox.expire():
             self._hooks.dead_letter(service, "expired")
             self._hooks.task_finished(service, "dead")
-        if time.monotonic() - self._strays_at >= _LOST_CHECK and not self._publisher.down:
-            self._strays_at = time.monotonic()
+        if time.monotonic() - self._lost_at >= _LOST_CHECK and not self._publisher.down:
+            self._lost_at = time.monotonic()
             self._republish_lost()
         more = self._fill_queue()
         self._outbox.fold()
@@ -151,8 +152,8 @@ class OutboxRelay:
             return
         ready = self._broker.ready(self._queue) or 0
         missing = queued - ready * GROUP
-        found = self._outbox.lost_messages(missing, grace=self._grace) if missing > 0 else []
-        found += self._outbox.lost_messages(GROUP, grace=self._grace * _FORCED)
+        found = self._outbox.lost_messages(missing, age=self._republish_after) if missing > 0 else []
+        found += self._outbox.lost_messages(GROUP, age=self._republish_after * _FORCED)
         if found:
             log.warning("republishing tasks whose messages are lost", count=len(found))
             self._publisher.publish(found)
@@ -201,7 +202,7 @@ class OutboxRelay:
         if self._park and demand.breaker != "closed":
             probe_free = demand.cooled and demand.queued == 0 and demand.running == 0
             return 1 if probe_free else 0
-        window = self._window
+        limit = self._queue_limit
         if demand.rate_limit:
-            window = min(window, max(1, math.ceil(demand.rate_limit)))
-        return max(0, window - demand.queued)
+            limit = min(limit, max(1, math.ceil(demand.rate_limit)))
+        return max(0, limit - demand.queued)

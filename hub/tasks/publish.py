@@ -27,15 +27,15 @@ class BrokerPublisher:
     """Publishes task ids.
 
     Args:
-        window: the queue limit: most tasks of one service in the broker.
+        queue_limit: most tasks of one service in the broker.
     """
 
-    def __init__(self, broker: Broker, queue: str, ledger: Ledger, outbox: Outbox, *, window: int) -> None:
+    def __init__(self, broker: Broker, queue: str, ledger: Ledger, outbox: Outbox, *, queue_limit: int) -> None:
         self._broker = broker
         self._queue = queue
         self._ledger = ledger
         self._outbox = outbox
-        self._window = window
+        self._queue_limit = queue_limit
         self._lock = threading.Lock()
         self._waiting: dict[int, tuple[int, bool]] = {}
         self._read_at = float("-inf")
@@ -54,7 +54,7 @@ class BrokerPublisher:
                     self._waiting = {}
                 self._read_at = now
             waiting, closed = self._waiting.get(service_id, (0, True))
-            if not closed or waiting >= self._window:
+            if not closed or waiting >= self._queue_limit:
                 return False
             self._waiting[service_id] = (waiting + 1, closed)
             return True

@@ -51,10 +51,3 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Close every connection."""
-
-
-def bounded(text: str | None, limit: int) -> str | None:
-    """Shorten `text` to `limit` characters and append how many are missing."""
-    if text is None or len(text) <= limit:
-        return text
-    return f"{text[:limit]}… [{len(text) - limit} more characters]"

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import quote, quote_plus, unquote, urlsplit, urlunsplit
 from xml.sax.saxutils import escape
 
+from hub.domain.text import MASK
 from hub.models import JSON, Service
 
 _HTTP = ("http", "https")
@@ -23,7 +24,7 @@ _MIN = 4  # characters; masking shorter secrets would garble texts and reveal th
 def without_secrets(text: str, service: Service) -> str:
     """`text` with each secret of `service` replaced by `***`: plain, in JSON, percent-encoded or in base64."""
     for form in sorted(forms(service), key=len, reverse=True):
-        text = text.replace(form, "***")
+        text = text.replace(form, MASK)
     return text
 
 
@@ -35,7 +36,7 @@ def masked_url(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:
-        return "***"
+        return MASK
     netloc = parts.netloc
     userinfo, at, hostport = netloc.rpartition("@")
     if at:
@@ -80,14 +81,14 @@ def hidden(value: JSON, service: Service) -> JSON:
 def _hidden(value: JSON, known: Sequence[str]) -> JSON:
     if isinstance(value, str):
         for form in known:
-            value = value.replace(form, "***")
+            value = value.replace(form, MASK)
         return value
     if isinstance(value, dict):
         return {_hidden(key, known): _hidden(inner, known) for key, inner in value.items()}
     if isinstance(value, list):
         return [_hidden(inner, known) for inner in value]
     if isinstance(value, int | float) and not isinstance(value, bool) and str(value) in known:
-        return "***"
+        return MASK
     return value
 
 

@@ -12,11 +12,12 @@ from http import HTTPStatus
 from urllib.parse import quote, urlsplit
 
 from hub import __version__
+from hub.domain.text import MASK, bounded
 from hub.errors import ExpiredTokenError, InvalidPayloadError, RejectedError
 from hub.models import Request, Response, Service
 from hub.settings import Settings
 from hub.transports.auth import authorization
-from hub.transports.base import Deadline, bounded
+from hub.transports.base import Deadline
 from hub.transports.egress import networks
 from hub.transports.http.adapter import HttpResponse, HubAdapter
 from hub.transports.http.text import decode, retry_after
@@ -138,7 +139,7 @@ class Client:
         token = self._oauth.current if self._oauth else None
         for secret in (*self._secrets, token) if token else self._secrets:
             if secret in text:
-                text = text.replace(secret, "***")
+                text = text.replace(secret, MASK)
         if response.cut:
             limit = self._settings.response_limit
             text += f"… [longer than {limit} bytes or in too many chunks, the rest was not read]"

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from hub.app.lifecycle import Hub, build
 from hub.codec import dumps, loads
 from hub.config.definitions import RuleSpec, ServiceSpec, parse_spec
-from hub.pipeline.intake import parse_event
+from hub.domain.events import parse_event
 from hub.settings import Settings
 from tests.bench.job import NAME, event
 from tests.bench.rig import Rig, wait_for

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 
+from hub.domain.events import parse_event
 from hub.monitoring.exposition import make_scraper
-from hub.pipeline.intake import parse_event
 from tests.bench.job import NAME, event
 from tests.bench.rig import Rig, memory
 from tests.bench.row import Numbers, Row, Scale

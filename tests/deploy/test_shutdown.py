@@ -14,6 +14,7 @@ import pytest
 from hub.app.lifecycle import build
 from hub.programs import up as running
 from hub.settings import Settings
+from hub.store.ledger import FLUSH_SECONDS
 from tests.deploy.files import DEPLOY, documents
 from tests.support.http_target import HttpTarget, Reply
 from tests.support.hubs import add_rule, add_service, count, counts_are_exact, emit_many
@@ -65,7 +66,7 @@ def seconds(text: object) -> int:
 @pytest.mark.parametrize("where", ["compose", "systemd", "kubernetes"])
 def test_nobody_is_killed_before_the_hub_gives_up_waiting(where: str) -> None:
     """Attempts have a minute, the processes a little more; whoever waits outside waits longer."""
-    assert running._SHUTDOWN_MS / 1000 + running._FLUSH < running._GRACE
+    assert running._SHUTDOWN_MS / 1000 + FLUSH_SECONDS < running._GRACE
     if where == "compose":
         services: dict[str, Any] = documents(DEPLOY / "compose.yaml")[0]["services"]
         bound = seconds(services["worker"]["stop_grace_period"])

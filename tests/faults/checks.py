@@ -112,7 +112,7 @@ def one_probe(h: History) -> Iterable[str]:
     opened = sorted(
         line["at"]
         for line in h.logs
-        if line["message"] == "circuit moved" and line["service"] == "tide" and line["now"] == "open"
+        if line["message"] == "circuit changed" and line["service"] == "tide" and line["now"] == "open"
     )
     sends = sorted((s for s in h.sightings if s.service == "tide"), key=lambda s: s.start)
     for begin, end in h.falls:

@@ -140,7 +140,7 @@ def _logs(rig: Rig) -> list[dict[str, Any]]:
                 entry = json.loads(line)
             except ValueError:
                 entry = {"level": "raw", "message": line}
-            if entry.get("message") == "circuit moved" or entry.get("level") in ("error", "critical", "raw"):
+            if entry.get("message") == "circuit changed" or entry.get("level") in ("error", "critical", "raw"):
                 found.append({**entry, "process": process.name, "at": at})
     return found
 

@@ -84,8 +84,8 @@ def _other_key(h: History) -> None:
 
 def _two_probes(h: History) -> None:
     h.falls = [(100.0, 110.0)]
-    h.logs.append({"message": "circuit moved", "service": "tide", "now": "open", "at": 101.0, "level": "warning",
-                   "logger": "hub.domain.breaker"})  # fmt: skip
+    h.logs.append({"message": "circuit changed", "service": "tide", "now": "open", "at": 101.0, "level": "warning",
+                   "logger": "hub.store.breakers"})  # fmt: skip
     h.sightings += [Sighting("tide", f"p{i}", 5, 104.0 + i / 100, 104.5, 500) for i in range(2)]
 
 

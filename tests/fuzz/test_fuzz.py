@@ -21,6 +21,7 @@ from standardwebhooks import Webhook
 from hub.codec import dumps, loads
 from hub.config.definitions import RuleSpec, ServiceSpec, parse_spec
 from hub.config.yaml_file import parse
+from hub.domain.events import parse_event
 from hub.domain.rules import (
     check_conditions,
     check_endpoint,
@@ -41,7 +42,6 @@ from hub.models import (
     Service,
     ServiceType,
 )
-from hub.pipeline.intake import parse_event
 from hub.scheduling.schedule import next_runs, parse_cron
 from hub.settings import Settings
 from hub.transports.amqp.response_queue import Message

@@ -10,9 +10,9 @@ import pytest
 
 from hub.app.lifecycle import Hub, build
 from hub.codec import dumps, loads
+from hub.domain.events import parse_event
 from hub.errors import PayloadError, UnavailableError
 from hub.models import Accepted, Event
-from hub.pipeline.intake import parse_event
 from hub.settings import Settings
 from tests.support.http_target import HttpTarget
 from tests.support.hubs import USER_LOGGED_IN, add_rule, add_service, attempt, count, counts_are_exact, emit, task
@@ -325,7 +325,7 @@ def test_event_data_is_serialized_once_on_its_way_in(
         calls.append(value)
         return dumps(value)
 
-    monkeypatch.setattr("hub.pipeline.intake.dumps", counting)
+    monkeypatch.setattr("hub.domain.events.dumps", counting)
     add_service(hub, "http://127.0.0.1:9")
     add_rule(hub)
     data = {"b": 1, "a": "é"}

@@ -114,7 +114,7 @@ def test_a_process_without_a_database_says_so_in_one_line(command: str, env: dic
     with Process(tmp_path, env, command) as process:
         assert process.process.wait(120) == 1
     (line,) = [line for line in process.lines() if line["level"] in ("error", "critical")]
-    assert line["message"] == "not started" and "the database does not answer" in line["error"]
+    assert line["message"] == "not started" and "the database does not respond" in line["error"]
     assert "Traceback" not in process.text and "canary" not in process.text
 
 
@@ -127,7 +127,7 @@ def test_a_database_that_goes_away_leaves_only_short_json_lines(
     with Process(tmp_path, env, "worker") as worker, Process(tmp_path, env, "scheduler") as scheduler:
         eventually(lambda: worker.says("releaser leads") or worker.says("relay leads"))
         postgres.stop()
-        eventually(lambda: worker.says("the database does not answer"))
+        eventually(lambda: worker.says("the database does not respond"))
         postgres.start()
     for process in (worker, scheduler):
         process.lines()

@@ -79,7 +79,7 @@ def test_a_migration_that_fails_leaves_nothing(empty_database_url: str, monkeypa
 
 def test_a_database_that_does_not_answer_is_said_to() -> None:
     """The first thing that goes wrong for a newcomer is the URL."""
-    with pytest.raises(UnavailableError, match="does not answer"):
+    with pytest.raises(UnavailableError, match="does not respond"):
         migrate(Database("postgresql://nobody:secret@127.0.0.1:1/none"))
 
 

@@ -12,7 +12,7 @@ import pytest
 @pytest.mark.parametrize("module", ["hub.worker", "hub.scheduler"])
 @pytest.mark.parametrize(
     ("database", "why"),
-    [("postgresql://hub:canary-71@127.0.0.1:1/hub", "the database does not answer"), ("", "HUB_BROKER_URL")],
+    [("postgresql://hub:canary-71@127.0.0.1:1/hub", "the database does not respond"), ("", "HUB_BROKER_URL")],
 )
 def test_no_traceback_when_something_is_missing(module: str, database: str, why: str, tmp_path: Path) -> None:
     env = {

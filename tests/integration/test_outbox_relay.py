@@ -208,7 +208,7 @@ def apart(settings: Settings) -> Iterator[Hub]:
 
 def age(hub: Hub, seconds: float) -> None:
     hub.db.run("UPDATE tasks SET handed_at = handed_at - make_interval(secs => %s) WHERE state = 'queued'", [seconds])
-    releaser(hub)._strays_at = float("-inf")
+    releaser(hub)._lost_at = float("-inf")
 
 
 def test_what_the_queue_lost_is_handed_over_again(apart: Hub, target: HttpTarget) -> None:

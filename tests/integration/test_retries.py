@@ -272,7 +272,7 @@ def test_an_attempt_that_cannot_be_recorded_leaves_the_message_failed(hub: Hub) 
     _, failed = failure(hub)
     message = _Message()
     hub.db.close()
-    hub.ledger._stopping.set()
+    hub.ledger.stop()
     with capture_logs() as lines:
         hub.retries.after_process_message(hub.broker, message, exception=AttemptFailed(failed))
     assert message.failed

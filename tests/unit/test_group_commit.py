@@ -95,7 +95,7 @@ def test_a_database_that_is_away_is_not_asked_for_each_of_a_batch() -> None:
 
     def away(items: list[int]) -> list[int]:
         asked.append(len(items))
-        raise UnavailableError("the database does not answer")
+        raise UnavailableError("the database does not respond")
 
     slow = Slow()
     batcher: GroupCommit[int, int] = GroupCommit(lambda items: away(items) if slow.gate.is_set() else slow(items))

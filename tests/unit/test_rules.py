@@ -70,7 +70,7 @@ def test_conditions_are_asked_only_when_the_name_fits() -> None:
 
 def test_malformed_stored_conditions_are_loud() -> None:
     """A rule that silently matched nothing would lose every event."""
-    with pytest.raises(PayloadError, match="'like' is no operator"):
+    with pytest.raises(PayloadError, match="'like' is not an operator"):
         matches(rule(conditions={"courseid": {"like": 1}}), Event("a", {"courseid": 1}))
 
 

@@ -14,6 +14,7 @@ import pika
 from pika import exceptions as pika_errors
 from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorStackTimeout
 
+from hub.domain.text import MASK
 from hub.errors import (
     AuthenticationError,
     ConnectError,
@@ -135,7 +136,7 @@ def _translate(error: BaseException, service: Service, place: str, blocked: str 
     uri = parse(service.base_url)
 
     def text(message: str) -> str:
-        return without_secrets(message, service).replace(uri.password or "\0", "***")
+        return without_secrets(message, service).replace(uri.password or "\0", MASK)
 
     detail = text(str(getattr(root, "reply_text", "") or getattr(root, "strerror", "") or root or type(root).__name__))
     waited = f"no response from {place} in time"

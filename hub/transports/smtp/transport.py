@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
+from hub.domain.text import bounded
 from hub.errors import ConfigError, InvalidPayloadError, NotSentError
 from hub.models import Request, Response, Service
 from hub.settings import Settings
 from hub.transports import egress, tls
-from hub.transports.base import CONFIG_RECHECK, Deadline, bounded
+from hub.transports.base import CONFIG_RECHECK, Deadline
 from hub.transports.masking import without_secrets
 from hub.transports.smtp.message import build, spec
 from hub.transports.smtp.session import Session, opened, refused

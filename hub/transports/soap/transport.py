@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from hub.codec import dumps, loads
+from hub.domain.text import bounded
 from hub.errors import (
     DeliveryError,
     FaultError,
@@ -27,7 +28,7 @@ from hub.errors import (
 )
 from hub.models import Request, Response, Service
 from hub.settings import Settings
-from hub.transports.base import CONFIG_RECHECK, Deadline, bounded
+from hub.transports.base import CONFIG_RECHECK, Deadline
 from hub.transports.masking import without_secrets
 from hub.transports.per_service import PerService
 from hub.transports.soap.zeep_internals import call_operation

@@ -15,11 +15,12 @@ from typing import Any
 from uuid import uuid4
 
 from hub import __version__
+from hub.domain.text import MASK, bounded
 from hub.errors import ExpiredTokenError, FaultError, RejectedError
 from hub.models import Request, Service
 from hub.settings import Settings
 from hub.transports.auth import authorization
-from hub.transports.base import Deadline, bounded
+from hub.transports.base import Deadline
 from hub.transports.http.adapter import HttpResponse, HubAdapter
 from hub.transports.http.text import decode, retry_after
 from hub.transports.http.urls import Base, parse_base, target
@@ -172,7 +173,7 @@ class ZeepTransport:
     def _text(self, call: Call, response: HttpResponse) -> str | None:
         text = without_secrets(decode(response.content, response.names.get("content-type", "")), call.service)
         if self._oauth and self._oauth.current:
-            text = text.replace(self._oauth.current, "***")
+            text = text.replace(self._oauth.current, MASK)
         return bounded(text, self._settings.body_limit)
 
     def _token_post(self, url: str, headers: dict[str, str], body: bytes, deadline: Deadline) -> tuple[int, bytes]:

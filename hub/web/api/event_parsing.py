@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from hub.domain.events import parse_event
 from hub.models import JSON, Event
-from hub.pipeline.intake import parse_event
 from hub.store.tokens import Token
 from hub.web.problems import Problem
 

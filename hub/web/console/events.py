@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from hub.codec import loads
+from hub.domain.events import parse_event
 from hub.errors import PayloadError
-from hub.pipeline.intake import parse_event
 from hub.web.authorization import Access, needs
 from hub.web.console.filters import of, pretty
 from hub.web.console.pages import Form, Pages

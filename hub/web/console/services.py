@@ -11,6 +11,7 @@ from fastapi.responses import Response
 
 from hub.config.definitions import ServiceSpec, parse_spec
 from hub.config.documents import service_document
+from hub.domain.text import MASK
 from hub.errors import (
     ConfigError,
     ConflictError,
@@ -27,7 +28,6 @@ from hub.web.console import charts
 from hub.web.console.filters import digits, of, segment
 from hub.web.console.pages import Form, Pages, back
 
-_MASK = "***"
 _NUMBERS = (
     "timeout",
     "max_retries",
@@ -134,7 +134,7 @@ def make_services(pages: Pages) -> APIRouter:
     @needs(Access.ROLE_MANAGE)
     def edit(request: Request, name: str) -> Response:
         service = hub.configuration.service(name)
-        document = service_document(service, mask="" if service.secrets_unreadable else _MASK)
+        document = service_document(service, mask="" if service.secrets_unreadable else MASK)
         shown = _shown(document) | {"stored": set() if service.secrets_unreadable else _stored(document)}
         return pages.render(
             request,
@@ -259,7 +259,7 @@ def _keep(document: dict[str, Any], old: dict[str, Any], *, removed: Collection[
     for prefix, new, stored, names in parts:
         for name in names:
             if not new.get(name) and stored.get(name) and f"{prefix}{name}" not in removed:
-                new[name] = _MASK
+                new[name] = MASK
 
 
 def _stored(document: dict[str, Any]) -> set[str]:
@@ -267,7 +267,7 @@ def _stored(document: dict[str, Any]) -> set[str]:
     found = {f"auth_{name}" for name in _AUTH_SECRETS if document["auth"].get(name)}
     found |= {name for name in ("signing_secret", "signing_secret_old") if document.get(name)}
     found |= {f"inbound_{name}" for name in document.get("inbound") or {}}
-    return found | ({"amqp_password"} if document["type"] == "amqp" and _MASK in document["base_url"] else set())
+    return found | ({"amqp_password"} if document["type"] == "amqp" and MASK in document["base_url"] else set())
 
 
 def _headers(text: str, field: str) -> dict[str, str]:
@@ -295,9 +295,9 @@ def _amqp_url(form: Form, old: dict[str, Any] | None, known: str | None) -> str:
     user, password = form.get("amqp_user"), form.raw("amqp_password")
     login = ""
     if user or password:
-        if password == _MASK and (known is None or old is None):
+        if password == MASK and (known is None or old is None):
             raise ConfigError("is masked (***), and there is none to keep; give it", field="password")
-        if password in ("", _MASK) and known is not None and old is not None:
+        if password in ("", MASK) and known is not None and old is not None:
             if form.get("amqp_host") != urlsplit(old["base_url"]).hostname:
                 raise ConfigError("give it again: the host has changed", field="password")
             password = known
@@ -323,7 +323,7 @@ def _shown(document: dict[str, Any], typed: Form | None = None) -> dict[str, Any
                 "host": url.hostname or "",
                 "port": url.port or "",
                 "user": unquote(user),
-                "password": "" if password == _MASK else unquote(password),
+                "password": "" if password == MASK else unquote(password),
                 "vhost": unquote(url.path[1:]),
                 "tls": url.scheme == "amqps",
             }
@@ -333,7 +333,7 @@ def _shown(document: dict[str, Any], typed: Form | None = None) -> dict[str, Any
     if typed is not None:
         amqp["password"] = typed.raw("amqp_password")
     lines = {
-        part: "\n".join(f"{k}: {'' if v == _MASK else v}" for k, v in (document.get(part) or {}).items())
+        part: "\n".join(f"{k}: {'' if v == MASK else v}" for k, v in (document.get(part) or {}).items())
         for part in ("headers", "secret_headers")
     }
     return {

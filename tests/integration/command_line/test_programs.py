@@ -29,7 +29,7 @@ def test_as_a_program_errors_are_on_stderr_with_the_right_code(hub_env: dict[str
 def test_a_database_that_is_away_is_said_in_one_line(hub_env: dict[str, str]) -> None:
     process = run({**hub_env, "HUB_DATABASE_URL": "postgresql://me:canary@127.0.0.1:1/x"}, "tasks", "list")
     _, err = process.communicate(timeout=90)
-    assert process.returncode == 1 and "database does not answer" in err and "canary" not in err
+    assert process.returncode == 1 and "database does not respond" in err and "canary" not in err
 
 
 def test_ctrl_c_finishes_the_attempt_and_leaves_no_claim(

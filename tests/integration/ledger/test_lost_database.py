@@ -14,6 +14,7 @@ from hub.errors import UnavailableError
 from hub.models import (
     DeadReason,
 )
+from hub.store.leases import Leases
 from hub.tasks.lease import Lease
 from tests.integration.ledger.claims import outcome, taken
 from tests.support.hubs import count, counts_are_exact, task
@@ -118,7 +119,8 @@ def test_a_process_whose_lease_was_not_renewed_sends_no_more_until_it_is(
     hub: Hub, tasks: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the reason: the thread that renews goes on trying."""
-    lease = Lease(hub.ledger, seconds=1.5)
+    leases = Leases(hub.db, hub.instance)
+    lease = Lease(leases, seconds=1.5)
     lease.start()
     lease.check()
     broken = [UnavailableError("away"), RuntimeError("a bug")]
@@ -128,7 +130,7 @@ def test_a_process_whose_lease_was_not_renewed_sends_no_more_until_it_is(
 
     for _ in range(len(broken)):
         with monkeypatch.context() as patch:
-            patch.setattr(hub.ledger, "renew_lease", renew)
+            patch.setattr(leases, "renew", renew)
             eventually(lambda: not alive(lease), "it knows that it is over")
         eventually(lambda: alive(lease), "it is renewed")
         broken.reverse()

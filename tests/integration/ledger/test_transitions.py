@@ -11,6 +11,7 @@ from hub.app.lifecycle import Hub
 from hub.models import (
     DeadReason,
 )
+from hub.store.leases import Leases
 from hub.store.ledger import Ledger
 from tests.integration.ledger.claims import outcome, taken
 from tests.support.hubs import add_rule, add_service, count, counts_are_exact, emit, task
@@ -109,7 +110,7 @@ def test_a_worker_whose_lease_is_over_may_still_be_in_its_last_send(hub: Hub, ta
     """It begins no more, but the one under way may take the service's timeout."""
     hub.registry.services.update("crm", {"timeout": 60})
     other = Ledger(hub.db, worker="other", body_limit=100)
-    other.renew_lease(10, host="h", pid=1)
+    Leases(hub.db, "other").renew(10, host="h", pid=1)
     other.claim(tasks[0])
     hub.db.run("UPDATE workers SET lease_until = now() - interval '30 s' WHERE id = 'other'")
     assert hub.outbox.recover() == []

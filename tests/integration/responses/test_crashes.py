@@ -25,7 +25,7 @@ def test_a_storage_failure_acknowledges_nothing(bench: Bench) -> None:
     bench.publish("1", "2", "3")
 
     def emit(*_: Any) -> Callable[[], None]:
-        raise UnavailableError("the database does not answer")
+        raise UnavailableError("the database does not respond")
 
     with pytest.raises(UnavailableError):
         bench.consumer(emit).consume(erp)
