@@ -261,5 +261,52 @@ def build() -> dict[str, Any]:
                     ),
                 ],
             ),
+            (
+                8,
+                [
+                    (
+                        8,
+                        lines(
+                            "Event sources, lag",
+                            "Time since every visible row of a source had been read.",
+                            [Q("max by (source) (hub_source_lag_seconds)", "{{source}}")],
+                            "s",
+                            limit=300,
+                            none="no sources",
+                        ),
+                    ),
+                    (
+                        8,
+                        lines(
+                            "Event sources, rows",
+                            "Rows read, and what became of them: events are those that a rule may want.",
+                            [
+                                Q(
+                                    f"sum by (source, result) (rate(hub_source_rows_total{R}))",
+                                    "{{source}} {{result}}",
+                                )
+                            ],
+                            PER_SECOND,
+                            none="no sources",
+                        ),
+                    ),
+                    (
+                        8,
+                        lines(
+                            "Event sources, missing ids and failures",
+                            "Ranges of ids that may still appear, and looks that failed, per minute.",
+                            [
+                                Q("max by (source) (hub_source_gaps)", "{{source}} gaps"),
+                                Q(
+                                    f"60 * sum by (source) (rate(hub_source_errors_total{R}))",
+                                    "{{source}} failures",
+                                ),
+                            ],
+                            "short",
+                            none="no sources",
+                        ),
+                    ),
+                ],
+            ),
         ],
     )

@@ -9,6 +9,7 @@
     │   └── StaleError         somebody else changed it first
     ├── PayloadError           event data or a template cannot become a request
     │   └── TooLargeError      it is more than a limit allows
+    ├── SourceError            a source's database does not respond, or refuses
     ├── UnavailableError       the hub's own database or broker is down: never a service's fault
     │   └── NotSentError(retry_after)        internal error before the first byte left: the attempt is released
     └── DeliveryError          one attempt failed; `.outcome` is the metric label
@@ -70,6 +71,10 @@ class TooLargeError(PayloadError):
 
 class UnavailableError(HubError):
     """The database or broker of the hub does not respond. Counts against no service and no task."""
+
+
+class SourceError(HubError):
+    """The database of an event source does not respond, or refuses what the hub asks for. No secrets in the text."""
 
 
 class NotSentError(UnavailableError):

@@ -240,3 +240,23 @@ class BreakerSnapshot:
     failures: int = 0
     epoch: int = 0
     retry_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An event source that the hub reads by itself. `secrets` is decrypted (password): never print it.
+
+    `url` has no password. `options` holds what differs from the defaults of `hub.config.sources.SourceSpec`.
+    """
+
+    id: int
+    name: str
+    type: str
+    url: str
+    enabled: bool = True
+    options: dict[str, JSON] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    secrets_unreadable: bool = False
+    version: int = 1
+    created_at: datetime | None = None
+    updated_at: datetime | None = None

@@ -1,7 +1,8 @@
-"""Entry point of `periodiq hub.scheduler:broker`: publishes one tick a minute to the workers."""
+"""Entry point of `periodiq hub.scheduler:broker`: publishes one tick a minute to the workers, reads event sources."""
 
 from __future__ import annotations
 
+import atexit
 from typing import Any
 
 import dramatiq
@@ -38,6 +39,8 @@ def make_broker() -> dramatiq.Broker:
         raise ConfigError("not set; without a broker `hub up` ticks by itself", field="HUB_BROKER_URL")
     hub = build(settings, role="scheduler")
     hub.broker.add_middleware(SchedulerHeartbeat(hub))
+    hub.start_sources()
+    atexit.register(hub.close)  # periodiq ends by returning; leases of sources end with it
     return hub.broker
 
 

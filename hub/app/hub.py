@@ -237,6 +237,10 @@ class Hub:
         """Start the lease, the listener for configuration changes, and the relay. The caller runs Dramatiq."""
         self._lifetime.start_worker(threads)
 
+    def start_sources(self) -> None:
+        """Read event sources in threads until the hub is closed."""
+        self._lifetime.start_sources()
+
     def stop_worker(self) -> None:
         """Stop what `start_worker` started; tasks that wait in memory are released."""
         self._lifetime.stop_worker()

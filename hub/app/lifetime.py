@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from hub.app.sources import make_source_threads
 from hub.errors import HubError
+from hub.inbound.source_threads import SourceThreads
 from hub.monitoring.prometheus_hooks import PrometheusHooks
 from hub.store.ledger import FLUSH_SECONDS
 from hub.tasks.heartbeat import Heartbeat
@@ -27,6 +29,7 @@ class Lifetime:
         self._hub = hub
         self._heartbeats: dict[str, Heartbeat] = {}
         self._closing: list[Callable[[], None]] = []
+        self._sources: SourceThreads | None = None
 
     def heartbeat(self, component: str) -> None:
         """Record a heartbeat and the use of the database pool, and read the deployment's clock."""
@@ -52,6 +55,18 @@ class Lifetime:
             self._hub.relay.start()
             self._hub.backfill_runner.start()
 
+    def start_sources(self) -> None:
+        """Read event sources in threads; the listener for configuration changes runs, too."""
+        self._hub.configuration.listen()
+        self._sources = make_source_threads(self._hub)
+        self._sources.start()
+
+    def stop_sources(self) -> None:
+        """Stop reading event sources, after the current look."""
+        if self._sources is not None:
+            self._sources.stop()
+            self._sources = None
+
     def stop_worker(self) -> None:
         """Stop what `start_worker` started; tasks that wait in memory are released."""
         self._hub.stopping.set()
@@ -74,6 +89,7 @@ class Lifetime:
         """Stop threads, close connections, and end the private database if no other process uses it."""
         for act in reversed(self._closing):
             act()
+        self.stop_sources()
         self._hub.stopping.set()
         if self._hub.enqueuer is not None:
             self._hub.enqueuer.close(_ENQUEUE)

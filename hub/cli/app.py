@@ -22,6 +22,7 @@ from hub.cli import (
     rules,
     schedules,
     services,
+    sources,
     tasks,
 )
 from hub.cli import (
@@ -49,6 +50,7 @@ files.register(app)
 for name, group in (
     ("service", services.app),
     ("rule", rules.app),
+    ("source", sources.app),
     ("tasks", tasks.app),
     ("schedule", schedules.app),
     ("dlq", dlq.app),

@@ -21,7 +21,7 @@ from hub.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from hub.operations.apply import Change
+    from hub.operations.changes import Change
 
 _SIGN = {"add": "+", "change": "~", "same": " ", "delete": "-"}
 
@@ -36,12 +36,12 @@ def apply(
     file: Annotated[str, typer.Argument(help="A YAML file; - reads stdin.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, change nothing.")] = False,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Delete the services and rules that the file's lists do not name.")
+        bool, typer.Option("--prune", help="Delete the services, sources and rules that the file's lists do not name.")
     ] = False,
     yes: Yes = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make services, rules and schedules what the file says. What it does not name stays, unless --prune."""
+    """Make services, sources, rules and schedules what the file says. What it does not name stays, unless --prune."""
     from hub.config.yaml_file import parse
     from hub.errors import ConfigError
     from hub.operations import apply as files

@@ -115,12 +115,14 @@ def rotate_secrets(as_json: JsonFlag = False) -> None:
     """Encrypt every stored secret with the first key of HUB_SECRET_KEYS."""
     with open_hub() as hub:
         count, unreadable = hub.registry.services.rotate_secrets()
+        sources, sources_unreadable = hub.registry.sources.rotate_secrets()
+    unreadable += [f"source {name}" for name in sources_unreadable]
     if as_json:
-        print_json({"services": count, "unreadable": unreadable})
+        print_json({"services": count, "sources": sources, "unreadable": unreadable})
     elif not unreadable:
-        print(f"{count} service(s) have secrets, all encrypted with the newest key; older keys can go")
+        print(f"{count} service(s) and {sources} source(s) have secrets, all encrypted with the newest key")
     else:
-        print(f"the secrets of {count} service(s) are encrypted with the newest key")
+        print(f"the secrets of {count} service(s) and {sources} source(s) are encrypted with the newest key")
     if unreadable:
         err.print(f"none of the keys opens those of {', '.join(unreadable)}; keep the older keys", markup=False)
         raise typer.Exit(1)

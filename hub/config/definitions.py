@@ -241,7 +241,7 @@ class RuleSpec(_Spec):
         return self.payload if isinstance(self.payload, str) else dumps(self.payload)
 
 
-def parse_spec(kind: type[ServiceSpec] | type[RuleSpec], data: Any, *, where: str = "") -> Any:
+def parse_spec(kind: type[BaseModel], data: Any, *, where: str = "") -> Any:
     """Validate `data`; raises `ConfigError` that names the field, and never shows a value."""
     try:
         return kind.model_validate(data)

@@ -19,7 +19,7 @@ from hub.codec import INT_DIGITS, TOO_LONG
 from hub.errors import ConfigError
 
 _VARIABLE = re.compile(r"(\$?)\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_PARTS = ("services", "rules", "schedules")
+_PARTS = ("services", "sources", "rules", "schedules")
 _MAX_VALUES = 1_000_000  # keys and values of a file
 _MAX_DEPTH = 200
 # libyaml, which the wheels of PyYAML contain, parses 20 times as fast as Python. Its composer recurses in C without

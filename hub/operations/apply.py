@@ -1,4 +1,4 @@
-"""One file says what there should be: services, rules and schedules. Compare with what there is, and write.
+"""One file says what there should be: services, sources, rules and schedules. Compare with what there is, and write.
 
 The whole file is checked before anything is written, and written in one transaction; applying it again changes
 nothing. `config_file` reads the file, `export` makes one.
@@ -7,7 +7,7 @@ nothing. `config_file` reads the file, `export` makes one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hub.config.definitions import RuleSpec, ServiceSpec, parse_spec
@@ -17,23 +17,16 @@ from hub.config.documents import (
     rule_document,
     service_document,
 )
+from hub.config.sources import SourceSpec, check_source
 from hub.domain.text import MASK
 from hub.errors import ConfigError, HubError
 from hub.models import Service
+from hub.operations.apply_sources import pruned_sources, source_changes, write_sources
+from hub.operations.changes import Change, compare
 from hub.scheduling.schedule import Schedule, parse_cron
 from hub.store.configuration import Snapshot
 from hub.store.registry import Registry
 from hub.transports.masking import masked_url
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One thing the file changes. `fields`: name -> (before, after), secrets masked."""
-
-    kind: str
-    name: str
-    action: str  # add, change, same, delete
-    fields: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -44,6 +37,7 @@ class Plan:
     rules: list[RuleSpec]
     schedules: dict[str, tuple[str | None, bool | None]]
     changes: list[Change]
+    sources: list[SourceSpec]
 
 
 def plan(document: Mapping[str, Any], registry: Registry, schedule: Schedule, *, prune: bool = False) -> Plan:
@@ -57,6 +51,7 @@ def plan(document: Mapping[str, Any], registry: Registry, schedule: Schedule, *,
     """
     services = _specs(document.get("services"), "services", ServiceSpec)
     rules = _specs(document.get("rules"), "rules", RuleSpec)
+    sources = _specs(document.get("sources"), "sources", SourceSpec)
     wanted = _schedules(document.get("schedules"), schedule)
     now = registry.configuration.snapshot()
     known = {s.name: s for s in now.services}
@@ -67,6 +62,11 @@ def plan(document: Mapping[str, Any], registry: Registry, schedule: Schedule, *,
     for i, service_spec in enumerate(services):
         _at(f"services[{i}]", lambda spec=service_spec: check_service(spec))  # type: ignore[misc]
         changes.append(_service_change(known.get(service_spec.name), service_spec))
+    for i, source_spec in enumerate(sources):
+        _at(f"sources[{i}]", lambda spec=source_spec: check_source(spec))  # type: ignore[misc]
+    known_sources = registry.sources.sources() if "sources" in document else []
+    changes += source_changes(sources, known_sources)
+    pruned += pruned_sources(document, sources, known_sources) if prune else []
     existing = {r.name: r for r in now.rules}
     for i, rule_spec in enumerate(rules):
         where = f"rules[{i}]"
@@ -88,13 +88,13 @@ def plan(document: Mapping[str, Any], registry: Registry, schedule: Schedule, *,
         _at(where, lambda spec=rule_spec, type_=type_, url=url: check_rule(spec, type_, url))  # type: ignore[misc]
         old = existing.get(rule_spec.name)
         before = rule_document(old) if old else {}  # not checked: the file may mend what an older release accepted
-        changes.append(_change("rule", rule_spec.name, bool(old), before, rule_spec.model_dump()))
+        changes.append(compare("rule", rule_spec.name, bool(old), before, rule_spec.model_dump()))
     for name, (cron, enabled) in wanted.items():
         task = schedule.show(name)
         before = {"cron": task.cron, "enabled": task.enabled}
         after = {"cron": cron or task.cron, "enabled": task.enabled if enabled is None else enabled}
-        changes.append(_change("schedule", name, True, before, after))
-    return Plan(services, rules, wanted, changes + pruned)
+        changes.append(compare("schedule", name, True, before, after))
+    return Plan(services, rules, wanted, changes + pruned, sources)
 
 
 def _pruned(document: Mapping[str, Any], now: Snapshot, services: set[str], rules: set[str]) -> list[Change]:
@@ -125,6 +125,7 @@ def _write(what: Plan, registry: Registry, schedule: Schedule) -> None:
             registry.services.add(spec)
         elif action == "change":
             registry.services.update(spec.name, spec.model_dump())
+    write_sources(registry.sources, what.sources, what.changes)
     registry.rules.write(
         [rule for rule in what.rules if actions["rule", rule.name] == "add"],
         [rule for rule in what.rules if actions["rule", rule.name] == "change"],
@@ -137,7 +138,7 @@ def _write(what: Plan, registry: Registry, schedule: Schedule) -> None:
     for change in what.changes:  # last: a rule may have moved away from a service that goes
         if change.action == "delete" and change.kind == "rule":
             registry.rules.delete(change.name)
-        elif change.action == "delete":
+        elif change.action == "delete" and change.kind == "service":
             registry.services.delete(change.name)
 
 
@@ -195,7 +196,7 @@ def _service_change(old: Service | None, spec: ServiceSpec) -> Change:
         before, before_secrets = parse_spec(ServiceSpec, service_document(old, secrets=True)).split()
     except ConfigError:  # accepted by an older release; the file may mend it
         before, before_secrets = {"options": {}}, {}
-    change = _change("service", spec.name, True, _flat(before), _flat(after))
+    change = compare("service", spec.name, True, _flat(before), _flat(after))
     fields = {k: (_shown(k, was), _shown(k, value)) for k, (was, value) in change.fields.items()}
     for key in sorted({*before_secrets, *after_secrets}):
         if before_secrets.get(key) != after_secrets.get(key):
@@ -217,12 +218,3 @@ def _shown(field: str, value: Any) -> Any:
 
 def _flat(columns: dict[str, Any]) -> dict[str, Any]:
     return {**{k: v for k, v in columns.items() if k != "options"}, **columns["options"]}
-
-
-def _change(kind: str, name: str, exists: bool, before: dict[str, Any], after: dict[str, Any]) -> Change:
-    if not exists:
-        return Change(kind, name, "add", {k: (None, v) for k, v in after.items() if v not in (None, {}, [], "")})
-    fields = {
-        key: (before.get(key), after.get(key)) for key in sorted({*before, *after}) if before.get(key) != after.get(key)
-    }
-    return Change(kind, name, "change" if fields else "same", fields)

@@ -146,6 +146,17 @@ class Intake:
         if queued:
             self._publisher.publish(queued)
 
+    def observe(self, events: Sequence[Event], unmatched: int) -> None:
+        """Count events that no rule wants and that are not written; keep samples of them. Never fails.
+
+        Args:
+            events: checked by `check_event`; at least one of each name.
+            unmatched: how many there were.
+        """
+        if unmatched:
+            self._hooks.event_accepted("unmatched", unmatched)
+        self._remember(self._samples(events).values())
+
     def _prepare(self, events: Sequence[Event], depths: Sequence[int], samples: Container[int]) -> list[_Prepared]:
         snapshot = self._configuration.snapshot()
         at: dict[bytes, int] = {}

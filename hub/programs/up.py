@@ -60,6 +60,7 @@ def up(settings: Settings, *, announce: Callable[[str], None] = print, stop: thr
             with work(hub, threads=settings.threads):
                 hub.start_heartbeat("web")
                 ticker.start()
+                hub.start_sources()
                 _welcome(hub, web, announce)
                 stop.wait()
                 log.info("stopping: attempts under way are finished")

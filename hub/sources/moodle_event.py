@@ -31,6 +31,10 @@ EVENT_KEYS: Final = (
 )
 LOG_KEYS: Final = {"origin": "log_origin", "ip": "log_ip", "realuserid": "log_realuserid"}
 COLUMNS: Final = ("id", *EVENT_KEYS, *LOG_KEYS)
+MAX_OTHER: Final = php_serialized.MAX_BYTES
+"""Most bytes of the column `other` that are read."""
+ERROR_KEY: Final = "log_other_error"
+"""Says in the event's data why `other` is null although the row has one."""
 
 
 def to_event(row: Mapping[str, Any], source_id: int) -> Event:
@@ -51,6 +55,14 @@ def to_event(row: Mapping[str, Any], source_id: int) -> Event:
     data |= {name: row[column] for column, name in LOG_KEYS.items()}
     key = f"source{source_id}:{row['id']}:{row['timecreated']}"
     return Event(str(row["eventname"]), data, key, f"source:{source_id}")
+
+
+def without_other(row: Mapping[str, Any], source_id: int, reason: str) -> Event:
+    """The event of a row whose `other` cannot be used: `other` is null, and `ERROR_KEY` says why."""
+    event = to_event({**row, "other": None}, source_id)
+    assert isinstance(event.data, dict)
+    event.data[ERROR_KEY] = reason
+    return event
 
 
 def decode_other(text: str | None) -> JSON:

@@ -50,7 +50,29 @@ SELECT s.name, sum(d.n)::float8, greatest(0, extract(epoch FROM now() - min(d.at
 FROM (SELECT service_id, count(*) AS n, min(created_at) AS at FROM dead_letters GROUP BY 1) d
 JOIN services s ON s.id = d.service_id GROUP BY 1
 """
+_SOURCES = """
+SELECT s.name, extract(epoch FROM now() - coalesce(p.reached_at, s.created_at))::float8,
+       greatest(p.newest_id - p.last_id, 0)::float8, p.read_rows::float8, p.events::float8, p.undecoded::float8,
+       p.refused::float8, p.errors::float8,
+       (SELECT count(*) FROM source_gaps g WHERE g.source_id = s.id)::float8
+FROM sources s JOIN source_positions p ON p.source_id = s.id
+WHERE s.deleted_at IS NULL AND s.enabled ORDER BY s.name
+"""
 _BEATS = "SELECT component, extract(epoch FROM max(at))::float8 FROM heartbeats GROUP BY 1"
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """One enabled event source. `lag` is seconds since all visible rows were read, `behind` rows not read yet."""
+
+    lag: float
+    behind: float | None
+    rows: float
+    events: float
+    undecoded: float
+    refused: float
+    errors: float
+    gaps: float
 
 
 @dataclass(frozen=True)
@@ -65,6 +87,7 @@ class HubState:
     consumers: dict[str, float | None] = field(default_factory=dict)
     heartbeats: dict[str, float] = field(default_factory=dict)
     response_breakers: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, SourceState] = field(default_factory=dict)
 
     @property
     def services(self) -> list[str]:
@@ -110,4 +133,5 @@ def _read(conn: Connection) -> HubState:
         dead_letters={name: n for name, n, _ in dead},
         oldest_dead={name: age for name, _, age in dead},
         heartbeats=dict(conn.execute(_BEATS).fetchall()),
+        sources={name: SourceState(*values) for name, *values in conn.execute(_SOURCES)},
     )

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from hub.app.lifecycle import build
 from hub.cli.app import app
 from hub.config.definitions import RuleSpec, ServiceSpec
+from hub.config.sources import SourceSpec
 from hub.settings import Settings
 from hub.web.server import make_app
 
@@ -74,7 +75,7 @@ def test_every_command_in_a_page_exists(page: Path) -> None:
         assert given <= options | {"--help"}, f"hub {' '.join(words)}"
 
 
-@pytest.mark.parametrize(("page", "spec"), [("services", ServiceSpec), ("rules", RuleSpec)])
+@pytest.mark.parametrize(("page", "spec"), [("services", ServiceSpec), ("rules", RuleSpec), ("sources", SourceSpec)])
 def test_every_field_of_a_definition_is_explained(page: str, spec: type[BaseModel]) -> None:
     """With its default, where that is a number."""
     text = (ROOT / "docs" / "reference" / f"{page}.md").read_text("utf-8")

@@ -10,7 +10,10 @@ import pytest
 from hub.app.lifecycle import Hub, build
 from hub.settings import Settings
 from tests.support.api import Api, serving
+from tests.support.databases import Template
 from tests.support.http_target import HttpTarget
+from tests.support.mariadb import MISSING, MariaDbServer, installed
+from tests.support.moodle_site import MoodleSite, make_site
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +56,33 @@ def api(alone: Settings) -> Iterator[Api]:
     """A hub with its web server on a free port; no worker runs."""
     with build(alone.model_copy(update={"listen": "127.0.0.1:0"}), role="up") as hub, serving(hub) as api:
         yield api
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDbServer]:
+    """The session's private MariaDB."""
+    if not installed():
+        pytest.skip(MISSING)
+    server = MariaDbServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(params=["mariadb", "postgresql"])
+def moodle(request: pytest.FixtureRequest, database_template: Template) -> Iterator[MoodleSite]:
+    """A Moodle database of the test's own, once on MariaDB and once on PostgreSQL."""
+    server = request.getfixturevalue("mariadb") if request.param == "mariadb" else None
+    site = make_site(request.param, server, database_template)
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def moodle_pg(database_template: Template) -> Iterator[MoodleSite]:
+    """A Moodle database of the test's own on PostgreSQL, for tests in which the kind makes no difference."""
+    site = make_site("postgresql", None, database_template)
+    yield site
+    site.close()

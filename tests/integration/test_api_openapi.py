@@ -17,7 +17,7 @@ from hypothesis.errors import Unsatisfiable
 
 from hub.app.lifecycle import Hub
 from tests.support.api import Api
-from tests.support.hubs import add_rule, add_service, emit
+from tests.support.hubs import add_rule, add_service, add_source, emit
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -62,6 +62,8 @@ def provide(hub: Hub) -> None:
         add_service(hub, "http://127.0.0.1:9/", inbound={"token": "inbound-token"})
     if "r1" not in [rule.name for rule in hub.configuration.rules()]:
         add_rule(hub)
+    if "crm" not in [source.name for source in hub.registry.sources.sources()]:
+        add_source(hub, name="crm")
     hub.registry.services.enable("crm", True)
     hub.db.run(
         "INSERT INTO dead_letters (id, task_id, event_id, event_uid, event, event_data, rule_id, service_id, attempts,"

@@ -169,7 +169,7 @@ def test_the_command_line_marks_it(alone: Settings, lost: Hub, key: str, monkeyp
     assert "secrets unreadable" in hub("service", "list")
     assert json.loads(hub("service", "show", "crm", "--json"))["secrets_unreadable"] is True
     assert "HUB_SECRET_KEYS" in json.loads(hub("service", "test", "crm", "--json", code=1))["message"]
-    assert json.loads(hub("rotate-secrets", "--json", code=1)) == {"services": 0, "unreadable": ["crm"]}
+    assert json.loads(hub("rotate-secrets", "--json", code=1)) == {"services": 0, "sources": 0, "unreadable": ["crm"]}
     hub("service", "edit", "crm", "--token", OTHER)
     assert "secrets unreadable" not in hub("service", "list")
     assert json.loads(hub("rotate-secrets", "--json"))["services"] == 1

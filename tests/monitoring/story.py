@@ -15,7 +15,7 @@ from hub.app.lifecycle import Hub, build
 from hub.settings import Settings
 from tests.monitoring.conftest import Samples, of, parse
 from tests.support.http_target import HttpTarget
-from tests.support.hubs import add_rule, add_service, count, emit, emit_many
+from tests.support.hubs import add_rule, add_service, add_source, count, emit, emit_many
 from tests.support.rabbit import free_ports
 from tests.support.site import Site
 from tests.support.waiting import eventually
@@ -72,6 +72,7 @@ class Deployment:
     def live(self) -> None:
         """Deliveries, dead letters, an open circuit, a replay, a cancelled task, a drained response queue."""
         hub = self.hub
+        add_source(hub)
         emit_many(hub, 20, "ok")
         for _ in range(2):
             emit(hub, "ok", key="the same")

@@ -37,6 +37,7 @@ SPECIFIED = {
     "HubExporterDown", "HubExporterInstanceDown", "HubCollectorFailing", "HubCollectorInstanceFailing",
     "HubSchedulerStale", "HubConsumerStale", "HubNoWorkers", "HubTasksTooOld",
     "HubSecretsUnreadable",
+    "HubSourceLagging",
     "HubFailedLogins",
     "HubQueueGrowing", "HubBreakerOpen", "HubBreakerFlapping", "HubDeliveryErrorBudgetBurnFast",
     "HubDeliveryErrorBudgetBurnSlow", "HubDeadLettersArriving", "HubDeadLettersUnhandled", "HubDbPoolExhausted",
@@ -67,7 +68,7 @@ def test_prometheus_accepts_its_configuration() -> None:
     """`promtool check config` reads the rule files too."""
     done = run("promtool", "check", "config", DEPLOY / "prometheus" / "prometheus.yml")
     assert done.returncode == 0, done.stdout
-    assert "20 rules found" in done.stdout
+    assert "21 rules found" in done.stdout
 
 
 def test_each_alert_fires_and_stays_quiet() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from hub.app.lifecycle import Hub
 from hub.config.definitions import RuleSpec, ServiceSpec, parse_spec
-from hub.models import Event, Rule, Service
+from hub.config.sources import SourceSpec
+from hub.models import Event, Rule, Service, Source
 from hub.pipeline.attempts import FailedAttempt
 from hub.store.database import Row
 
@@ -30,6 +31,13 @@ def add_rule(hub: Hub, name: str = "r1", event: str = "e", service: str = "crm",
     return hub.registry.rules.add(
         parse_spec(RuleSpec, {"name": name, "event": event, "service": service, "endpoint": "/x"} | fields)
     )
+
+
+def add_source(
+    hub: Hub, url: str = "mysql://reader:secret@127.0.0.1:9/moodle", name: str = "site", **fields: Any
+) -> Source:
+    """An event source; `fields` are those of `SourceSpec`."""
+    return hub.registry.sources.add(parse_spec(SourceSpec, {"name": name, "url": url} | fields))
 
 
 def emit(hub: Hub, name: str = "e", data: Any = None, key: str | None = None) -> list[int]:

@@ -1,4 +1,4 @@
-"""Run before the tests by `make test`: sees to it that there are RabbitMQ, Prometheus, Chromium and libfaketime.
+"""Run before the tests by `make test`: installs RabbitMQ, MariaDB, Prometheus, Chromium and libfaketime if it may.
 
 `python -m tests.support.provision` installs the distribution's packages when it may; the services that
 come with them are neither started nor enabled, for the tests only want the programs.
@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 
-from tests.support import clocks, prometheus
+from tests.support import clocks, mariadb, prometheus
 from tests.support.rabbit import MISSING, binaries
 
 _INSTALL = """
@@ -40,6 +40,8 @@ def main() -> int:
         print("no Chromium: the console's tests are skipped; install one: apt-get install chromium", file=sys.stderr)
     if not clocks.library() and not (install(["libfaketime"]) and clocks.library()):
         print(clocks.MISSING, file=sys.stderr)
+    if not mariadb.installed() and not (install(["mariadb-server"]) and mariadb.installed()):
+        print(mariadb.MISSING, file=sys.stderr)
     if os.environ.get("HUB_TEST_BROKER_URL") or binaries() or (install(["rabbitmq-server"]) and binaries()):
         return 0
     print(MISSING, file=sys.stderr)

@@ -23,8 +23,9 @@ class Source(Protocol):
 
 
 def family(metric: Metric, samples: Iterable[tuple[tuple[str, ...], float]] = ()) -> Family:
-    """Return a gauge family with samples by label values."""
+    """Return a gauge or counter family with samples by label values."""
     made = Family(metric.name, metric.text, metric.kind)
+    name = metric.name + ("_total" if metric.kind == "counter" else "")
     for values, value in samples:
-        made.add_sample(metric.name, dict(zip(metric.labels, values, strict=True)), value)
+        made.add_sample(name, dict(zip(metric.labels, values, strict=True)), value)
     return made

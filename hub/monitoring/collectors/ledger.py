@@ -39,6 +39,23 @@ HEARTBEAT = Metric(
     "Unix time of the latest heartbeat of any process of this kind.",
     ("component",),
 )
+SOURCE_LAG = Metric(
+    "hub_source_lag_seconds",
+    "gauge",
+    "Time since every visible row of an event source had been read.",
+    ("source",),
+)
+SOURCE_BEHIND = Metric("hub_source_lag_rows", "gauge", "Ids of an event source that are not read yet.", ("source",))
+SOURCE_GAPS = Metric(
+    "hub_source_gaps", "gauge", "Ranges of missing ids of an event source that are looked at again.", ("source",)
+)
+SOURCE_ROWS = Metric(
+    "hub_source_rows",
+    "counter",
+    "Rows of an event source: read (all of them), event (written), undecoded (`other` unreadable), refused (no event).",
+    ("source", "result"),
+)
+SOURCE_ERRORS = Metric("hub_source_errors", "counter", "Looks at an event source that failed.", ("source",))
 LEDGER_METRICS = (
     BREAKER_STATE,
     RESPONSE_BREAKER_STATE,
@@ -48,6 +65,11 @@ LEDGER_METRICS = (
     OLDEST_DEAD,
     LAST_SUCCESS,
     HEARTBEAT,
+    SOURCE_LAG,
+    SOURCE_BEHIND,
+    SOURCE_GAPS,
+    SOURCE_ROWS,
+    SOURCE_ERRORS,
 )
 _TASK_STATES = ("pending", "running", "delayed", "held")
 _FIRST_READ = 2.0  # seconds
@@ -95,5 +117,17 @@ def _ledger_families(now: HubState) -> Iterator[Family]:
         (LAST_SUCCESS, now.consumers),
         (HEARTBEAT, now.heartbeats),
     )
+    yield from _source_families(now)
     for metric, values in by_service:
         yield family(metric, (((name,), value) for name, value in values.items() if value is not None))
+
+
+def _source_families(now: HubState) -> Iterator[Family]:
+    found = now.sources.items()
+    yield family(SOURCE_LAG, (((name,), source.lag) for name, source in found))
+    yield family(SOURCE_BEHIND, (((name,), source.behind) for name, source in found if source.behind is not None))
+    yield family(SOURCE_GAPS, (((name,), source.gaps) for name, source in found))
+    results = ("read", "rows"), ("event", "events"), ("undecoded", "undecoded"), ("refused", "refused")
+    rows = [((name, result), float(getattr(source, field))) for name, source in found for result, field in results]
+    yield family(SOURCE_ROWS, rows)
+    yield family(SOURCE_ERRORS, (((name,), source.errors) for name, source in found))

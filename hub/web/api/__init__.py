@@ -15,6 +15,7 @@ from hub.web.api.resends import make_resends
 from hub.web.api.rules import make_rules
 from hub.web.api.schedules import make_schedules
 from hub.web.api.services import make_services
+from hub.web.api.sources import make_sources
 from hub.web.api.tasks import make_tasks
 from hub.web.api.tokens import make_tokens
 from hub.web.authentication import Authenticator
@@ -24,6 +25,7 @@ _PARTS = (
     make_services,
     make_rules,
     make_backfills,
+    make_sources,
     make_tasks,
     make_dead_letters,
     make_deliveries,

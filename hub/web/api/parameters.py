@@ -13,6 +13,7 @@ _BIG = 2**63 - 1
 Id = Annotated[int, Path(ge=1, le=_BIG)]
 Ids = Annotated[list[Annotated[int, Field(ge=1, le=_BIG)]], Field(min_length=1, max_length=1000)]
 ServiceName = Annotated[str, Path(max_length=100, description="Name of a service.")]
+SourceName = Annotated[str, Path(max_length=100, description="Name of an event source.")]
 RuleName = Annotated[str, Path(max_length=100, description="Name of a rule.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Maximum number of items per page.")]
 Before = Annotated[int | None, Query(ge=1, le=_BIG, description="`next` of the previous page.")]
