@@ -45,7 +45,12 @@ class MariaDbServer:
             if not data.exists():
                 install = [self._program("mariadb-install-db"), *where, "--auth-root-authentication-method=normal"]
                 subprocess.run([*install, "--skip-test-db"], stdout=output, stderr=output, check=True)
-            socket = [f"--socket={self.folder / 's'}", f"--port={self.port}", "--bind-address=127.0.0.1"]
+            socket = [
+                f"--socket={self.folder / 's'}",
+                f"--port={self.port}",
+                f"--pid-file={self.folder / 'pid'}",
+                "--bind-address=127.0.0.1",
+            ]
             output.flush()
             self._begin = (self.folder / "output").stat().st_size
             command = [self._program("mariadbd"), *where, *socket, *_FAST]
@@ -71,6 +76,11 @@ class MariaDbServer:
         return pymysql.connect(
             unix_socket=str(self.folder / "s"), user="root", database=database, charset="utf8mb4", autocommit=True
         )
+
+    @property
+    def pid(self) -> int:
+        """The server's process, while it runs."""
+        return int((self.folder / "pid").read_text())
 
     def stop(self) -> None:
         """Kill the server; committed rows stay, as far as its process had written them."""
