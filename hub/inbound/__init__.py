@@ -1,1 +1,1 @@
-"""What services send back: messages from response queues and webhook calls, stored and turned into events."""
+"""Responses of services: messages of response queues and webhook calls, stored and turned into events."""

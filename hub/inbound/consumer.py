@@ -1,8 +1,8 @@
-"""Consume response queues: one run reads the queue of one service, and stores, commits and acknowledges batches.
+"""Consumes response queues: one run reads the queue of one service, and stores, commits and acknowledges batches.
 
-Nothing is dropped: what is no JSON is kept with its bytes and the reason; what cannot be stored is not
-acknowledged. A message is stored at least once; when it comes again because its acknowledgement was lost,
-it is known by its `message_id` if it has one, else it is stored twice.
+Nothing is dropped: a message that is not JSON is stored as raw bytes with the reason; a message that cannot be stored
+is not acknowledged. A message is stored at least once. One that is redelivered because its acknowledgement was lost is
+recognised by its `message_id`; without a `message_id` it is stored twice.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ from hub.transports.base import Deadline
 
 log = structlog.get_logger("hub.inbound.consumer")
 
-_BATCH_BYTES = 16 * 1024 * 1024  # a batch is stored when it holds so much, however few messages that is
+_Storing = tuple[list[Message], Future[Callable[[], None]]]  # a batch that is being stored
+_BATCH_BYTES = 16 * 1024 * 1024  # bytes at which a batch is stored
 
 
 def response_services(services: Iterable[Service]) -> list[Service]:
-    """The services whose answers are consumed: enabled, AMQP, with a response queue."""
+    """The services whose responses are consumed: enabled, AMQP, with a response queue."""
     return [s for s in services if s.enabled and s.type is ServiceType.AMQP and s.response_queue]
 
 
 def fan_out(services: Iterable[Service], send: Callable[[int], None]) -> int:
-    """Start one run per service, each on its own; `send` gets the service's id. Returns how many."""
+    """Enqueue one run per service; `send` gets the service's id. Returns the number of runs."""
     targets = response_services(services)
     for service in targets:
         send(service.id)
@@ -48,14 +49,14 @@ def fan_out(services: Iterable[Service], send: Callable[[int], None]) -> int:
 
 @dataclass(slots=True)
 class RunResult:
-    """What one run did. `outcome` is ok, error or skipped (another run is reading the queue, or its circuit is open).
+    """The result of a run. `outcome` is ok, error or skipped (another run reads the queue, or its circuit is open).
 
     Attributes:
-        stored: messages stored that are JSON.
-        malformed: messages stored that are not, or are too large.
-        repeated: messages that were stored by an earlier run already, only acknowledged now.
-        cut: stored ones that became no event, for their chain is as long as `HUB_MAX_DEPTH`.
-        pending: messages that waited at the start.
+        stored: JSON messages that were stored.
+        malformed: messages that were stored but are not JSON, or are too large.
+        repeated: messages that an earlier run had stored; they were only acknowledged.
+        cut: stored messages without an event, because their chain has reached `HUB_MAX_DEPTH`.
+        pending: waiting messages at the start.
     """
 
     outcome: str = "ok"
@@ -75,7 +76,7 @@ class RunResult:
         parts += [f"{n} {word}" for n, word in ((self.malformed, "malformed"), (self.repeated, "repeated")) if n]
         parts += [f"{self.cut} chains cut"] if self.cut else []
         parts += ["queue declared"] if self.declared else []
-        parts += ["time is up, the rest next time"] if self.unfinished else []
+        parts += ["time limit reached, the rest in the next run"] if self.unfinished else []
         return ", ".join(parts)
 
 
@@ -83,10 +84,10 @@ class ResponseConsumer:
     """Reads response queues. One instance per process, used from many threads.
 
     Args:
-        emit: makes events of responses; None: responses are only stored.
-        wanted: whether any rule is for such events; building them for nobody would halve the speed.
-        stopping: says that the process is to end; a run then ends after the batch it is at.
-        execute: `Gateway.execute_consumption`: circuit and tries around a run.
+        emit: writes events of responses; None: responses are only stored.
+        wanted: whether any rule matches such events. Building unmatched events would halve the throughput.
+        stopping: whether the process is stopping; a run then ends after the current batch.
+        execute: `Gateway.execute_consumption`, which adds circuit and tries to a run.
         log: writes the delivery row of a run that failed.
     """
 
@@ -115,12 +116,12 @@ class ResponseConsumer:
         self._log = log
 
     def consume(self, service: Service) -> RunResult:
-        """One run: everything that waits in the service's response queue, and what comes meanwhile.
+        """One run: read all messages of the service's response queue, including those that arrive meanwhile.
 
-        What the service or its broker does wrong is in the result, in `consumer_state` and in the run log.
+        Errors of the service or its broker are in the result, in `consumer_state` and in the run log.
 
         Raises:
-            UnavailableError: the hub's own database is away; nothing was acknowledged that is not stored.
+            UnavailableError: the ledger is unavailable; no message was acknowledged that is not stored.
         """
         started = time.monotonic()
         result = RunResult(outcome="error")
@@ -160,7 +161,7 @@ class ResponseConsumer:
                 if ours:
                     self._runs.finish(run, "error", summary=result.summary(), error=result.error)
             except UnavailableError:
-                pass  # the next run writes that this one was lost
+                pass  # the next run records that this one was lost
             if ours:
                 raise
         else:
@@ -179,29 +180,31 @@ class ResponseConsumer:
             result.pending = queue.open()
             result.declared = queue.declared
             known = session.last_batch()
-            # While one batch is being stored, the next is being read; an acknowledgement waits for its commit.
+            # While one batch is stored, the next is read; a batch is acknowledged after its commit.
             with ThreadPoolExecutor(1, "hub-responses") as storing:
-                under_way: tuple[list[Message], Future[Callable[[], None]]] | None = None
+                in_progress: _Storing | None = None
                 for batch in queue.batches(deadline, self._stopping):
-                    self._settle(queue, under_way)
-                    under_way = batch, storing.submit(self._store, session, service, batch, known, result)
-                self._settle(queue, under_way)
+                    self._acknowledge(queue, in_progress)
+                    in_progress = batch, storing.submit(self._store, session, service, batch, known, result)
+                self._acknowledge(queue, in_progress)
             result.unfinished = queue.unfinished
         finally:
             queue.close()
 
-    def _settle(self, queue: ResponseQueue, under_way: tuple[list[Message], Future[Callable[[], None]]] | None) -> None:
-        """Wait until a batch is stored, then acknowledge it; raises what storing raised."""
-        if under_way is not None:
-            batch, stored = under_way
-            handed = stored.result()
+    def _acknowledge(
+        self, queue: ResponseQueue, in_progress: tuple[list[Message], Future[Callable[[], None]]] | None
+    ) -> None:
+        """Wait until a batch is stored, then acknowledge it. Raises as `_store`."""
+        if in_progress is not None:
+            batch, stored = in_progress
+            after = stored.result()
             queue.acknowledge(batch)
-            handed()
+            after()
 
     def _store(
         self, session: Session, service: Service, batch: list[Message], known: set[bytes], result: RunResult
     ) -> Callable[[], None]:
-        """Store a batch and its events in one transaction; returns what to do once it is acknowledged."""
+        """Store a batch and its events in one transaction; returns what to call after the acknowledgement."""
         marks = [mark(m) for m in batch]
         new = [
             parse(m, service, self._settings)

@@ -1,6 +1,6 @@
-"""Turn the responses of a batch into events, in the transaction that stores them.
+"""Turns the responses of a batch into events, in the transaction that stores the responses.
 
-An event that answers to answers is one deeper in its chain; a chain as long as `HUB_MAX_DEPTH` ends here.
+The event of a response is one level deeper than the event of its task; a chain of `HUB_MAX_DEPTH` events ends here.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from hub.models import Event, Rule, Service
 from hub.pipeline.intake import Intake
 from hub.store.database import Connection
 
-# Writes events (with their depths) in a transaction; what it returns is called after the commit.
+# Writes events with their depths in a transaction; the returned function is called after the commit.
 Emit: TypeAlias = Callable[[Connection, Sequence[Event], Sequence[int]], Callable[[], None]]
 
 
 def through(intake: Intake) -> Emit:
-    """Responses become events by way of the intake."""
+    """An `Emit` that writes events by the intake."""
 
     def emit(conn: Connection, events: Sequence[Event], depths: Sequence[int]) -> Callable[[], None]:
         _, queued = intake.write(events, depths, conn)
@@ -33,7 +33,7 @@ def through(intake: Intake) -> Emit:
 
 
 def wanted_by(all_rules: Iterable[Rule]) -> bool:
-    """Whether any of the rules is for responses, its conditions aside."""
+    """Whether any rule matches responses, ignoring its conditions."""
     event = Event(RESPONSE_RECEIVED, {})
     return any(rules.matches(replace(rule, conditions=None), event) for rule in all_rules)
 
@@ -42,9 +42,9 @@ class ResponseEvents:
     """Writes the events of stored responses.
 
     Args:
-        emit: makes events of responses; None: responses are only stored.
-        wanted: whether any rule is for such events; building them for nobody would halve the speed.
-        max_depth: how many events may follow from each other.
+        emit: writes events of responses; None: responses are only stored.
+        wanted: whether any rule matches such events. Building unmatched events would halve the throughput.
+        max_depth: most events of a chain.
     """
 
     def __init__(self, emit: Emit | None, wanted: Callable[[], bool], hooks: Hooks, *, max_depth: int) -> None:
@@ -56,7 +56,7 @@ class ResponseEvents:
     def write(
         self, conn: Connection, service: Service, new: list[Parsed], depths: dict[int, int]
     ) -> tuple[int, Callable[[], None]]:
-        """Write the events of a batch; returns (how many chains were cut, what to do after the commit)."""
+        """Write the events of a batch; returns (number of chains cut, function to call after the commit)."""
         if self._emit is None:
             return 0, _nothing
         cut = 0
@@ -64,7 +64,7 @@ class ResponseEvents:
         for p in new:
             if not p.row.success:
                 continue
-            # Without a task of ours to tell the depth, an answer is taken for the first of its chain.
+            # Without a task of the hub, which has the depth, a response is the first of its chain.
             depth = depths.get(p.correlation, 0) + 1 if p.correlation is not None else 1
             if depth > self._max_depth:
                 cut += 1
@@ -73,14 +73,14 @@ class ResponseEvents:
             chosen.append((p, depth))
         if len(chosen) > 1 and not self._wanted():
             self._hooks.event_accepted("unmatched", len(chosen) - 1)
-            del chosen[:-1]  # one of them shows what such events look like
+            del chosen[:-1]  # one is kept as an example of such events
         if not chosen:
             return cut, _nothing
         events, levels = [_event(service, p) for p, _ in chosen], [depth for _, depth in chosen]
         try:
             with conn.transaction():
                 return cut, self._emit(conn, events, levels)
-        except PayloadError:  # one of them is too much for an event: find it, keep it, let the others through
+        except PayloadError:  # one of them exceeds a limit of events: write the others one by one
             calls = []
             for (p, depth), event in zip(chosen, events, strict=True):
                 try:
@@ -92,7 +92,7 @@ class ResponseEvents:
 
 
 def _nothing() -> None:
-    """Nothing is to be done after the commit."""
+    """Do nothing after the commit."""
 
 
 def _all(calls: list[Callable[[], None]]) -> None:
@@ -101,7 +101,7 @@ def _all(calls: list[Callable[[], None]]) -> None:
 
 
 def _event(service: Service, p: Parsed) -> Event:
-    """The event of a response. Its own id, because two equal answers are two answers."""
+    """The event of a response. It has an id of its own, because two equal responses are two events."""
     properties = p.row.properties
     data = {
         "service": service.name,

@@ -1,6 +1,6 @@
-"""Parse one message: its content, the task it answers, and the mark by which a redelivery is recognised.
+"""Parses a message: its content, the task it responds to, and the mark that identifies a redelivery.
 
-Nothing is refused here: what is no JSON, or too large, becomes a row that says so.
+Nothing is refused: a message that is not JSON or is too large becomes a row with the reason.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RESPONSE_RECEIVED = "hub.response_received"  # the event that a response becomes
 
 @dataclass(slots=True)
 class Parsed:
-    """A message as it is to be stored. `correlation`: the task it says it answers; `value`: its JSON."""
+    """A message to store. `correlation`: the task id it names; `value`: its JSON."""
 
     row: Inbound
     correlation: int | None
@@ -31,7 +31,7 @@ class Parsed:
 
 
 def parse(message: Message, service: Service, settings: Settings) -> Parsed:
-    """The row of a message: its JSON; or its bytes and why they are no JSON; or the first bytes of one too large."""
+    """Build the row of a message: its JSON; or its bytes and why they are not JSON; or the first bytes if too large."""
     correlation, properties = _properties(message, service.response_queue)
     row = Inbound(properties, event=RESPONSE_RECEIVED)
     parsed = Parsed(row, correlation)
@@ -62,17 +62,17 @@ def _preview(body: bytes, settings: Settings) -> str | None:
 
 
 def mark(message: Message) -> bytes | None:
-    """What a message is known by when it comes again; None when it has no id."""
+    """The mark that identifies a redelivered message; None when it has no `message_id`."""
     message_id = message.properties.message_id
     if not message_id:
         return None
     body = message.body if message.sha256 is None else message.sha256.encode()
-    known_by = b"%s\0%s" % (str(message_id).encode("utf-8", "replace"), body)
-    return hashlib.blake2b(known_by, digest_size=MARK).digest()
+    identity = b"%s\0%s" % (str(message_id).encode("utf-8", "replace"), body)
+    return hashlib.blake2b(identity, digest_size=MARK).digest()
 
 
 def _properties(message: Message, queue: str | None) -> tuple[int | None, dict[str, JSON]]:
-    """(the task id that the correlation names, if any; everything about a message but its body)."""
+    """(task id of the correlation, if any; the properties of a message)."""
     found: dict[str, JSON] = {
         name: value if type(value) is int else _plain(value)
         for name, value in vars(message.properties).items()
@@ -80,7 +80,7 @@ def _properties(message: Message, queue: str | None) -> tuple[int | None, dict[s
     }
     if message.redelivered:
         found["redelivered"] = True
-    if message.exchange or message.routing_key != queue:  # else it was sent to the queue itself
+    if message.exchange or message.routing_key != queue:  # otherwise it was sent to the queue directly
         found["exchange"], found["routing_key"] = _plain(message.exchange), _plain(message.routing_key)
     correlation = found.get("correlation_id")
     if isinstance(correlation, str) and correlation.isascii() and correlation.isdigit() and len(correlation) < 19:
@@ -89,7 +89,7 @@ def _properties(message: Message, queue: str | None) -> tuple[int | None, dict[s
 
 
 def _plain(value: Any) -> JSON:
-    """An AMQP value as JSON that PostgreSQL takes."""
+    """An AMQP value as JSON that PostgreSQL stores."""
     if isinstance(value, str):
         return value if value.isascii() and "\0" not in value else storable(value)
     if value is None or isinstance(value, bool | int | float):

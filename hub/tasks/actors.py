@@ -1,4 +1,4 @@
-"""The Dramatiq actors: thin, and registered on the broker they are given."""
+"""The Dramatiq actors. They contain no logic of the pipeline."""
 
 from __future__ import annotations
 
@@ -14,17 +14,12 @@ from periodiq import PeriodiqMiddleware, cron
 from hub.errors import HubError, UnavailableError
 from hub.pipeline.attempts import FailedAttempt
 from hub.pipeline.dispatch import Dispatcher
-from hub.tasks.broker import (
-    CONSUME,
-    DISPATCH,
-    TICK,
-    Broker,
-)
+from hub.tasks.broker import CONSUME, DISPATCH, TICK, Broker
 from hub.tasks.bulkhead import CONSUMERS, Bulkhead
 from hub.tasks.retries import AttemptFailed, TaskRetries
 
-log = structlog.get_logger("hub.actors")
-_FIRST = -10  # lower runs first: ticks and consumer runs do not wait behind a backlog of deliveries
+log = structlog.get_logger("hub.tasks.actors")
+_FIRST = -10  # priority; lower runs first: ticks and consumer runs do not wait behind a backlog of deliveries
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +39,10 @@ def _drain(
     act: Callable[[int], FailedAttempt | None],
     record: Callable[[FailedAttempt], object] = lambda _: None,
 ) -> FailedAttempt | None:
-    """Do `item` if the bulkhead admits it, then the items that wait for this thread.
+    """Process `item` if the bulkhead admits it, then the items that wait for this thread.
 
-    Returns the failed attempt of the last item, for the middleware to record. Those before it are given to `record`, as
-    each of them ends. An item that raises does not stop the others; what the last one raises is raised.
+    Returns the failed attempt of the last item, which the middleware records. Failed attempts before it are passed to
+    `record`. An error of an item does not stop the others; an error of the last one is raised.
     """
     if not bulkhead.enter(key, item):
         return None
@@ -84,8 +79,8 @@ def register(
     """Register all actors on a broker.
 
     Args:
-        queues: names by what they carry, see `queue_names`.
-        consume: one run over the response queue of the service with that id.
+        queues: names by kind, see `queue_names`.
+        consume: reads the response queue of the service with that id once.
         run_housekeeping: one run of housekeeping.
         tick: launches the scheduled tasks that are due.
     """
@@ -105,7 +100,7 @@ def register(
         return outcome if isinstance(outcome, FailedAttempt) else None
 
     def consume_responses_task(service_id: int) -> None:
-        """One run over one service's response queue; all such runs together hold a share of the threads."""
+        """Read the response queue of one service. All such runs together are limited as one service."""
         _drain(bulkhead, CONSUMERS, service_id, read_queue)
 
     def read_queue(service_id: int) -> None:
@@ -122,13 +117,13 @@ def register(
             log.warning("housekeeping not finished; the next run continues", error=str(e))
 
     def tick_task() -> None:
-        """Sent by periodiq once a minute. A late message is harmless: the tick claims the current minute."""
+        """Triggered by periodiq once a minute. A late message is harmless: the tick claims the current minute."""
         try:
             tick()
         except HubError as e:
             log.warning("tick rolled back", error=str(e))
 
-    # No skip_delay: it compares the clocks of two machines, and would skip every tick of a slow one.
+    # No skip_delay: it compares the clocks of two machines, and would skip every tick of one whose clock is late.
     broker.add_middleware(PeriodiqMiddleware(skip_delay=math.inf))
 
     def on(queue: str, **options: Any) -> Callable[[Callable[..., None]], Any]:

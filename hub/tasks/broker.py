@@ -23,15 +23,15 @@ from hub.tasks.connections import OverdueError, PublisherPool
 from hub.tasks.dramatiq_internals import RabbitmqConsumer, StubConsumer, queue_arguments
 from hub.tasks.groups import GroupConsumer
 
-log = structlog.get_logger("hub.broker")
+log = structlog.get_logger("hub.tasks.broker")
 
 DISPATCH, CONSUME, TICK = "dispatch", "consume", "tick"
 _TICK_PATIENCE = 45.0  # seconds
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0  # seconds before a consumer that failed fails again
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0  # seconds before a failed connect is reported
 
 
 def queue_names(prefix: str) -> dict[str, str]:
-    """The queues of a deployment by what they carry."""
+    """The queue names of a deployment by kind."""
     return {kind: f"{prefix}.{kind}" for kind in (DISPATCH, CONSUME, TICK)}
 
 
@@ -58,12 +58,12 @@ class HubBroker(RabbitmqBroker):
         return GroupConsumer
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Any:
-        """A consumer of a queue, on a connection of its own; the queue is made if it is not there.
+        """Return a consumer of a queue with its own connection; a missing queue is declared.
 
-        Dramatiq calls it again when it fails; the pause before it raises grows up to `_LONGEST_PAUSE`.
+        Dramatiq calls it again after a failure; the pause before it raises grows up to `_LONGEST_PAUSE`.
 
         Raises:
-            ConnectionClosed: the broker is away or refuses.
+            ConnectionClosed: the broker is unavailable or refuses.
         """
         try:
             self.declare_queue(queue_name, ensure=True)
@@ -96,7 +96,7 @@ class HubBroker(RabbitmqBroker):
         self.queues_pending.discard(queue_name)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
-        """What Dramatiq and periodiq call; raises as `publish` does."""
+        """Publish; the interface that Dramatiq and periodiq call. Raises as `publish`."""
         if delay is not None:
             raise ValueError("the broker does not delay messages; the ledger does")
         self.emit_before("enqueue", message, delay)
@@ -108,7 +108,7 @@ class HubBroker(RabbitmqBroker):
         """Publish and wait for the confirm; tries once more on a new connection.
 
         Raises:
-            UnavailableError: the broker is away or blocks; it may have accepted the message nevertheless.
+            UnavailableError: the broker is unavailable or blocks publishers; it may have accepted the message.
         """
         self.declare_queue(message.queue_name)
         for last in (False, True):
@@ -137,7 +137,7 @@ class HubBroker(RabbitmqBroker):
         """The number of messages ready in a queue; None: the queue does not exist.
 
         Raises:
-            UnavailableError: the broker is away.
+            UnavailableError: the broker is unavailable.
         """
         for last in (False, True):
             try:
@@ -156,17 +156,17 @@ class HubBroker(RabbitmqBroker):
     def close(self) -> None:
         """Close the publisher connections; consumers close their own."""
         self.pool.close()
-        super().close()  # those of Dramatiq's own `flush` and `join`
+        super().close()  # the connections of Dramatiq's `flush` and `join`
 
 
 class SchedulerBroker(HubBroker):
-    """The scheduler's broker: publishes a tick again for most of its minute, then leaves it to the next tick.
+    """The scheduler's broker: retries to publish a tick for most of its minute.
 
-    Each failed try is one log line; no error reaches periodiq.
+    Each failure is one log line; no error reaches periodiq.
     """
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
-        """Publish, with growing pauses while the broker is away. Raises nothing: the next tick makes up for it."""
+        """Publish, with growing pauses while the broker is unavailable. Raises nothing: the next tick follows."""
         deadline = time.monotonic() + _TICK_PATIENCE
         pause = _FIRST_PAUSE
         while True:
@@ -182,7 +182,7 @@ class SchedulerBroker(HubBroker):
 
 
 def _reason(e: Exception) -> str:
-    """A class name or a text of the hub: pika's texts may contain the user of the URL."""
+    """The text of the hub's own error, else the class name: pika's texts may contain the user of the URL."""
     return str(e) if isinstance(e, OverdueError) else type(e).__name__
 
 

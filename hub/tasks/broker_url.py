@@ -1,4 +1,4 @@
-"""`HUB_BROKER_URL` as pika's parameters, with bounded waits."""
+"""Parse `HUB_BROKER_URL` to pika's connection parameters with time limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pika.exceptions
 
 from hub.errors import ConfigError
 
-# Defaults in seconds; a parameter of the same name in the URL wins.
+# Defaults in seconds; a parameter of the same name in the URL overrides one.
 _LIMITS = {
     "heartbeat": 15,
     "blocked_connection_timeout": 5.0,
@@ -19,18 +19,18 @@ _LIMITS = {
     "stack_timeout": 10.0,
     "connection_attempts": 1,
 }
-# A peer that vanished without a reset is noticed in seconds, not in hours. The last one is in milliseconds.
+# A peer that is lost without a reset is detected in seconds, not in hours. The last value is in milliseconds.
 _TCP = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
 
 LOST = (pika.exceptions.AMQPError, OSError)
-"""What pika raises when a broker is away or ends a connection."""
+"""The errors that pika raises when a broker is unavailable or ends a connection."""
 
 
 def connection_parameters(url: str, **defaults: object) -> list[Any]:
-    """pika's parameters for each broker of a URL (several are separated by `;`), with bounded waits.
+    """The connection parameters of each broker of a URL; several are separated by `;`.
 
     Args:
-        defaults: limits in the place of the hub's own. Query parameters of the URL come before both.
+        defaults: limits that replace those of this module. Query parameters of the URL override both.
 
     Raises:
         ConfigError: not an AMQP URL. The message does not repeat it.

@@ -1,9 +1,9 @@
-"""A bulkhead: limits the threads that one service may hold, so that a slow service does not hold them all.
+"""The bulkhead limits the threads that one service may hold, so that a slow service does not hold all of them.
 
 The limit is a dynamic threshold (Choudhury and Hahne, 1998): a service may take one more thread while it holds
-fewer than a multiple of the free threads. Alone it gets most of them; the more services are slow at once, the
-fewer each gets; some are always free. The multiple is larger for a service that responds fast than for one that
-is unknown, slow, or hanging.
+fewer than a multiple of the free threads. A single service gets most of them; the more services are slow at once, the
+fewer each gets; some threads are always free. The multiple is larger for a service that responds fast than for one
+that is unknown or slow.
 
 A task that is not admitted waits in this process's memory. The thread that next finishes a task of the same service
 takes it, unless the service holds more than its limit by then. The outbox relay republishes tasks that wait too
@@ -17,9 +17,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-CONSUMERS = -1  # the key of all runs over response queues, which together are limited as one service
-_ANSWERING, _SLOW = 7, 2  # times the free threads
-LONG = 0.5  # seconds; a service that takes longer, on average or now, is slow
+CONSUMERS = -1  # the key of all reads of response queues, which together are limited as one service
+_RESPONSIVE, _SLOW = 7, 2  # multiples of the free threads
+LONG = 0.5  # seconds; a service whose average or current task takes longer is slow
 _SMOOTHING = 0.2
 
 
@@ -33,7 +33,7 @@ class Bulkhead:
         self._held: dict[int, int] = {}
         self._total = 0
         self._average: dict[int, float] = {}
-        self._since: dict[int, dict[int, float]] = {}  # service -> thread -> begin of its task, the oldest first
+        self._since: dict[int, dict[int, float]] = {}  # service -> thread -> start of its task, oldest first
         self._waiting: dict[int, deque[int]] = {}
         self._waits: set[int] = set()
         self._closed = False
@@ -58,7 +58,7 @@ class Bulkhead:
             return True
 
     def next_or_leave(self, service_id: int) -> int | None:
-        """After a task: the next waiting one for this thread; None: the thread is released."""
+        """End a task. Returns the next waiting task for this thread; None: the thread is released."""
         with self._lock:
             now, thread = self._clock(), threading.get_ident()
             seconds = now - self._since[service_id].pop(thread, now)
@@ -77,11 +77,11 @@ class Bulkhead:
 
     def _fits(self, service_id: int, held: int, free: int) -> bool:
         """Whether a service that holds `held` threads may take one of the `free` ones."""
-        if self._answers(service_id):
-            return held < _ANSWERING * free and (free > 1 or self.threads < 4)
+        if self._responsive(service_id):
+            return held < _RESPONSIVE * free and (free > 1 or self.threads < 4)
         return held < _SLOW * free
 
-    def _answers(self, service_id: int) -> bool:
+    def _responsive(self, service_id: int) -> bool:
         average = self._average.get(service_id)
         if average is None or average > LONG:
             return False
@@ -89,7 +89,7 @@ class Bulkhead:
         return oldest is None or self._clock() - oldest <= LONG
 
     def close(self) -> list[int]:
-        """Stop queueing tasks; returns the ids of tasks that waited, to be released in the ledger."""
+        """Stop queueing tasks; returns the ids of waiting tasks, which the caller releases in the ledger."""
         with self._lock:
             self._closed = True
             left = [t for service_id, waiting in self._waiting.items() if service_id != CONSUMERS for t in waiting]

@@ -1,4 +1,4 @@
-"""A pool of connections that publish to the hub's RabbitMQ."""
+"""A pool of connections that publish to the hub's broker."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pika
 
 from hub.tasks.broker_url import LOST
 from hub.tasks.dramatiq_internals import release_resources, socket_of
+from hub.transports.amqp.pika_internals import open_blocking
 
 USE_LIMIT = 10.0
 """Seconds that one use of a pooled connection may take: a declare, or a publish with its confirm."""
@@ -30,7 +31,7 @@ class OverdueError(Exception):
 class _Link:
     connection: Any
     channel: Any
-    since: float  # monotonic seconds: when it was lent or returned
+    since: float  # monotonic seconds of the last borrow or return
     overdue: bool = False
 
     @property
@@ -41,7 +42,7 @@ class _Link:
 class PublisherPool:
     """Connections that threads borrow to publish, each with one channel in confirm mode.
 
-    One thread serves all of them: it answers heartbeats of unused connections, closes those unused for too long,
+    A maintenance thread responds to heartbeats of unused connections, closes connections that are unused for too long,
     and breaks a connection whose use takes longer than the limit.
 
     Args:
@@ -93,7 +94,7 @@ class PublisherPool:
         self._drop(link)
 
     def drop_idle(self) -> None:
-        """Close unused connections: where one broke, the others are likely to be broken as well."""
+        """Close unused connections: after one broke, the others are likely to be broken too."""
         with self._lock:
             idle, self._idle = self._idle, []
         for link in idle:
@@ -106,7 +107,7 @@ class PublisherPool:
             idle, self._idle = self._idle, []
             lent = list(self._lent)
         for link in lent:
-            _break(link.connection, close=False)  # who uses it drops it
+            _break(link.connection, close=False)  # the thread that uses it drops it
         for link in idle:
             end(link.connection)
         if self._thread is not None and self._thread is not threading.current_thread():
@@ -119,7 +120,7 @@ class PublisherPool:
                 link.since = time.monotonic()
                 self._lent.add(link)
                 return link
-        connection = pika.BlockingConnection(self.parameters)
+        connection = open_blocking(self.parameters, keep=0)  # bodies of returned messages are not used
         link = _Link(connection, None, time.monotonic())
         with self._lock:
             self._lent.add(link)
@@ -139,7 +140,7 @@ class PublisherPool:
     def _drop(self, link: _Link, *, healthy: bool = False) -> None:
         with self._lock:
             self._lent.discard(link)
-        if healthy and link.connection.is_open and not link.overdue:  # the broker refused what the channel asked for
+        if healthy and link.connection.is_open and not link.overdue:  # the broker refused a request of the channel
             end(link.connection)
         else:
             _break(link.connection)
@@ -158,7 +159,7 @@ class PublisherPool:
                 self._serve(link, now)
 
     def _serve(self, link: _Link, now: float) -> None:
-        """Answer heartbeats of an unused connection, or close it."""
+        """Respond to heartbeats of an unused connection, or close it."""
         with self._lock:
             if link not in self._idle:
                 return  # borrowed meanwhile
@@ -181,13 +182,13 @@ class PublisherPool:
 
 
 def end(connection: Any) -> None:
-    """Close a connection in order, within a limit. Raises nothing."""
+    """Close a connection with a handshake, within a time limit. Raises nothing."""
     timer = threading.Timer(_CLOSE_LIMIT, _break, [connection], {"close": False})
     timer.daemon = True
     timer.start()
     try:
         connection.close()
-    except Exception:  # noqa: S110 - it is closed either way
+    except Exception:  # noqa: S110 - the connection is closed either way
         pass
     finally:
         timer.cancel()
@@ -200,7 +201,7 @@ def _break(connection: Any, *, close: bool = True) -> None:
     Args:
         close: also release its resources; False where another thread is using it, which then does so.
     """
-    # The only way to interrupt a thread that waits inside pika. Not `sock.shutdown`: on a TLS socket it
+    # This is the only way to interrupt a thread that waits inside pika. Not `sock.shutdown`: on a TLS socket it
     # also discards the TLS state that the other thread uses.
     sock = socket_of(connection)
     if sock is not None:

@@ -11,21 +11,21 @@ import structlog
 
 from hub.tasks.publish import BrokerPublisher
 
-log = structlog.get_logger("hub.enqueue")
+log = structlog.get_logger("hub.tasks.enqueue")
 LIMIT = 10_000
 """Most tasks that wait in a process's memory to be published."""
-_BATCH = 1000  # tasks published before the buffer is looked at again
-_SLOW = 1.0  # seconds; a batch that takes longer shows that the broker does not keep up
+_BATCH = 1000  # most tasks that are taken from the buffer at once
+_SLOW = 1.0  # seconds; while a batch takes longer, new tasks are left to the relay
 
 
 class Enqueuer:
     """Publishes accepted tasks from a bounded buffer; tasks that do not fit are left to the outbox relay.
 
-    The ledger has every task before it comes here. So nothing is lost with the buffer: a task that was not
+    The ledger has every task before it is buffered, so nothing is lost with the buffer: a task that was not
     published is released to `pending`, or found as a lost message if this process is killed.
 
     Args:
-        publisher: publishes; releases tasks to the ledger when the broker is away.
+        publisher: publishes; releases tasks to the ledger when the broker is unavailable.
         limit: most buffered tasks.
     """
 
@@ -83,7 +83,7 @@ class Enqueuer:
     def join(self, timeout: float) -> None:
         """After `close`: wait for the thread. Tasks that it is still publishing after `timeout` seconds are released.
 
-        The broker may take their messages after that: a second message for a task is harmless.
+        The broker may still receive their messages: a second message for a task is harmless.
         """
         if self._thread is None:
             return
@@ -108,7 +108,7 @@ class Enqueuer:
                 self._changed.notify_all()
 
     def _next(self) -> list[tuple[int, int]]:
-        """The next tasks; none: closed and empty."""
+        """The next tasks; empty: closed, and the buffer is empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._buffer or self._closing)
             batch = [self._buffer.popleft() for _ in range(min(_BATCH, len(self._buffer)))]

@@ -1,8 +1,7 @@
-"""Groups: one RabbitMQ message may carry the ids of several tasks of one service.
+"""Groups: one RabbitMQ message may contain the ids of several tasks of one service.
 
 The consumer unpacks it into one Dramatiq message per task and acknowledges it when the last of them is done. So
-publishing, confirming and acknowledging cost a fraction per task, and everything above still sees one message
-per task.
+the cost of publishing, confirming and acknowledging is shared, and actors and middleware see one message per task.
 """
 
 from __future__ import annotations
@@ -19,12 +18,13 @@ from dramatiq.errors import ConnectionClosed
 
 from hub.tasks.broker_url import LOST
 from hub.tasks.connections import end
-from hub.tasks.dramatiq_internals import RabbitmqConsumer, RabbitmqMessage, delivery_tag
-from hub.tasks.messages import InvalidMessageError, RejectionLog, decode
+from hub.tasks.dramatiq_internals import BoundedConsumer, RabbitmqMessage, delivery_tag
+from hub.tasks.messages import SIZE_LIMIT, InvalidMessageError, RejectionLog, decode
+from hub.transports.amqp.pika_internals import CutBody
 
-log = structlog.get_logger("hub.broker")
+log = structlog.get_logger("hub.tasks.groups")
 
-GROUP = 32  # most task ids in one message
+GROUP = 32  # most task ids in a message
 
 
 def in_groups(tasks: Iterable[tuple[int, int]]) -> list[tuple[int, list[int]]]:
@@ -38,7 +38,7 @@ def in_groups(tasks: Iterable[tuple[int, int]]) -> list[tuple[int, list[int]]]:
 
 
 class _Group:
-    """One RabbitMQ message and how many of its tasks are still under way."""
+    """The number of unfinished tasks of one RabbitMQ message."""
 
     __slots__ = ("left",)
 
@@ -46,14 +46,15 @@ class _Group:
         self.left = left
 
 
-class GroupConsumer(RabbitmqConsumer):
+class GroupConsumer(BoundedConsumer):
     """Unpacks groups, and acknowledges in batches: one wake-up of the connection for many messages.
 
-    A message that the hub did not publish is counted, logged and rejected.
+    A message that the hub did not publish is counted, logged and rejected. Of one that is too large, only the first
+    bytes are held in memory.
     """
 
-    def __init__(self, broker: Any, queue_name: str, *args: Any) -> None:
-        super().__init__(broker, queue_name, *args)  # type: ignore[no-untyped-call]
+    def __init__(self, broker: Any, queue_name: str, prefetch: int, timeout: int) -> None:
+        super().__init__(broker, queue_name, prefetch, timeout, keep=SIZE_LIMIT + 1)
         self._rejections = RejectionLog(queue_name, broker.report_rejected)
         self._unpacked: deque[Any] = deque()
         self._to_ack: list[int] = []
@@ -73,7 +74,7 @@ class GroupConsumer(RabbitmqConsumer):
         try:
             message = decode(body, queue=self.queue_name, actors=self.broker.actors)
         except InvalidMessageError as e:
-            self._rejections.rejected(e, len(body))
+            self._rejections.rejected(e, body.size if isinstance(body, CutBody) else len(body))
             self.channel.basic_nack(method.delivery_tag, requeue=False)  # this thread owns the connection
             return None
         self.known_tags.add(method.delivery_tag)
@@ -99,7 +100,7 @@ class GroupConsumer(RabbitmqConsumer):
     def ack(self, message: Any) -> None:
         """Acknowledge a message; a group when its last task is done."""
         if message._source is not self:
-            return  # its channel is gone, and tags count from 1 again: RabbitMQ delivers it once more
+            return  # its channel is closed and tags start from 1 again: RabbitMQ redelivers the message
         with self._lock:
             if message._group is not None:
                 message._group.left -= 1
@@ -115,7 +116,7 @@ class GroupConsumer(RabbitmqConsumer):
             try:
                 self.connection.add_callback_threadsafe(self._flush)
             except pika.exceptions.AMQPError:
-                log.debug("not acknowledged: the connection is gone, and RabbitMQ delivers again")
+                log.debug("not acknowledged: the connection is lost; RabbitMQ redelivers")
 
     def nack(self, message: Any) -> None:
         """Reject a failed message to the `.XQ` queue. A task of a group is acknowledged: the ledger recovers it."""
@@ -128,11 +129,11 @@ class GroupConsumer(RabbitmqConsumer):
         """Send pending acknowledgements and close the connection. Raises nothing."""
         done = threading.Event()
         try:
-            self.connection.add_callback_threadsafe(done.set)  # callbacks run in their order
+            self.connection.add_callback_threadsafe(done.set)  # callbacks run in order
             while not done.is_set():
                 self.connection.process_data_events(0)
         except LOST:
-            log.debug("not acknowledged: the connection is gone, and RabbitMQ delivers again")
+            log.debug("not acknowledged: the connection is lost; RabbitMQ redelivers")
         end(self.connection)
 
     def _flush(self) -> None:

@@ -9,7 +9,7 @@ import structlog
 
 from hub.errors import HubError
 
-log = structlog.get_logger("hub.heartbeat")
+log = structlog.get_logger("hub.tasks.heartbeat")
 _EVERY = 5.0  # seconds
 
 

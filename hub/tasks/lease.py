@@ -1,7 +1,7 @@
 """The lease of this worker process: a row in the ledger that a thread renews.
 
-A process that could not renew for most of the lease stops sending. So none of its sends is in progress when other
-workers recover its tasks.
+A process that has not renewed its lease for 80 % of its duration stops sending. So none of its sends is in progress
+when other workers recover its tasks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Lease:
     """Renews the lease of this worker until stopped.
 
     Args:
-        seconds: how long one renewal lasts.
+        seconds: the duration of the lease after a renewal.
     """
 
     def __init__(self, leases: Leases, *, seconds: float) -> None:
@@ -48,7 +48,7 @@ class Lease:
             except UnavailableError as e:
                 log.warning("lease not renewed", error=str(e))
             except Exception:
-                log.exception("lease not renewed; tried again")  # without this thread the process could not send
+                log.exception("lease not renewed; tried again")  # without this thread the process would stop sending
 
     def _renew(self) -> None:
         before = time.monotonic()
@@ -56,9 +56,9 @@ class Lease:
         self._renewed = before
 
     def check(self) -> None:
-        """Raises `UnavailableError` when the lease is over. A process that never took one may send: it has no tasks."""
+        """Raise `UnavailableError` when the lease has expired. A process that never took one may send."""
         if self._taken and time.monotonic() - self._renewed > self._seconds * 0.8:
-            raise UnavailableError("this worker's lease is over: the database did not respond")
+            raise UnavailableError("this worker's lease has expired: the database did not respond")
 
     def stop(self) -> None:
         """Stop renewing and release the lease."""

@@ -13,12 +13,12 @@ import structlog
 from hub.codec import loads
 from hub.errors import PayloadError
 
-log = structlog.get_logger("hub.broker")
+log = structlog.get_logger("hub.tasks.messages")
 
 DISPATCH_ACTOR = "dispatch_event_task"
 SIZE_LIMIT = 65536
 """Most bytes of a message; a full group of the largest ids has less than 2,000."""
-GROUP_LIMIT = 1000  # more than any release puts into one message
+GROUP_LIMIT = 1000  # task ids; more than any release of the hub puts into a message
 _TEXT_LIMIT = 200
 _LARGEST_ID = 2**63 - 1
 _FIELDS = {"queue_name", "actor_name", "args", "kwargs", "options", "message_id", "message_timestamp"}
@@ -63,7 +63,7 @@ def decode(body: bytes, *, queue: str, actors: Mapping[str, Any]) -> dramatiq.Me
 
 
 def _check_envelope(fields: dict[str, Any]) -> None:
-    """Dramatiq acts on options (`eta`, `throws`, `pipe_target`): only what the scheduler sets may be there."""
+    """Dramatiq acts on options (`eta`, `throws`, `pipe_target`): only that of the scheduler is allowed."""
     id_, made_at, options = fields["message_id"], fields["message_timestamp"], fields["options"]
     if not isinstance(id_, str) or not 1 <= len(id_) <= _TEXT_LIMIT or not id_.isprintable():
         raise InvalidMessageError("invalid_fields", "message_id is not a short text")
@@ -80,12 +80,12 @@ def _check_envelope(fields: dict[str, Any]) -> None:
 
 
 def _check_arguments(actor: Any, args: object, kwargs: object) -> None:
-    """Ids only: as many as the actor takes, or a group of them for the dispatch actor."""
+    """Allow only ids: as many as the actor takes, or a group of them for the dispatch actor."""
     if not isinstance(args, list) or not isinstance(kwargs, dict):
         raise InvalidMessageError("invalid_arguments", "args is not an array or kwargs is not an object")
     if kwargs:
         ids = kwargs.get("task_ids")
-        sound = (
+        valid = (
             actor.actor_name == DISPATCH_ACTOR
             and not args
             and set(kwargs) == {"task_ids", "service_id"}
@@ -95,8 +95,8 @@ def _check_arguments(actor: Any, args: object, kwargs: object) -> None:
             and all(_is_id(id_) for id_ in ids)
         )
     else:
-        sound = len(args) == actor.fn.__code__.co_argcount and all(_is_id(id_) for id_ in args)
-    if not sound:
+        valid = len(args) == actor.fn.__code__.co_argcount and all(_is_id(id_) for id_ in args)
+    if not valid:
         raise InvalidMessageError("invalid_arguments", "the arguments are not the ids that the actor takes")
 
 
@@ -105,24 +105,24 @@ def _is_id(value: object) -> bool:
 
 
 class RejectionLog:
-    """Counts rejected messages of one queue, and logs them: at most one line a second, with what it leaves out.
+    """Counts rejected messages of one queue, and logs at most one line a second with the number of unlogged ones.
 
     Args:
-        report: is told the kind of queue and the reason.
+        report: called with the kind of queue and the reason.
     """
 
     def __init__(self, queue: str, report: Callable[[str, str], None]) -> None:
         self._queue = queue
         self._report = report
         self._next = float("-inf")
-        self._unsaid = 0
+        self._unlogged = 0
 
     def rejected(self, error: InvalidMessageError, size: int) -> None:
-        """One message was rejected. `size` in bytes."""
+        """Count and log one rejected message of `size` bytes."""
         self._report(self._queue.rpartition(".")[2], error.reason)
         now = time.monotonic()
         if now < self._next:
-            self._unsaid += 1
+            self._unlogged += 1
             return
         log.error(
             "rejected a message that the hub did not publish",
@@ -130,6 +130,6 @@ class RejectionLog:
             reason=error.reason,
             error=str(error),
             bytes=size,
-            unlogged=self._unsaid,
+            unlogged=self._unlogged,
         )
-        self._next, self._unsaid = now + _LOG_EVERY, 0
+        self._next, self._unlogged = now + _LOG_EVERY, 0

@@ -1,6 +1,6 @@
 """The outbox relay: publishes due tasks from the ledger to the broker.
 
-Every worker process has one thread for it; an advisory lock elects the one that works. Once a second (more often
+Every worker process has a relay thread; an advisory lock elects the one that works. Once a second (more often
 while there is a backlog) it makes due tasks pending, recovers tasks of lost workers, moves expired tasks to the
 dead-letter queue, republishes lost messages, and publishes pending tasks up to the queue limit of each service.
 
@@ -82,7 +82,7 @@ class OutboxRelay:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread and give up the lead."""
+        """Stop the thread and release the lock."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=10)
@@ -102,14 +102,14 @@ class OutboxRelay:
         self._resign()
 
     def _lead(self) -> bool:
-        """Whether this process holds the lead."""
+        """Whether this process holds the lock."""
         if not self._leadership.hold():
             return False
         if self._leading_since is None:
             self._leading_since = time.monotonic()
             if isinstance(self._broker, InProcessBroker):
                 self._outbox.release_all_queued()  # published tasks were in the memory of a process that has ended
-            log.info("relay leads")
+            log.info("relay elected")
         return True
 
     def _resign(self) -> None:
@@ -117,7 +117,7 @@ class OutboxRelay:
         self._leading_since = None
 
     def tick(self) -> bool:
-        """One round. True: there is more to do at once."""
+        """One round. Returns whether there is more work at once."""
         if time.monotonic() - self._beat_at >= _IDLE:
             self._beats.beat("releaser")
             self._beat_at = time.monotonic()

@@ -100,7 +100,7 @@ class BrokerPublisher:
 
 
 class NoPublisher:
-    """For processes beside an embedded hub: tasks wait in the ledger for its outbox relay."""
+    """For processes that run beside an embedded hub: tasks wait in the ledger for its outbox relay."""
 
     def admits(self, service_id: int) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""Triggers the schedule in embedded mode, in the place of periodiq."""
+"""Triggers the schedule in embedded mode, instead of periodiq."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import structlog
 
 from hub.errors import HubError
 
-log = structlog.get_logger("hub.ticker")
+log = structlog.get_logger("hub.tasks.ticker")
 
 
 class Ticker:
-    """Calls `tick` at once and then at every full minute, in a thread. The next tick makes up for one that failed."""
+    """Calls `tick` at once and then at every full minute, in a thread. The next tick replaces a failed one."""
 
     def __init__(self, tick: Callable[[], object], *, now: Callable[[], datetime]) -> None:
         self._tick = tick
@@ -31,9 +31,9 @@ class Ticker:
             try:
                 self._tick()
             except HubError as e:
-                log.warning("no tick; the next one makes up for it", error=str(e))
+                log.warning("tick failed; the next one replaces it", error=str(e))
             except Exception:
-                log.exception("a tick failed; the next one makes up for it")
+                log.exception("tick failed; the next one replaces it")
             self._stop.wait(60 - self._now().timestamp() % 60 + 0.05)
 
     def stop(self) -> None:

@@ -20,6 +20,7 @@ from hub.settings import Settings
 from hub.tasks.broker import HubBroker
 from hub.tasks.groups import GroupConsumer
 from hub.tasks.messages import SIZE_LIMIT
+from hub.transports.amqp.pika_internals import CutBody
 from tests.support.waiting import eventually
 from tests.support.workers import workers
 
@@ -136,6 +137,24 @@ RAW = [
     (b" " * (SIZE_LIMIT + 1), "too_large"),
     (b"x" * 5_000_000, "too_large"),
 ]
+
+
+def test_only_the_first_bytes_of_a_message_over_the_limit_are_received(broker_url: str) -> None:
+    rig = Rig(broker_url)
+    try:
+        rig.put("f.tick", b"x" * 3_000_000)
+        consumer = rig.consumers["f.tick"]
+        got: list[bytes] = []
+
+        def read() -> bool:
+            _, _, body = next(consumer.iterator)
+            got.extend([body] if body else [])
+            return bool(got)
+
+        eventually(read, what="the message came")
+        assert isinstance(got[0], CutBody) and len(got[0]) == SIZE_LIMIT + 1 and got[0].size == 3_000_000
+    finally:
+        rig.close()
 
 
 def test_each_kind_is_counted_by_its_reason_and_set_aside(rig: Rig) -> None:

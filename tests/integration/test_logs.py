@@ -125,7 +125,7 @@ def test_a_database_that_goes_away_leaves_only_short_json_lines(
     env |= {"HUB_DATABASE_URL": postgres.url}
     assert subprocess.run([HUB, "migrate"], env=env, check=False).returncode == 0
     with Process(tmp_path, env, "worker") as worker, Process(tmp_path, env, "scheduler") as scheduler:
-        eventually(lambda: worker.says("releaser leads") or worker.says("relay leads"))
+        eventually(lambda: worker.says("relay elected"))
         postgres.stop()
         eventually(lambda: worker.says("the database does not respond"))
         postgres.start()

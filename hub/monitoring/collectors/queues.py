@@ -13,6 +13,7 @@ from hub.errors import UnavailableError
 from hub.monitoring.collectors.base import family
 from hub.monitoring.metrics import Metric
 from hub.tasks.broker_url import connection_parameters
+from hub.transports.amqp.pika_internals import open_blocking
 
 DEPTH = Metric("hub_queue_depth", "gauge", "Ready messages of a broker queue.", ("queue",))
 CONSUMERS = Metric("hub_queue_consumers", "gauge", "Consumers of a broker queue.", ("queue",))
@@ -66,7 +67,7 @@ class RabbitSource:
 
     def _read(self) -> list[tuple[str, float, float]]:
         if self._connection is None:
-            self._connection = pika.BlockingConnection(self._parameters)
+            self._connection = open_blocking(self._parameters, keep=0)  # it receives no messages
         channel = self._connection.channel()
         found = []
         for queue in self._queues:

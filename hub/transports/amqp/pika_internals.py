@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pika
@@ -129,11 +129,15 @@ class _BoundedConnection(select_connection.SelectConnection):
 
 
 def open_blocking(
-    parameters: pika.ConnectionParameters, *, keep: int, ceiling: int = MAX_MESSAGE
+    parameters: pika.ConnectionParameters | Sequence[pika.ConnectionParameters],
+    *,
+    keep: int,
+    ceiling: int = MAX_MESSAGE,
 ) -> pika.BlockingConnection:
     """Connect to a broker.
 
     Args:
+        parameters: of one broker, or of several that are tried in turn.
         keep: bytes of a received body to keep; a longer one arrives as `CutBody`.
         ceiling: a message announced with more bytes ends the connection.
     """

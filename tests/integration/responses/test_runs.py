@@ -111,7 +111,7 @@ def test_a_run_ends_in_time_and_the_next_takes_the_rest(bench: Bench) -> None:
     erp = bench.service()
     bench.publish(*map(str, range(300)))
     result = bench.consumer(consumer_run_time=1e-9, consumer_batch=10).consume(erp)
-    assert result.outcome == "ok" and result.unfinished and "next time" in result.summary()
+    assert result.outcome == "ok" and result.unfinished and "next run" in result.summary()
     bench.consumer().consume(erp)
     assert bench.bodies() == [str(i) for i in range(300)]
 
