@@ -7,9 +7,9 @@ from typing import Any, get_args
 
 import pytest
 
+from hub.inbound.webhooks import WEBHOOK_RECEIVED
 from hub.store.users import Role
 from hub.web.passwords import hash_password
-from hub.web.webhooks import WEBHOOK_RECEIVED
 from tests.support import clients
 from tests.support.api import Api
 from tests.support.console import signed_in

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from hub.web.webhooks import WEBHOOK_RECEIVED
+from hub.inbound.webhooks import WEBHOOK_RECEIVED
 from tests.support import clients
 from tests.support.api import Api, problem
 from tests.support.http_target import HttpTarget
