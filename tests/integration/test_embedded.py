@@ -349,7 +349,7 @@ def test_the_key_is_made_once_and_private(home: Path) -> None:
     assert [p.name for p in home.iterdir()] == ["secret.key"]
 
 
-@pytest.mark.parametrize(("content", "mode", "words"), [("", 0o600, "no Fernet key"), ("x", 0o644, "chmod 600")])
+@pytest.mark.parametrize(("content", "mode", "words"), [("", 0o600, "not a Fernet key"), ("x", 0o644, "chmod 600")])
 def test_a_bad_key_file_is_refused(home: Path, content: str, mode: int, words: str) -> None:
     """A truncated or published key is not quietly replaced: that would lose every secret."""
     (home / "secret.key").write_text(content)
