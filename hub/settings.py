@@ -79,6 +79,11 @@ class Settings(BaseModel):
     database_url: SecretStr | None = Field(
         None, description="PostgreSQL as a `postgresql://` URL. Not set: a private server under `HUB_HOME`."
     )
+    database_direct_url: SecretStr | None = Field(
+        None,
+        description="The same database without a connection pooler, for locks, LISTEN and migrations. Needed when"
+        " `HUB_DATABASE_URL` leads to a pooler in transaction mode.",
+    )
     broker_url: SecretStr | None = Field(
         None, description="RabbitMQ as an `amqp://` URL. Not set: Dramatiq's in-process broker."
     )
@@ -220,7 +225,14 @@ class Settings(BaseModel):
     def _broker_needs_database(self) -> Settings:
         if self.broker_url and not self.database_url:
             raise ValueError("HUB_BROKER_URL needs HUB_DATABASE_URL: workers share one ledger")
+        if self.database_direct_url and not self.database_url:
+            raise ValueError("HUB_DATABASE_DIRECT_URL needs HUB_DATABASE_URL")
         return self
+
+    @property
+    def direct_url(self) -> str | None:
+        """The value of `HUB_DATABASE_DIRECT_URL`."""
+        return self.database_direct_url.get_secret_value() if self.database_direct_url else None
 
     @property
     def embedded(self) -> bool:

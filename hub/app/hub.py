@@ -96,7 +96,7 @@ class Hub:
         self.postgres = postgres
         url = settings.database_url.get_secret_value() if settings.database_url else postgres and postgres.start()
         assert url
-        self.db = Database(url, size=settings.db_pool)
+        self.db = Database(url, direct_url=settings.direct_url, size=settings.db_pool)
         self.db.open()
         self.clock = Clock(self.db)
         self.registry = Registry(self.db, self.vault)

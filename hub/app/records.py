@@ -43,7 +43,7 @@ class Records:
         self._set_up_logging = set_up_logging
         self._postgres: PrivatePostgres | None = None
         url = settings.database_url.get_secret_value() if settings.database_url else self._start_postgres()
-        self.db = Database(url, size=2)
+        self.db = Database(url, direct_url=settings.direct_url, size=2)
         self.clock = Clock(self.db)
         try:
             self.db.connect().close()  # says at once, and why, that there is no database

@@ -128,7 +128,7 @@ def _all(settings: Settings, stack: ExitStack) -> Scraper:
         url = private.start()
     else:
         url = settings.database_url.get_secret_value()
-    db = Database(url, size=2, timeout=3.0)
+    db = Database(url, direct_url=settings.direct_url, size=2, timeout=3.0)
     stack.callback(db.close)
     db.open()
     queues = [f"{settings.queue_prefix}.{kind}" for kind in ("dispatch", "consume", "tick")]

@@ -24,7 +24,8 @@ Connection: TypeAlias = psycopg.Connection[TupleRow]
 Row: TypeAlias = dict[str, Any]
 
 
-def _unavailable(e: psycopg.Error) -> UnavailableError:
+def unavailable(e: psycopg.Error) -> UnavailableError:
+    """The hub's error for a database that cannot be used now."""
     what = "the database's disk is full" if isinstance(e, pg.DiskFull) else "the database does not respond"
     return UnavailableError(f"{what}: {_first_line(e)}")
 
@@ -66,6 +67,18 @@ def _check(conn: Connection) -> None:
 _seen: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
 
 
+def _client_options(url: str, field: str, timeout: float) -> tuple[dict[str, Any], str]:
+    """Connection parameters that `url` does not set itself, and its `options`."""
+    try:
+        own = psycopg.conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise ConfigError("not a PostgreSQL URL; expected postgresql://user:password@host/name", field=field) from None
+    network = _NETWORK | {"connect_timeout": max(2, min(_NETWORK["connect_timeout"], int(timeout)))}
+    options: dict[str, Any] = {"autocommit": True, "application_name": "hub"}
+    options |= {name: value for name, value in network.items() if name not in own}
+    return options, str(own.get("options") or "")
+
+
 @contextmanager
 def _writable(conn: Connection) -> Iterator[None]:
     """Close the connection to a server that became read-only, else the pool would use it again."""
@@ -81,24 +94,23 @@ class Database:
 
     Args:
         url: `postgresql://` URL or libpq string.
+        direct_url: for advisory locks, LISTEN and migrations, when `url` leads to a pooler in transaction mode; see
+            `hub.store.pooler`. Pooled connections then have no prepared statements and no session settings.
         size: most connections of this process.
         timeout: seconds to wait for a free connection or for the server.
     """
 
-    def __init__(self, url: str, *, size: int = 8, timeout: float = 10.0) -> None:
+    def __init__(self, url: str, *, direct_url: str | None = None, size: int = 8, timeout: float = 10.0) -> None:
+        self.direct_url = direct_url
         self._url = url
         self._timeout = timeout
-        try:
-            own = psycopg.conninfo.conninfo_to_dict(url)
-        except psycopg.ProgrammingError:
-            raise ConfigError(
-                "not a PostgreSQL URL; expected postgresql://user:password@host/name", field="HUB_DATABASE_URL"
-            ) from None
-        self._options: dict[str, Any] = {"autocommit": True, "application_name": "hub"}
-        network = _NETWORK | {"connect_timeout": max(2, min(_NETWORK["connect_timeout"], int(timeout)))}
-        self._options |= {name: value for name, value in network.items() if name not in own}
-        own_options = str(own.get("options") or "")
+        self._options, own_options = _client_options(url, "HUB_DATABASE_URL", timeout)
         self._server = {name: value for name, value in _SERVER.items() if name not in own_options}
+        self._direct_options = self._options
+        if direct_url is not None:
+            self._direct_options, _ = _client_options(direct_url, "HUB_DATABASE_DIRECT_URL", timeout)
+            self._options["prepare_threshold"] = None
+            self._server = {}
         self.pool: ConnectionPool[Connection] = ConnectionPool(
             url,
             min_size=1,
@@ -139,9 +151,9 @@ class Database:
     def connect(self) -> Connection:
         """Open a connection outside the pool, for LISTEN and advisory locks; autocommit."""
         try:
-            return psycopg.connect(self._url, **self._options)
+            return psycopg.connect(self.direct_url or self._url, **self._direct_options)
         except psycopg.Error as e:
-            raise _unavailable(e) from e
+            raise unavailable(e) from e
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -184,7 +196,7 @@ class Database:
             with self._connection() as conn, conn.transaction():
                 yield conn
         except _UNAVAILABLE as e:
-            raise _unavailable(e) from e
+            raise unavailable(e) from e
         except pg.UniqueViolation as e:
             raise ConflictError("it exists already") from e
 
@@ -195,7 +207,7 @@ class Database:
             with self._connection() as conn:
                 yield conn
         except _UNAVAILABLE as e:
-            raise _unavailable(e) from e
+            raise unavailable(e) from e
         except pg.UniqueViolation as e:
             raise ConflictError("it exists already") from e
 

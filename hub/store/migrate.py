@@ -10,6 +10,7 @@ import psycopg
 
 from hub.errors import ConfigError, UnavailableError
 from hub.store.database import Database
+from hub.store.pooler import check_pooler
 
 _LOCK = 0x48554221
 _TABLE = "SELECT to_regclass('hub_migrations') AS t"
@@ -54,9 +55,11 @@ def check_schema(db: Database, *, embedded: bool) -> None:
     """Create the tables of an empty database. Migrate the database of an embedded hub.
 
     Raises:
-        ConfigError: the database needs `hub migrate`.
+        ConfigError: the database needs `hub migrate`, or there is a pooler in transaction mode and no direct URL.
         UnavailableError: the database does not respond.
     """
+    if not embedded:
+        check_pooler(db)
     missing = pending(db)
     if not missing:
         return

@@ -1,4 +1,4 @@
-"""Run before the tests by `make test`: installs RabbitMQ, MariaDB, Prometheus, Chromium and libfaketime if it may.
+"""Run before the tests by `make test`: installs RabbitMQ, MariaDB, Prometheus, Chromium, libfaketime, PgBouncer.
 
 `python -m tests.support.provision` installs the distribution's packages when it may; the services that
 come with them are neither started nor enabled, for the tests only want the programs.
@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 
-from tests.support import clocks, mariadb, prometheus
+from tests.support import clocks, mariadb, pgbouncer, prometheus
 from tests.support.rabbit import MISSING, binaries
 
 _INSTALL = """
@@ -42,6 +42,8 @@ def main() -> int:
         print(clocks.MISSING, file=sys.stderr)
     if not mariadb.installed() and not (install(["mariadb-server"]) and mariadb.installed()):
         print(mariadb.MISSING, file=sys.stderr)
+    if not pgbouncer.program() and not (install(["pgbouncer"]) and pgbouncer.program()):
+        print(pgbouncer.MISSING, file=sys.stderr)
     if os.environ.get("HUB_TEST_BROKER_URL") or binaries() or (install(["rabbitmq-server"]) and binaries()):
         return 0
     print(MISSING, file=sys.stderr)
