@@ -105,7 +105,12 @@ class Hub:
         self.ledger = Ledger(self.db, worker=self.instance, body_limit=settings.body_limit)
         self.outbox = Outbox(self.db, max_attempts=settings.max_attempts)
         self.log = DeliveryLog(self.db, body_limit=settings.body_limit)
-        self.views = Views(self.db)
+        self.views = Views(
+            self.db,
+            max_attempts=settings.max_attempts,
+            queue_limit=settings.queue_limit,
+            park=settings.circuit_open == "park",
+        )
         self.resends = ResendStore(self.db, max_age=settings.task_max_age)
         self.backfills = BackfillStore(self.db)
         self.backfill_steps = BackfillSteps(self.db, max_age=settings.task_max_age)

@@ -52,7 +52,12 @@ class Records:
         except BaseException:
             self.close()
             raise
-        self.views = Views(self.db)
+        self.views = Views(
+            self.db,
+            max_attempts=settings.max_attempts,
+            queue_limit=settings.queue_limit,
+            park=settings.circuit_open == "park",
+        )
 
     def _start_postgres(self) -> str:
         from hub.embedded import PrivatePostgres

@@ -40,7 +40,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _CELL = 60
-_SHRINKS = frozenset({"error", "last_error", "summary", "base_url"})
+_SHRINKS = frozenset({"error", "last_error", "waits_for", "summary", "base_url"})
 _LEAST = 16  # characters of a text that explains
 _FIRST_TO_GO = (
     "default_cron",

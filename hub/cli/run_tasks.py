@@ -62,8 +62,9 @@ def _wanted(hub: Hub, failed: bool) -> Iterator[int]:
 
 def _not_run(hub: Hub, task_id: int) -> dict[str, Any]:
     """Why a task was not run: it waits for its rule or service, or a worker was faster."""
-    if hub.admin.waits(task_id):
-        return {"id": task_id, "result": "skipped", "error": "its rule or service is disabled or deleted"}
+    waiting = [row for row in hub.views.tasks.of_ids([task_id]) if row["state"] != "running"]
+    if waiting:
+        return {"id": task_id, "result": "skipped", "error": waiting[0]["waits_for"]}
     return {"id": task_id, "result": "elsewhere", "error": "a worker has claimed it"}
 
 

@@ -26,7 +26,18 @@ from hub.cli.common import (
 app = typer.Typer(
     no_args_is_help=True, help="Tasks: one rule x one event, until delivered or dead.", rich_markup_mode=None
 )
-_COLUMNS = ("id", "event", "rule", "service", "state", "attempts", "next_run_at", "created_at", "last_error")
+_COLUMNS = (
+    "id",
+    "event",
+    "rule",
+    "service",
+    "state",
+    "waits_for",
+    "attempts",
+    "next_run_at",
+    "created_at",
+    "last_error",
+)
 Ids = Annotated[list[int], typer.Argument(help="Ids of tasks.")]
 TASKS = ("dispatch_event_task", "consume_responses_task", "housekeeping_task")
 

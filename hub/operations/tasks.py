@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from hub.app.lifecycle import Hub
+from hub.errors import ConflictError
 from hub.store import audit
 
 BATCH = 500  # tasks of one transaction
@@ -24,10 +25,23 @@ def retry(hub: Hub, ids: Sequence[int], *, restart: bool = False) -> tuple[list[
         restart: count attempts from 0 again.
 
     Returns:
-        Ids that are due now, and ids that were skipped: the task is running, or has ended. Both in ascending order.
+        Ids that are due now, and ids that were skipped: the task is running, has ended, or cannot run. Both in
+        ascending order.
+
+    Raises:
+        ConflictError: none of the tasks can run; the text says why, such as `rule X disabled`.
     """
-    due = hub.admin.retry(ids, restart=restart)
+    cannot = blocked(hub, ids)
+    if cannot and set(cannot) >= set(ids):
+        task_id, why = next(iter(cannot.items()))
+        raise ConflictError(f"task {task_id} cannot run now: {why}")
+    due = hub.admin.retry([task_id for task_id in ids if task_id not in cannot], restart=restart)
     return sorted(due), sorted(set(ids) - set(due))
+
+
+def blocked(hub: Hub, ids: Sequence[int]) -> dict[int, str]:
+    """Those tasks that cannot run now, and what they wait for."""
+    return {row["id"]: row["waits_for"] for row in hub.views.tasks.of_ids(ids) if row["blocked"]}
 
 
 def retry_failed(hub: Hub, *, service: str | None = None, restart: bool = False, most: int | None = None) -> list[int]:

@@ -12,7 +12,8 @@ _LEAVE = "DELETE FROM heartbeats WHERE component = %s AND instance = %s"
 
 
 class Heartbeats:
-    """Writes heartbeats of the components worker, scheduler, web and releaser (the outbox relay).
+    """Writes heartbeats of the components worker, scheduler, web, releaser (the outbox relay) and broker (the relay
+    reached it).
 
     Args:
         instance: the name of this process.

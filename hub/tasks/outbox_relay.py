@@ -74,7 +74,7 @@ class OutboxRelay:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._leading_since: float | None = None
-        self._lost_at = self._beat_at = float("-inf")
+        self._lost_at = self._beat_at = self._broker_at = float("-inf")
 
     def start(self) -> None:
         """Start the thread."""
@@ -131,6 +131,9 @@ class OutboxRelay:
             self._lost_at = time.monotonic()
             self._republish_lost()
         more = self._fill_queue()
+        if not self._publisher.down and time.monotonic() - self._broker_at >= _IDLE:
+            self._beats.beat("broker")
+            self._broker_at = time.monotonic()
         self._outbox.fold()
         return more or promoted > 0
 

@@ -17,16 +17,21 @@ from hub.store.views.origins import OriginViews
 from hub.store.views.overview import Overview
 from hub.store.views.runs import RunViews
 from hub.store.views.tasks import TaskViews
+from hub.store.views.waits import Waits
 
 __all__ = ["Views"]
 
 
 class Views:
-    """The readers of one database, one for each kind of row."""
+    """The readers of one database, one for each kind of row.
 
-    def __init__(self, db: Database) -> None:
+    Args:
+        max_attempts, queue_limit, park: as `Waits` has them.
+    """
+
+    def __init__(self, db: Database, *, max_attempts: int = 5, queue_limit: int = 1000, park: bool = True) -> None:
         masks = RowMasks(db)
-        self.tasks = TaskViews(db, masks)
+        self.tasks = TaskViews(db, masks, Waits(db, max_attempts=max_attempts, queue_limit=queue_limit, park=park))
         self.dead_letters = DeadLetterViews(db, masks)
         self.deliveries = DeliveryViews(db, masks)
         self.runs = RunViews(db, self.deliveries)

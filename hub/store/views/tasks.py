@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, LiteralString
 
 from hub.store.database import Database, Row
 from hub.store.views.filters import bounded, found, like
 from hub.store.views.masks import COLUMNS, RowMasks
+from hub.store.views.waits import COLUMNS as WAITS
+from hub.store.views.waits import Waits
 
 # Counts by rule and state, with the present state of the rule and its service: one row per rule and state.
 _COUNTS = """
@@ -16,7 +19,8 @@ SELECT c.rule_id, c.service_id, c.state, c.n, r.name AS rule, s.name AS service,
 FROM (SELECT service_id, rule_id, state, sum(n)::bigint AS n FROM task_counts GROUP BY 1, 2, 3 HAVING sum(n) > 0) c
 LEFT JOIN rules r ON r.id = c.rule_id LEFT JOIN services s ON s.id = c.service_id
 """
-_TASK: LiteralString = """
+_TASK: LiteralString = (
+    """
 SELECT t.id, e.name AS event, r.name AS rule, s.name AS service,
        CASE WHEN t.state <> 'running' AND NOT coalesce(
                      r.enabled AND s.enabled AND r.deleted_at IS NULL AND s.deleted_at IS NULL, false) THEN 'held'
@@ -27,6 +31,8 @@ SELECT t.id, e.name AS event, r.name AS rule, s.name AS service,
            r.enabled AND s.enabled AND r.deleted_at IS NULL AND s.deleted_at IS NULL, false) AS overdue,
        e.uid AS event_id
 """
+    + WAITS
+)
 _TASK_FROM: LiteralString = """
 FROM tasks t LEFT JOIN events e ON e.id = t.event_id LEFT JOIN rules r ON r.id = t.rule_id
 LEFT JOIN services s ON s.id = t.service_id
@@ -34,6 +40,8 @@ LEFT JOIN services s ON s.id = t.service_id
 _GET = (
     _TASK + COLUMNS + ", e.data AS event_data, t.worker, t.lease_until, t.expires_at" + _TASK_FROM + "WHERE t.id = %s"
 )
+_OF_IDS = _TASK + _TASK_FROM + "WHERE t.id = ANY(%s) ORDER BY t.id"
+_OF_EVENT = _TASK + _TASK_FROM + "WHERE t.event_id = %s ORDER BY t.id LIMIT 1000"
 # A callback may arrive before the outcome of its task is recorded, after the task was delivered, or after it died.
 _DEPTH = """
 SELECT max(depth) AS depth FROM (
@@ -65,13 +73,28 @@ _STATES: dict[str, LiteralString] = {
 class TaskViews:
     """Reads tasks."""
 
-    def __init__(self, db: Database, masks: RowMasks) -> None:
+    def __init__(self, db: Database, masks: RowMasks, waits: Waits) -> None:
         self._db = db
         self._masks = masks
+        self._waits = waits
 
     def get(self, task_id: int) -> Row:
         """One task with its event's data as `event_data` (JSON text); raises `NotFoundError`."""
-        return self._masks.hide_row(found(self._db.one(_GET, [task_id]), "task", task_id))
+        row = self._masks.hide_row(found(self._db.one(_GET, [task_id]), "task", task_id))
+        self._waits.add([row])
+        return row
+
+    def of_ids(self, ids: Sequence[int]) -> list[Row]:
+        """Those of these tasks that are live, oldest first."""
+        rows = self._db.all(_OF_IDS, [[*ids]])
+        self._waits.add(rows)
+        return rows
+
+    def of_event(self, number: int) -> list[Row]:
+        """The live tasks of an event, by its number in the ledger; oldest first."""
+        rows = self._db.all(_OF_EVENT, [number])
+        self._waits.add(rows)
+        return rows
 
     def counts(self) -> list[Row]:
         """`rule_id service_id state n rule service pattern live orphan` of all tasks, exact."""
@@ -102,7 +125,7 @@ class TaskViews:
         before: int | None = None,
         limit: int = 50,
     ) -> list[Row]:
-        """Tasks, newest first.
+        """Tasks, newest first, with what each waits for (`Waits.add`).
 
         Args:
             state: pending, running, delayed or held, as shown.
@@ -133,9 +156,11 @@ class TaskViews:
         if before is not None:
             where.append("t.id < %(before)s")
             params["before"] = before
-        return self._db.all(
+        rows = self._db.all(
             _TASK + _TASK_FROM + "WHERE " + " AND ".join(where) + " ORDER BY t.id DESC LIMIT %(limit)s", params
         )
+        self._waits.add(rows)
+        return rows
 
 
 def shown(count: Row) -> str:

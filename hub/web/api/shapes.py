@@ -65,6 +65,8 @@ class Task(Shape):
     created_at: Utc
     orphan: bool = Field(description="Its rule or service was deleted.")
     overdue: bool = Field(description="Due for more than a minute.")
+    waits_for: str | None = Field(description="Why it does not run, such as `rule X disabled`; null: it is running.")
+    waits_until: Utc | None = Field(None, description="When that ends, if it is known.")
     event_id: str | None
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from hub.codec import readable
-from hub.errors import NotFoundError
+from hub.errors import ConflictError, NotFoundError
 from hub.operations import tasks as operation
 from hub.web.authorization import Access, needs
 from hub.web.console.filters import beginning, digits, of
@@ -90,9 +90,13 @@ def make_queue(pages: Pages) -> APIRouter:
             return pages.go(
                 to, f"{of(len(cancelled), 'task')} deleted." + (f" {left} were running and stay." if left else "")
             )
-        done, _ = operation.retry(hub, ids, restart=what == "restart")
+        try:
+            done, left_out = operation.retry(hub, ids, restart=what == "restart")
+        except ConflictError as e:
+            return pages.go(to, f"Not run: {e}.", bad=True)
         how = "the number of attempts was reset" if what == "restart" else "attempts continue"
-        return pages.go(to, f"{of(len(done), 'task')} set due now; {how}.")
+        others = f" {of(len(left_out), 'task')} cannot run now or ended." if left_out else ""
+        return pages.go(to, f"{of(len(done), 'task')} set due now; {how}.{others}")
 
     @router.get("/tasks/{id_}")
     @needs(Access.ROLE_VIEW)
