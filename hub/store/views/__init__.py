@@ -11,6 +11,7 @@ from hub.store.views.dead_letters import DeadLetterViews
 from hub.store.views.deliveries import DeliveryViews
 from hub.store.views.event_log import EventLog
 from hub.store.views.event_search import EventSearch
+from hub.store.views.event_story import EventStories
 from hub.store.views.events import EventViews
 from hub.store.views.masks import RowMasks
 from hub.store.views.origins import OriginViews
@@ -38,5 +39,6 @@ class Views:
         self.events = EventViews(db, masks)
         self.event_log = EventLog(db, masks)
         self.event_search = EventSearch(db, self.event_log, masks)
+        self.stories = EventStories(db, masks, self.event_log, self.tasks, self.deliveries, self.dead_letters)
         self.origins = OriginViews(db, masks)
         self.overview = Overview(db, self.tasks, self.dead_letters)

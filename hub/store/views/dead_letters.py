@@ -20,6 +20,7 @@ _DEAD_LETTER_FROM: LiteralString = """
 FROM dead_letters d LEFT JOIN rules r ON r.id = d.rule_id LEFT JOIN services s ON s.id = d.service_id
 """
 _GET = _DEAD_LETTER + COLUMNS + _DEAD_LETTER_MORE + _DEAD_LETTER_FROM + "WHERE d.id = %s"
+_OF_EVENT = _DEAD_LETTER + COLUMNS + _DEAD_LETTER_FROM + "WHERE d.event_id = %s ORDER BY d.id LIMIT 1000"
 _PRESENT = "SELECT id FROM dead_letters WHERE id = ANY(%s)"
 _COUNT = "SELECT count(*) AS n FROM (SELECT 1 FROM dead_letters LIMIT %s) d"
 
@@ -34,6 +35,10 @@ class DeadLetterViews:
     def get(self, dead_letter_id: int) -> Row:
         """One dead letter with `event_data` and `response_body`; raises `NotFoundError`."""
         return self._masks.hide_row(found(self._db.one(_GET, [dead_letter_id]), "dead letter", dead_letter_id))
+
+    def of_event(self, number: int) -> list[Row]:
+        """The dead letters of an event, by its number in the ledger; oldest first."""
+        return [self._masks.hide_row(row) for row in self._db.all(_OF_EVENT, [number])]
 
     def missing(self, ids: list[int]) -> list[int]:
         """Those of `ids` that are not dead letters, or no longer."""

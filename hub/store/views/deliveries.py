@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeAlias
 
 from hub.store.database import Database, Row
 from hub.store.views.filters import bounded, found, in_range, like, service_ids
@@ -20,9 +21,19 @@ _DELIVERY_FROM: LiteralString = (
     " FROM deliveries d LEFT JOIN rules r ON r.id = d.rule_id LEFT JOIN services s ON s.id = d.service_id "
 )
 _GET = _DELIVERY + COLUMNS + ", d.properties" + _DELIVERY_FROM + "WHERE d.id = %s"
+_OF_EVENT = _DELIVERY + COLUMNS + _DELIVERY_FROM + "WHERE d.event_id = %s ORDER BY d.id DESC LIMIT %s"
+_RESPONSES = (
+    _DELIVERY
+    + COLUMNS
+    + _DELIVERY_FROM
+    + "WHERE d.task_id = ANY(%s) AND d.direction = 'inbound' ORDER BY d.id DESC LIMIT %s"
+)
 _RAW = "SELECT raw FROM deliveries WHERE id = %s AND raw IS NOT NULL"
 _ENDS = "SELECT min(id) AS low, max(id) AS high FROM deliveries"
 _AT = "SELECT id, created_at FROM deliveries WHERE id >= %s ORDER BY id LIMIT 1"
+
+
+Rows: TypeAlias = list[Row]  # within the class, `list` is a method
 
 
 class DeliveryViews:
@@ -98,6 +109,16 @@ class DeliveryViews:
     def get(self, delivery_id: int) -> Row:
         """One delivery; raises `NotFoundError`."""
         return self._masks.hide_row(found(self._db.one(_GET, [delivery_id]), "delivery", delivery_id))
+
+    def of_event(self, number: int, *, limit: int = 200) -> Rows:
+        """Attempts of the tasks of an event, by its number in the ledger; oldest first, the latest `limit` of them."""
+        return [self._masks.hide_row(row) for row in self._db.all(_OF_EVENT, [number, bounded(limit)])][::-1]
+
+    def responses(self, tasks: Sequence[int], *, limit: int = 200) -> Rows:
+        """Responses and webhook calls that answer to these tasks; oldest first, the latest `limit` of them."""
+        if not tasks:
+            return []
+        return [self._masks.hide_row(row) for row in self._db.all(_RESPONSES, [[*tasks], bounded(limit)])][::-1]
 
     def raw_message(self, delivery_id: int) -> bytes:
         """The bytes of an inbound message that is not JSON or over the limit, not masked; raises `NotFoundError`."""

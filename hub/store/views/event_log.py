@@ -77,10 +77,15 @@ class EventLog:
 
     def one(self, number: int) -> Row:
         """One event with its `data` (JSON text); raises `NotFoundError`."""
+        row = self.unmasked(number)
+        return row | {"data": self._masks.hide_event(row["name"], row["data"])}
+
+    def unmasked(self, number: int) -> Row:
+        """As `one`, with the data as it came: not to be shown."""
         row = self._db.one(_ONE, [number]) or self._db.one(_OF_DEAD_LETTER, [number])
         if row is None:
             raise NotFoundError(f"event {number} is no longer kept (HUB_EVENT_RETENTION)")
-        return with_state(row | {"data": self._masks.hide_event(row["name"], row["data"])})
+        return with_state(row)
 
     def find(self, ident: str) -> int:
         """The number of the newest event that the id leads to.
