@@ -115,9 +115,12 @@ def open_records() -> Iterator[Records]:
 
     from hub.app.records import Records
     from hub.settings import load_settings
+    from hub.store.audit import Actor, acting
 
     logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # its failures reach the caller as exceptions
-    with Records(load_settings(), set_up_logging=get_settings) as records:
+    settings = load_settings()
+    who = Actor(settings.actor or _os_user(), "cli", socket.gethostname())
+    with Records(settings, set_up_logging=get_settings) as records, acting(who):
         try:
             yield records
         except UnicodeEncodeError:

@@ -9,6 +9,7 @@ from hub.web.api.activity import make_activity
 from hub.web.api.backfills import make_backfills
 from hub.web.api.dead_letters import make_dead_letters
 from hub.web.api.deliveries import make_deliveries
+from hub.web.api.event_log import make_event_log
 from hub.web.api.events import make_events
 from hub.web.api.overview import make_overview
 from hub.web.api.resends import make_resends
@@ -22,6 +23,7 @@ from hub.web.authentication import Authenticator
 
 _PARTS = (
     make_events,
+    make_event_log,
     make_services,
     make_rules,
     make_backfills,
