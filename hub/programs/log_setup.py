@@ -9,43 +9,16 @@ and `service`.
 from __future__ import annotations
 
 import logging
-import os
-import re
-import socket
 import sys
 import threading
 import types
 import warnings
-from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
-from hub import __version__
+from hub.programs.log_lines import StderrHandler, StderrLogger, as_json, as_text, escape_values
 from hub.settings import Settings
-
-# Characters that move a terminal's cursor, start a line or reverse the text direction.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_QUOTED = re.compile("""[ \t=\r\n"']""")  # the renderer quotes and escapes values that contain one of these
-
-
-def _on_one_line(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Escape control characters: a value from outside must not forge a log line or control the reader's terminal."""
-    for name, value in line.items():
-        if not isinstance(value, str) or name in ("exception", "stack") or not _CONTROL.search(value):
-            continue
-        if name == "message" or not _QUOTED.search(value):
-            line[name] = _CONTROL.sub(lambda found: repr(found[0])[1:-1], value)
-    return line
-
-
-_HOST = socket.gethostname()
-
-
-def _add_process(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Add host, process id and version."""
-    line.update(host=_HOST, pid=os.getpid(), version=__version__)
-    return line
 
 
 def _log_uncaught() -> None:
@@ -75,6 +48,7 @@ def _log_uncaught() -> None:
 
 def configure_logging(settings: Settings, *, level: str | None = None) -> None:
     """Route structlog and the standard library to stderr, in one format."""
+    least = level or settings.log_level
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -82,35 +56,33 @@ def configure_logging(settings: Settings, *, level: str | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         # The text of a line is `message`. `event` means an event of the hub, which is passed as `_event`.
         structlog.processors.EventRenamer("message", "_event"),
+        structlog.processors.format_exc_info,
     ]
-    renderer: Any
-    last: list[Any] = []
-    if settings.log_format == "json":
-        shared += [_add_process, structlog.processors.format_exc_info]
-        renderer = structlog.processors.JSONRenderer()
-    else:
-        last.append(_on_one_line)
-        renderer = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(),
-            event_key="message",
-            exception_formatter=structlog.dev.plain_traceback,  # Rich ones show local variables: secrets too
-        )
+    last: list[Any] = [as_json if settings.log_format == "json" else as_text]
+    if settings.log_format == "console" and sys.stderr.isatty():
+        shared.pop()  # the renderer formats exceptions
+        last = [
+            escape_values,
+            structlog.dev.ConsoleRenderer(
+                event_key="message",
+                exception_formatter=structlog.dev.plain_traceback,  # Rich ones show local variables: secrets too
+            ),
+        ]
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*shared, *last],
+        logger_factory=StderrLogger,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[least]),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = StderrHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last, renderer],
-            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last], foreign_pre_chain=shared
         )
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(level or settings.log_level)
+    root.setLevel(least)
     if settings.log_format == "json":
         _log_uncaught()
     for noisy in (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,13 +12,12 @@ from pathlib import Path
 import urllib3
 
 from tests.bench.job import event
-from tests.bench.rig import Rig, wait_for
+from tests.bench.rig import Rig, cpu, wait_for
 from tests.bench.row import Numbers, Row, Scale
 from tests.bench.systems import HubSystem
 from tests.support.rabbit import free_ports
 
 _HUB = [sys.executable, "-c", "from hub.cli import main; main()"]
-_TICKS = os.sysconf("SC_CLK_TCK")
 _NUMBER = "987654321"
 # A body that no other request has: the hub deduplicates by content.
 _SCRIPT = """
@@ -75,9 +73,9 @@ def _load(
         script.write_text(_SCRIPT.format(before=before, after=after, token=token, first=0))
         _wrk(script, url, connections, 1)
         script.write_text(_SCRIPT.format(before=before, after=after, token=token, first=10_000_000))
-        begun = _cpu(pid)
+        begun = cpu([pid])
         output = _wrk(script, url, connections, seconds)
-        spent = _cpu(pid) - begun
+        spent = cpu([pid]) - begun
     if "refused" in output or "Socket errors" in output:
         raise RuntimeError(output[:500])
     found = {which: float(value) * _MILLISECONDS[unit] for which, value, unit in _PERCENTILE.findall(output)}
@@ -103,18 +101,6 @@ def _wrk(script: Path, url: str, connections: int, seconds: float) -> str:
         str(script),
     ]
     return subprocess.run([*command, url], capture_output=True, text=True, check=True, timeout=seconds + 60).stdout
-
-
-def _cpu(pid: int) -> float:
-    """Seconds of CPU that a process and its children have used."""
-    total, left = 0.0, [pid]
-    while left:
-        one = left.pop()
-        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-        total += (int(fields[11]) + int(fields[12])) / _TICKS
-        for task in Path(f"/proc/{one}/task").iterdir():
-            left += map(int, (task / "children").read_text().split())
-    return total
 
 
 def _responds(url: str) -> bool:

@@ -20,6 +20,7 @@ from tests.bench.job import TABLE
 from tests.support.databases import PostgresServer, Template
 from tests.support.rabbit import RabbitNode, free_ports
 
+_TICKS = os.sysconf("SC_CLK_TCK")
 _NGINX = """
 daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
 events {{ worker_connections 4096; }}
@@ -146,6 +147,21 @@ def memory(pids: Sequence[int]) -> float:
         except (OSError, StopIteration):
             continue
     return total / 1024
+
+
+def cpu(pids: Sequence[int]) -> float:
+    """CPU time of processes and all of their children that live, s."""
+    total, left = 0.0, list(pids)
+    while left:
+        pid = left.pop()
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += (int(fields[11]) + int(fields[12])) / _TICKS
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                left += map(int, (task / "children").read_text().split())
+        except OSError:
+            continue
+    return total
 
 
 def _listens(port: int) -> bool:

@@ -24,7 +24,7 @@ from hub.config.definitions import RuleSpec, ServiceSpec, parse_spec
 from hub.domain.events import parse_event
 from hub.settings import Settings
 from tests.bench.job import NAME, event
-from tests.bench.rig import Rig, wait_for
+from tests.bench.rig import Rig, cpu, wait_for
 
 TEMPLATE = {
     "source": "moodle", "event": "{{event.name}}", "id": "{{objectid}}", "by": "{{userid}}",
@@ -91,14 +91,23 @@ class System:
             raise TimeoutError(f"{e}; there are {self.done()}\n{self.rig.output()}") from None
 
     def end_to_end(self, count: int, warm_up: int = 200, seconds: float = 120) -> dict[str, float]:
-        """Events per second from the first sent to the last delivered, workers running."""
-        with self.workers(warm_up):
+        """Events per second from the first sent to the last delivered, workers running.
+
+        `cpu_ms`: CPU time per event of sender, workers, PostgreSQL and RabbitMQ together, not of the target.
+        """
+        with self.workers(warm_up) as workers:
+            pids = [*workers, self.rig.postgres.pid, self.rig.rabbit.pid]
+            spent = cpu(pids) + time.process_time()
             begun = time.time()
             self.send(range(count))
             sent = time.time()
             self.wait(warm_up + count, seconds)
+            spent = cpu(pids) + time.process_time() - spent
             times = self.times()
-        return {"per_second": count / (times[-1] - begun), "sent_per_second": count / (sent - begun)}
+        return {
+            "per_second": count / (times[-1] - begun), "sent_per_second": count / (sent - begun),
+            "cpu_ms": spent / count * 1000,
+        }  # fmt: skip
 
     def drain(self, count: int, seconds: float = 120) -> float:
         """Deliveries per second out of a backlog, without the start of the workers."""

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from hub.app.lifecycle import Hub, build
 from hub.cli.app import app
 from hub.errors import HubError
+from hub.programs import log_lines
 from hub.programs.log_setup import configure_logging
 from hub.settings import Settings
 from hub.web.passwords import hash_password
@@ -65,6 +66,9 @@ def _echo(seen: Seen) -> Reply:
     return Reply(400, {"headers": seen.headers, "query": seen.query, "body": seen.body.decode("latin-1")})
 
 
+CACHE = "cache_logger_on_first_use"
+
+
 @pytest.fixture
 def logged() -> Iterator[io.StringIO]:
     """Everything that is logged, at the most talkative level."""
@@ -77,11 +81,13 @@ def logged() -> Iterator[io.StringIO]:
         logging.getLogger(name).setLevel(logging.NOTSET)
 
 
-def _listen(settings: Settings, into: io.StringIO) -> None:
-    configure_logging(settings)
-    handler = logging.getLogger().handlers[0]
-    assert isinstance(handler, logging.StreamHandler)
-    handler.setStream(into)
+def _listen(settings: Settings, into: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log in this format from now on: no logger keeps the one before."""
+    configure = structlog.configure
+    with monkeypatch.context() as patch:
+        patch.setattr(structlog, "configure", lambda **options: configure(**options | {CACHE: False}))
+        configure_logging(settings)
+    monkeypatch.setattr(log_lines, "write", lambda line: into.write(f"{line}\n"))
 
 
 def _services(hub: Hub, url: str) -> None:
@@ -172,7 +178,7 @@ def test_no_secret_is_shown_logged_or_stored(
     found: list[str] = []
     with HttpTarget(_echo) as target:
         for form in ("console", "json"):
-            _listen(settings.model_copy(update={"log_format": form}), logged)
+            _listen(settings.model_copy(update={"log_format": form}), logged, monkeypatch)
             with build(settings, role="up") as hub:
                 hub.lease.start()
                 if form == "console":
