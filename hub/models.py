@@ -165,6 +165,7 @@ class Claim:
     bulk: bool = False
     own_payload: str | None = None
     own_endpoint: str | None = None
+    event_source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from hub.app import modes
 from hub.app.keys import vault_keys
 from hub.app.lifetime import Lifetime
 from hub.app.modes import Role
+from hub.app.sources import make_lookups
 from hub.embedded import PrivatePostgres
 from hub.hooks import Hooks
 from hub.inbound.consumer import (
@@ -139,6 +140,7 @@ class Hub:
         )
         store = DeadLetterStore(self.db, max_age=settings.task_max_age)
         self.dead_letters = DeadLetters(self.ledger, store, self.hooks)
+        self.lookups = make_lookups(self)
         self.dispatcher = Dispatcher(
             self.configuration,
             self.ledger,
@@ -147,6 +149,7 @@ class Hub:
             settings=settings,
             now=self.clock.now,
             budget=ByteBudget(settings.bodies_in_flight),
+            lookups=self.lookups,
             wait=role not in ("up", "worker"),
         )
         self.attempts = AttemptRecorder(settings, self.ledger, self.dead_letters, self.hooks)

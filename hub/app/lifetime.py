@@ -104,6 +104,7 @@ class Lifetime:
         self._hub.configuration.close()
         self._hub.lease.stop()
         self._hub.gateway.close()
+        self._hub.lookups.close()
         try:
             self._hub.broker.close()
         except Exception:

@@ -9,8 +9,10 @@ from hub.config.sources import option
 from hub.inbound.moodle_poll import MoodlePoller
 from hub.inbound.source_threads import Poller, SourceThreads
 from hub.models import Source
+from hub.pipeline.lookups import Lookups
 from hub.sources.moodle_database import MoodleDatabase
 from hub.sources.moodle_log import LogReader
+from hub.sources.moodle_rows import MoodleRows
 from hub.store.source_positions import SourcePositions
 
 if TYPE_CHECKING:
@@ -39,6 +41,15 @@ def make_poller(hub: Hub, source: Source, positions: SourcePositions) -> tuple[M
         event_limit=hub.settings.event_limit,
     )
     return poller, database.close
+
+
+def make_lookups(hub: Hub) -> Lookups:
+    """The lookups of one process; a connection is opened when a template needs one."""
+
+    def connect(source: Source) -> MoodleRows:
+        return MoodleRows(MoodleDatabase(source, hub.settings), option(source, "prefix"))
+
+    return Lookups(hub.registry.sources.sources, connect)
 
 
 def make_source_threads(hub: Hub) -> SourceThreads:

@@ -169,10 +169,10 @@ def preview(
     with open_hub() as hub:
         rule = hub.configuration.rule(name)
         if data is not None:
-            tried, source = Event(event or rule.event, parse_json(read_text(data), "--data")), "--data"
+            tried, source = Event(event or rule.event, parse_json(read_text(data), "--data"), source="cli"), "--data"
         elif event_id is not None:
             stored = hub.views.events.get(event_id)
-            tried, source = Event(stored["name"], loads(stored["data"])), f"event {event_id}"
+            tried, source = Event(stored["name"], loads(stored["data"]), source=operation.REAL), f"event {event_id}"
         else:
             latest = operation.latest_event(hub, event or rule.event)
             if latest is None:

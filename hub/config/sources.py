@@ -33,6 +33,7 @@ _OPTIONS = (
     "backlog",
     "tls",
     "ca_file",
+    "lookups",
     "keep_unmatched",
 )
 
@@ -86,6 +87,7 @@ class SourceSpec(BaseModel):
         "off", description="`verify`: TLS, and the certificate and host name are checked; `require`: TLS, unchecked."
     )
     ca_file: Line | None = Field(None, description="CA file in `HUB_TLS_DIR` for `tls: verify`; none: the system's.")
+    lookups: bool = Field(True, description="Whether templates may read users and courses from this database.")
     keep_unmatched: bool = Field(
         False, description="Whether rows that no rule's event name fits are written too, as `HUB_KEEP_UNMATCHED` says."
     )

@@ -56,6 +56,7 @@ def render(
     limit: int = MAX_BODY,
     cached: bool = True,
     kind: ServiceType = ServiceType.REST,
+    extra: dict[str, JSON] | None = None,
 ) -> tuple[str | None, str]:
     """The body (JSON text; None for GET and HEAD) and the endpoint that the rule makes of the event.
 
@@ -63,11 +64,12 @@ def render(
         limit: most characters of the body.
         cached: whether the compiled templates are kept.
         kind: of the service. AMQP: the endpoint is a routing key. SMTP: values in the body's `html` member are escaped.
+        extra: what lookups found, for placeholders that are not in the event's data.
 
     Raises:
         InvalidPayloadError: the result is not a valid request; the text says which part and why.
     """
-    scope = Scope(event_data, event_name, event_id, task_id, now, rule.strict, limit, cached)
+    scope = Scope(event_data, event_name, event_id, task_id, now, rule.strict, limit, cached, extra=extra or {})
     body = None if rule.method in BODYLESS else render_body(rule.payload, scope)
     if kind is ServiceType.SMTP and body is not None and rule.payload:
         body = _with_escaped_html(body, rule.payload, scope)
@@ -84,7 +86,14 @@ def _with_escaped_html(body: str, template: str, scope: Scope) -> str:
 
 
 def preview(
-    rule: Rule, *, event_name: str, event_data: JSON, event_id: str, now: datetime, kind: ServiceType = ServiceType.REST
+    rule: Rule,
+    *,
+    event_name: str,
+    event_data: JSON,
+    event_id: str,
+    now: datetime,
+    kind: ServiceType = ServiceType.REST,
+    extra: dict[str, JSON] | None = None,
 ) -> tuple[str | None, str]:
     """Render as `render` does, at most `PREVIEW_LIMIT` characters, without caching compiled templates."""
     return render(
@@ -97,6 +106,7 @@ def preview(
         limit=PREVIEW_LIMIT,
         cached=False,
         kind=kind,
+        extra=extra,
     )
 
 

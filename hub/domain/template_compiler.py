@@ -64,7 +64,7 @@ class Scope:
 
     `strict`: a path that leads nowhere is an error, not null. `limit`: most characters of the rendered body.
     `cached`: whether the compiled template is kept for the next event.
-    `escape`: applied to every value that becomes text.
+    `escape`: applied to every value that becomes text. `extra`: where paths lead that are not in the event's data.
     """
 
     data: JSON
@@ -76,6 +76,7 @@ class Scope:
     limit: int = MAX_BODY
     cached: bool = True
     escape: Callable[[str], str] | None = None
+    extra: dict[str, JSON] = field(default_factory=dict)
     strings: JsonStrings = field(default_factory=JsonStrings, compare=False)
     size: _Size = field(init=False, compare=False)
 
@@ -216,6 +217,8 @@ def _lookup(name: str) -> Node:
 
     def look(scope: Scope) -> JSON:
         value = dig(scope.data, steps, scope.strings)
+        if value is MISSING and scope.extra:
+            value = dig(scope.extra, steps)
         if value is not MISSING:
             return scope.size.take(value)
         if scope.strict:

@@ -6,9 +6,14 @@ from dataclasses import dataclass
 
 from hub.app.lifecycle import Hub
 from hub.codec import loads
-from hub.domain import rules
-from hub.errors import DeliveryError, HubError, PayloadError
-from hub.models import Event, Rule
+from hub.domain import masks, rules
+from hub.domain.lookups import named
+from hub.domain.paths import mask_value
+from hub.errors import DeliveryError, HubError, NotSentError, PayloadError
+from hub.models import JSON, Event, Rule
+
+REAL = "latest"
+"""Source of an event that was accepted, where the real one is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +44,18 @@ def latest_event(hub: Hub, pattern: str) -> Event | None:
         names = (row["name"] for row in hub.views.events.names())
         name = next((seen for seen in names if rules.matches(any_of, Event(seen, {}))), None)
     data = hub.views.events.sample(name) if name is not None else None
-    return Event(name, loads(data)) if name is not None and data is not None else None
+    return Event(name, loads(data), source=REAL) if name is not None and data is not None else None
 
 
 def preview(hub: Hub, rule: Rule, event: Event, *, event_id: str = "preview") -> Preview:
-    """The request of `rule` for `event`. The rule need not be stored."""
+    """The request of `rule` for `event`. The rule need not be stored.
+
+    Lookups are read for events with a source only, which were accepted: else anybody who may preview could look up
+    anybody by an invented event.
+    """
     matches = rules.matches(rule, event)
     try:
+        extra = _looked_up(hub, rule, event) if event.source else {}
         body, endpoint = rules.preview(
             rule,
             event_name=event.name,
@@ -53,7 +63,22 @@ def preview(hub: Hub, rule: Rule, event: Event, *, event_id: str = "preview") ->
             event_id=event_id,
             now=hub.clock.now(),
             kind=hub.service_type(rule.service),
+            extra=extra,
         )
-    except (PayloadError, DeliveryError) as e:
+    except (PayloadError, DeliveryError, NotSentError) as e:
         return Preview(matches, error=e)
     return Preview(matches, endpoint, body)
+
+
+def _looked_up(hub: Hub, rule: Rule, event: Event) -> dict[str, JSON]:
+    """What the rule's lookups find, with what any service masks hidden."""
+    extra = hub.lookups.read(named(rule.payload, rule.endpoint), event.data, event.source)
+    if not extra:
+        return extra
+    hidden = {
+        path
+        for service in hub.configuration.services()
+        for path in masks.event_paths(service.options.get("mask") or [], rule.payload)
+    }
+    masked: dict[str, JSON] = mask_value(extra, sorted(hidden))
+    return masked

@@ -15,6 +15,7 @@ import structlog
 
 from hub.codec import loads
 from hub.domain import masks, rules
+from hub.domain.lookups import named
 from hub.domain.paths import mask_value
 from hub.domain.text import MASK
 from hub.errors import (
@@ -40,6 +41,7 @@ from hub.pipeline.attempts import AttemptPolicy, FailedAttempt, Outcome, Release
 from hub.pipeline.byte_budget import ByteBudget
 from hub.pipeline.delivery_record import record
 from hub.pipeline.gateway import Gateway
+from hub.pipeline.lookups import Lookups
 from hub.settings import Settings
 from hub.store.configuration import Configuration
 from hub.store.ledger import Ledger
@@ -54,6 +56,7 @@ class Dispatcher:
     Args:
         now: the deployment's clock; timezone-aware.
         budget: bounds the memory of rendered bodies.
+        lookups: reads what the event's ids refer to.
         wait: whether `run` returns only when a success is in the ledger. Workers do not wait: the next
             task starts while successes are committed in groups.
     """
@@ -68,6 +71,7 @@ class Dispatcher:
         settings: Settings,
         now: Callable[[], datetime],
         budget: ByteBudget,
+        lookups: Lookups,
         wait: bool = True,
     ) -> None:
         self._configuration = configuration
@@ -76,6 +80,7 @@ class Dispatcher:
         self._hooks = hooks
         self._settings = settings
         self._budget = budget
+        self._lookups = lookups
         self._payload_limit = max(settings.payload_limit, settings.event_limit)
         self._wait = wait
         self._now = now
@@ -159,7 +164,7 @@ class Dispatcher:
         if claim.own_endpoint is not None:
             shaped = replace(shaped, endpoint="")
 
-        def render(data: JSON) -> tuple[str | None, str]:
+        def render(data: JSON, extra: dict[str, JSON]) -> tuple[str | None, str]:
             body, endpoint = rules.render(
                 shaped,
                 event_name=claim.event_name,
@@ -169,6 +174,7 @@ class Dispatcher:
                 now=now,
                 limit=self._payload_limit,
                 kind=service.type,
+                extra=extra,
             )
             return (
                 body if claim.own_payload is None else claim.own_payload,
@@ -177,7 +183,8 @@ class Dispatcher:
 
         try:
             data = _data(claim)
-            body, endpoint = render(data)
+            extra = self._lookups.read(named(shaped.payload, shaped.endpoint), data, claim.event_source)
+            body, endpoint = render(data, extra)
         except DeliveryError as e:
             e.delivery = record(service, request, claim, tries=0, seconds=0.0, error=e)
             self._hooks.attempt_finished(service.name, e.outcome, 0.0)
@@ -192,7 +199,7 @@ class Dispatcher:
             event_id=claim.event_uid,
         )
         if paths := self._masked_paths(claim, service, rule, data):
-            request = replace(request, **_loggable(data, paths, render))
+            request = replace(request, **_loggable(data, extra, paths, render))
         with self._budget.hold(service.id, body, request.log_body):
             return self._gateway.execute_request(service, request, claim)
 
@@ -213,11 +220,16 @@ def _failed(claim: Claim, service: Service, error: DeliveryError, context: Mappi
     return FailedAttempt(claim, service, error, delivery, context)
 
 
-def _loggable(data: JSON, paths: list[str], render: Callable[[JSON], tuple[str | None, str]]) -> dict[str, Any]:
+def _loggable(
+    data: JSON,
+    extra: dict[str, JSON],
+    paths: list[str],
+    render: Callable[[JSON, dict[str, JSON]], tuple[str | None, str]],
+) -> dict[str, Any]:
     """The loggable fields of a `Request`, rendered from masked data."""
     seen: list[JSON] = []
     try:
-        body, endpoint = render(mask_value(data, paths, seen))
+        body, endpoint = render(mask_value(data, paths, seen), mask_value(extra, paths, seen))
     except DeliveryError:  # a template that asks for the masked value's type
         body, endpoint = MASK, MASK
     hidden = masks.texts(seen)

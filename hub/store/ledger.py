@@ -48,7 +48,8 @@ WITH wanted AS (
     RETURNING t.*
 )
 SELECT c.id, c.token, c.attempts AS attempt, c.key::text, c.rule_id, c.service_id, c.event_id, e.uid AS event_uid,
-       e.name AS event_name, e.data AS event_data, e.depth AS event_depth, c.created_at AS accepted_at,
+       e.name AS event_name, e.source AS event_source, e.data AS event_data, e.depth AS event_depth,
+       c.created_at AS accepted_at,
        c.next_run_at AS due_at, coalesce(b.state, 'closed') AS breaker, coalesce(b.failures, 0) AS breaker_failures,
        coalesce(b.epoch, 0) AS breaker_epoch, c.bulk,
        CASE WHEN c.edited THEN (SELECT o.payload FROM task_origins o WHERE o.task_id = c.id) END AS own_payload,

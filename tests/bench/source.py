@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -45,7 +46,7 @@ def main(count: int) -> None:
             conn.close()
         for _ in range(_ROUNDS):
             for name, site in sites.items():
-                found.setdefault(name, []).append(_measured(template, mariadb, lambda hub, s=site: _read(hub, s)))
+                found.setdefault(name, []).append(_measured(template, mariadb, partial(_read, site=site)))
             found.setdefault("source on MariaDB, no rule wants it", []).append(
                 _measured(template, mariadb, lambda hub: _read(hub, sites["source on MariaDB"]), event="none")
             )
