@@ -167,6 +167,12 @@ class Settings(BaseModel):
     )
     log_format: Literal["console", "json"] = Field("console", description="Format of log lines on stderr.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+    log_successes: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of deliveries that are logged, chosen by task; every other line is always logged.",
+    )
     body_limit: int = Field(
         65536, ge=0, description="Most characters of a request or response body kept in the delivery log."
     )

@@ -1,6 +1,6 @@
-"""Generates the reference pages that repeat the code: the command line, the settings, the metrics.
+"""Generates the reference pages that repeat the code: the command line, the settings, the metrics, the log lines.
 
-`python scripts/reference.py` writes docs/reference/{cli,settings,metrics}.md; with `--check` it writes nothing and
+`python scripts/reference.py` writes docs/reference/{cli,settings,metrics,logs}.md; with `--check` it writes nothing and
 exits with 1 when a page differs from the code.
 """
 
@@ -17,6 +17,7 @@ from pydantic import AliasChoices
 from hub.cli.app import app
 from hub.monitoring.collectors.ledger import LEDGER_METRICS
 from hub.monitoring.metrics import CATALOGUE, Metric
+from hub.programs.log_fields import ATTEMPT, COMMON, OTHER
 from hub.settings import Settings
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
@@ -32,6 +33,13 @@ Every listing takes `--json`: one JSON document on stdout. Log lines and progres
 _METRICS = """\
 The exporter (`hub exporter`, or `/metrics` of `hub up` and `hub web`) serves these. Labels are bounded: no ids,
 addresses or error texts. A value that cannot be read is absent, never 0."""
+_LOGS = """\
+With `HUB_LOG_FORMAT=json` every line of every process on stderr is one JSON object. An attempt writes at most one
+line: `delivered` (`HUB_LOG_SUCCESSES` samples these), `attempt failed`, `dead letter`, `parked` or
+`released: nothing was sent`. Levels: info for what succeeds or waits by design, warning for what is tried again,
+error for what ends badly or is a fault of the hub.
+
+`hub logs schema` prints this page as JSON Schema. Fields that are not listed may change between releases."""
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
@@ -119,9 +127,21 @@ def metrics_page() -> str:
     )  # fmt: skip
 
 
+def logs_page() -> str:
+    """Fields of JSON log lines."""
+    parts = [f"{NOTE}\n# Log lines\n\n{_LOGS}"]
+    for title, fields in (("Every line", COMMON), ("Attempts", ATTEMPT), ("Other lines", OTHER)):
+        rows = ["| Field | Type | Meaning |", "|---|---|---|"]
+        for name, (kind, text) in fields.items():
+            shown = " or ".join(kind) if isinstance(kind, tuple) else kind
+            rows.append(f"| `{name}` | {shown} | {text} |")
+        parts.append(f"## {title}\n\n" + "\n".join(rows))
+    return "\n\n".join(parts) + "\n"
+
+
 def main(argv: list[str]) -> int:
     """Write the pages, or with `--check` compare them; 1 when one is out of date."""
-    pages = {"settings.md": settings_page(), "cli.md": cli_page(), "metrics.md": metrics_page()}
+    pages = {"settings.md": settings_page(), "cli.md": cli_page(), "metrics.md": metrics_page(), "logs.md": logs_page()}
     stale = [
         name for name, text in pages.items() if not (FOLDER / name).exists() or (FOLDER / name).read_text() != text
     ]

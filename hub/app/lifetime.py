@@ -36,8 +36,8 @@ class Lifetime:
         self._hub.hooks.pool(self._hub.role, *self._hub.db.usage())
         if component == "worker":
             self._hub.hooks.worker_threads(self._hub.bulkhead.busy(), self._hub.bulkhead.threads)
-        self._hub.heartbeats.beat(component)
         self._hub.clock.sync()
+        self._hub.heartbeats.beat(component, self._hub.clock.offset)
 
     def start_heartbeat(self, component: str) -> None:
         """Record heartbeats as `component` (worker, scheduler, web) in a thread."""
@@ -93,8 +93,9 @@ class Lifetime:
         self._hub.stopping.set()
         if self._hub.enqueuer is not None:
             self._hub.enqueuer.close(_ENQUEUE)
-        for component, heartbeat in self._heartbeats.items():
+        for heartbeat in self._heartbeats.values():
             heartbeat.stop()
+        for component in (*self._heartbeats, *(["releaser"] if self._hub.relay and self._heartbeats else [])):
             try:
                 self._hub.heartbeats.leave(component)
             except HubError:

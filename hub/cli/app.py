@@ -33,6 +33,9 @@ from hub.cli import (
     log as logs,
 )
 from hub.cli import (
+    logs as log_lines,
+)
+from hub.cli import (
     programs as processes,
 )
 from hub.cli.common import cell, err
@@ -57,6 +60,7 @@ for name, group in (
     ("schedule", schedules.app),
     ("dlq", dlq.app),
     ("log", logs.app),
+    ("logs", log_lines.app),
     ("breaker", breaker.app),
     ("user", accounts.users),
     ("token", accounts.tokens),

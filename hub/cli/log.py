@@ -175,18 +175,22 @@ def runs(
 
 
 def stats(as_json: JsonFlag = False) -> None:
-    """One look: queue depth, running, delayed, dead, breakers, last runs."""
+    """One look: queue depth, running, delayed, dead, breakers, last runs, and what is wrong with the hub itself."""
+    from hub.operations.health import check_all
+
     with open_records() as hub:
         now = hub.views.overview.stats()
         planned = {task.name: task.next_run_at for task in hub.schedule.list()}
         for row in now["schedules"]:
             row["next_run_at"] = planned.get(row["name"])
         runs = hub.views.runs.scheduled(limit=5)
+        checks = check_all(hub)
     if as_json:
         tasks = now["tasks"]
         print_json(
             {
                 **now,
+                "health": [{"check": c.name, "ok": c.ok, "text": c.text} for c in checks],
                 "pending": tasks["pending"],
                 "running": tasks["running"],
                 "delayed": tasks["delayed"],
@@ -205,6 +209,9 @@ def stats(as_json: JsonFlag = False) -> None:
         },
         as_json=False,
     )
+    print("\nhealth")
+    for check in checks:
+        print(f"{check.name:<9} {check.text}")  # never cut off
     services = [{"service": name, **counts} for name, counts in now["services"].items()]
     _table("services", services, ("service", "pending", "running", "delayed", "held"))
     _table("breakers", now["breakers"], ("service", "state", "failures", "retry_at"))

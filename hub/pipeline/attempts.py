@@ -176,17 +176,14 @@ class AttemptRecorder:
         claim, service, error = failure.claim, failure.service, failure.error
         step = next_step(error, claim.attempt, AttemptPolicy.of(self._settings, service), jitter=self._jitter())
         delay = step.delay if isinstance(step, Retry) else None
-        log.warning(
-            "attempt failed",
-            outcome=error.outcome,
-            status=error.status,
-            error=failure.delivery.error,
-            next_in=None if delay is None else round(delay, 1),
-            **failure.context,
-        )
+        facts = {"outcome": error.outcome, "status": error.status, "error": failure.delivery.error, **failure.context}
         if delay is None:
-            self._dead_letters.move_to_dlq(claim, service, failure.delivery, DeadReason.ATTEMPTS)
+            if self._dead_letters.move_to_dlq(claim, service, failure.delivery, DeadReason.ATTEMPTS):
+                log.error("dead letter", reason=DeadReason.ATTEMPTS.value, **facts)
+            else:
+                log.warning("attempt failed", next_in=None, **facts)
             return "dead"
+        log.warning("attempt failed", next_in=round(delay, 1), **facts)
         if self._ledger.fail(claim, failure.delivery, delay=delay):
             self._hooks.retry_scheduled(service.name)
         return "failed"

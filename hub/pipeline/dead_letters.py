@@ -37,19 +37,16 @@ class DeadLetters:
         self._store = store
         self._hooks = hooks
 
-    def move_to_dlq(self, claim: Claim, service: Service, delivery: Delivery, reason: DeadReason) -> None:
-        """End a task as a dead letter: dead letter, delivery log row and deletion of the task in one transaction."""
-        if self._ledger.move_to_dlq(claim, delivery, reason):
-            self._hooks.dead_letter(service.name, reason.value)
-            self._hooks.task_finished(service.name, "dead")
-            log.error(
-                "dead letter",
-                task=claim.id,
-                _event=claim.event_name,
-                service=service.name,
-                attempts=claim.attempt,
-                error=delivery.error,
-            )
+    def move_to_dlq(self, claim: Claim, service: Service, delivery: Delivery, reason: DeadReason) -> bool:
+        """End a task as a dead letter: dead letter, delivery log row and deletion of the task in one transaction.
+
+        Returns False, and changes nothing, when the claim has ended.
+        """
+        if not self._ledger.move_to_dlq(claim, delivery, reason):
+            return False
+        self._hooks.dead_letter(service.name, reason.value)
+        self._hooks.task_finished(service.name, "dead")
+        return True
 
     def count(self, chosen: Chosen) -> int:
         """How many dead letters match, orphans too."""

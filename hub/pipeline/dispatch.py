@@ -82,6 +82,7 @@ class Dispatcher:
         self._budget = budget
         self._lookups = lookups
         self._payload_limit = max(settings.payload_limit, settings.event_limit)
+        self._log_successes = settings.log_successes
         self._wait = wait
         self._now = now
 
@@ -125,7 +126,10 @@ class Dispatcher:
             self._finished(claim, service, self._ledger.finish(claim, delivery))
         else:
             self._ledger.finish_soon(claim, delivery, partial(self._finished, claim, service))
-        log.info("delivered", status=delivery.status, latency_ms=round(delivery.latency_ms or 0, 1), **context)
+        if self._log_successes >= 1 or _share(claim.id) < self._log_successes:
+            if self._log_successes < 1:
+                context |= {"sample_rate": self._log_successes}
+            log.info("delivered", status=delivery.status, latency_ms=round(delivery.latency_ms or 0, 1), **context)
         return "delivered"
 
     def _release(
@@ -242,3 +246,8 @@ def _data(claim: Claim) -> JSON:
         return loads(claim.event_data)
     except PayloadError as e:
         raise InvalidPayloadError(f"the event's data cannot be read: {e}") from e
+
+
+def _share(task_id: int) -> float:
+    """Return a number in [0, 1) that is spread evenly over consecutive ids (Knuth's multiplicative hash)."""
+    return (task_id * 2654435769 & 0xFFFFFFFF) / 2**32

@@ -22,6 +22,13 @@ class Clock:
         self._db = db
         self._read: tuple[datetime, float] | None = None  # PostgreSQL's time, and the monotonic time at that moment
 
+    @property
+    def offset(self) -> float | None:
+        """Seconds by which the wall clock of this machine is ahead of PostgreSQL's; None before the first `sync`."""
+        if self._read is None:
+            return None
+        return (datetime.now(UTC) - self.now()).total_seconds()  # noqa: TID251 - the clock that is compared
+
     def now(self) -> datetime:
         """The time, in UTC, without a query. Before the first `sync` it is the wall clock of this machine."""
         if self._read is None:

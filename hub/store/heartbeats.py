@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from hub.store.database import Database
 
-_BEAT = """
-INSERT INTO heartbeats (component, instance, at) VALUES (%s, %s, now())
-ON CONFLICT (component, instance) DO UPDATE SET at = now()
+BEAT = """
+INSERT INTO heartbeats (component, instance, at, clock_offset) VALUES (%s, %s, now(), %s)
+ON CONFLICT (component, instance) DO UPDATE SET at = now(), clock_offset = excluded.clock_offset
 """
-_LEAVE = "DELETE FROM heartbeats WHERE component = %s AND instance = %s"
+LEAVE = "DELETE FROM heartbeats WHERE component = %s AND instance = %s"
 
 
 class Heartbeats:
@@ -23,10 +23,24 @@ class Heartbeats:
         self._db = db
         self._instance = instance
 
-    def beat(self, component: str) -> None:
-        """Record a heartbeat of `component`."""
-        self._db.run(_BEAT, [component, self._instance])
+    def beat(self, component: str, clock_offset: float | None = None) -> None:
+        """Record a heartbeat of `component`.
+
+        Args:
+            clock_offset: seconds by which the clock of this machine is ahead of the database's, if known.
+        """
+        self._db.run(BEAT, [component, self._instance, clock_offset])
 
     def leave(self, component: str) -> None:
         """Delete the heartbeat of `component`: it has stopped in order."""
-        self._db.run(_LEAVE, [component, self._instance])
+        self._db.run(LEAVE, [component, self._instance])
+
+    def probe(self) -> None:
+        """Write and delete a row.
+
+        Raises:
+            UnavailableError: the database cannot be reached or accepts no writes.
+        """
+        with self._db.transaction() as conn:
+            conn.execute(BEAT, ["probe", self._instance, None])
+            conn.execute(LEAVE, ["probe", self._instance])

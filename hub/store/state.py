@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, field
 from typing import LiteralString
 
@@ -10,6 +11,7 @@ from psycopg_pool import PoolTimeout
 
 from hub.errors import UnavailableError
 from hub.store.database import Connection, Database
+from hub.store.heartbeats import BEAT, LEAVE
 
 _SNAPSHOT: LiteralString = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 _LIMIT: LiteralString = "SET LOCAL statement_timeout = 3000"
@@ -58,7 +60,12 @@ SELECT s.name, extract(epoch FROM now() - coalesce(p.reached_at, s.created_at)):
 FROM sources s JOIN source_positions p ON p.source_id = s.id
 WHERE s.deleted_at IS NULL AND s.enabled ORDER BY s.name
 """
-_BEATS = "SELECT component, extract(epoch FROM max(at))::float8 FROM heartbeats GROUP BY 1"
+_BEATS = """
+SELECT component, extract(epoch FROM max(at))::float8,
+       (array_agg(clock_offset ORDER BY abs(clock_offset) DESC NULLS LAST)
+        FILTER (WHERE at > now() - interval '3 minutes'))[1]
+FROM heartbeats GROUP BY 1
+"""
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,7 @@ class HubState:
     oldest_dead: dict[str, float] = field(default_factory=dict)
     consumers: dict[str, float | None] = field(default_factory=dict)
     heartbeats: dict[str, float] = field(default_factory=dict)
+    clock_offsets: dict[str, float | None] = field(default_factory=dict)
     response_breakers: dict[str, str] = field(default_factory=dict)
     sources: dict[str, SourceState] = field(default_factory=dict)
 
@@ -105,6 +113,18 @@ class State:
     def __init__(self, db: Database, *, wait: float = 2.0) -> None:
         self._db = db
         self._wait = wait
+        self._instance = f"exporter:{uuid.uuid4().hex[:8]}"
+
+    def writable(self) -> bool:
+        """Return whether the database accepts writes: a full disk or a standby can still be read."""
+        try:
+            with self._db.pool.connection(timeout=self._wait) as conn, conn.transaction():
+                conn.execute(_LIMIT)
+                conn.execute(BEAT, ["probe", self._instance, None])
+                conn.execute(LEAVE, ["probe", self._instance])
+        except (psycopg.Error, PoolTimeout):
+            return False
+        return True
 
     def read(self) -> HubState:
         """Read the state in one snapshot.
@@ -124,6 +144,7 @@ class State:
 def _read(conn: Connection) -> HubState:
     services = conn.execute(_SERVICES).fetchall()
     dead = conn.execute(_DEAD).fetchall()
+    beats = conn.execute(_BEATS).fetchall()
     return HubState(
         breakers={name: state for name, state, _, _, _ in services},
         response_breakers={name: state for name, _, consumes, _, state in services if consumes},
@@ -132,6 +153,7 @@ def _read(conn: Connection) -> HubState:
         oldest_due=dict(conn.execute(_OLDEST_DUE).fetchall()),
         dead_letters={name: n for name, n, _ in dead},
         oldest_dead={name: age for name, _, age in dead},
-        heartbeats=dict(conn.execute(_BEATS).fetchall()),
         sources={name: SourceState(*values) for name, *values in conn.execute(_SOURCES)},
+        heartbeats={component: at for component, at, _ in beats},
+        clock_offsets={component: offset for component, _, offset in beats},
     )

@@ -139,10 +139,24 @@ class HubBroker(RabbitmqBroker):
         Raises:
             UnavailableError: the broker is unavailable.
         """
+        found = self._inspect(queue_name)
+        return found and found[0]
+
+    def consumers(self, queue_name: str) -> int | None:
+        """The number of consumers of a queue; None: the queue does not exist.
+
+        Raises:
+            UnavailableError: the broker is away.
+        """
+        found = self._inspect(queue_name)
+        return found and found[1]
+
+    def _inspect(self, queue_name: str) -> tuple[int, int] | None:
         for last in (False, True):
             try:
                 with self.pool.channel() as channel:
-                    return int(channel.queue_declare(queue=queue_name, passive=True).method.message_count)
+                    queue = channel.queue_declare(queue=queue_name, passive=True).method
+                    return int(queue.message_count), int(queue.consumer_count)
             except pika.exceptions.ChannelClosedByBroker as e:
                 if e.reply_code == 404:
                     return None

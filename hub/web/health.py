@@ -1,21 +1,24 @@
-"""Health endpoints: `/healthz` (process), `/readyz` (database and broker), `/metrics` (Prometheus)."""
+"""Health endpoints: `/healthz` (process), `/readyz` (all checks), `/metrics` (Prometheus)."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from hub.app.lifecycle import Hub
-from hub.errors import UnavailableError
 from hub.monitoring.access import may_scrape
 from hub.monitoring.exposition import Scraper, make_scraper
-from hub.tasks.broker import DISPATCH
+from hub.operations.health import Check, check_broker, check_database, check_processes
+from hub.store.database import Row
+from hub.tasks.broker import DISPATCH, InProcessBroker
 from hub.web.authorization import Access, needs
 
 log = structlog.get_logger("hub.web.health")
@@ -32,6 +35,17 @@ _METRICS: dict[int | str, dict[str, Any]] = {
     },
 }
 _TIMEOUT = 3.0  # seconds after which a probe counts as failed
+_FRESH = 1.0  # seconds
+# What `/readyz` says of a failed check. The reason is only logged: the endpoint is public.
+_FAILED = {
+    "database": "away",
+    "broker": "away",
+    "worker": "none",
+    "scheduler": "none",
+    "relay": "none",
+    "clock": "off",
+}
+T = TypeVar("T")
 
 
 def make_health(hub: Hub) -> APIRouter:
@@ -39,9 +53,13 @@ def make_health(hub: Hub) -> APIRouter:
     router = APIRouter(tags=["health"])
     scraper = make_scraper(hub.settings, hub.db, hub.queues.values(), hub.broker.ready)
     hub.on_close(scraper.close)
-    probes = [_Probe("database", hub.db.ping), _Probe("broker", lambda: _broker(hub))]
-    for probe in probes:
-        hub.on_close(probe.close)
+    database = _Probe("database", lambda: check_database(hub.heartbeats), Check("database", False))
+    broker: _Probe[tuple[Check, int | None]] = _Probe(
+        "broker", partial(_check_broker, hub), (Check("broker", False), None)
+    )
+    heartbeats: _Probe[list[Row] | None] = _Probe("heartbeats", hub.views.overview.heartbeats, None)
+    for close in (database.close, broker.close, heartbeats.close):
+        hub.on_close(close)
 
     @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz", summary="The process is alive")
@@ -51,14 +69,22 @@ def make_health(hub: Hub) -> APIRouter:
 
     @router.head("/readyz", include_in_schema=False)
     @router.get(
-        "/readyz", summary="The hub can accept events", responses={503: {"description": "The database is unavailable."}}
+        "/readyz",
+        summary="The hub can accept events",
+        description="`ready` says whether events are accepted. The other members are `ok`, `away`, `none` (no worker,"
+        " no tick, no leading relay), `off` (a clock by more than 30 s), or `unknown`.",
+        responses={503: {"description": "The database is unavailable or accepts no writes."}},
     )
     @needs(Access.PUBLIC)
     async def readyz() -> JSONResponse:
-        database, broker = await asyncio.gather(*(probe.ask() for probe in probes))
-        ready = database == "ok"
-        body = {"ready": ready, "database": database, "broker": broker}
-        return JSONResponse(body, 200 if ready else 503, headers={} if ready else {"Retry-After": "5"})
+        of_database, (of_broker, consumers), rows = await asyncio.gather(database.ask(), broker.ask(), heartbeats.ask())
+        checks = [of_database, of_broker, *([] if rows is None else check_processes(rows, hub.clock, consumers))]
+        words = dict.fromkeys(_FAILED, "unknown") | {c.name: "ok" if c.ok else _FAILED[c.name] for c in checks}
+        return JSONResponse(
+            {"ready": of_database.ok, **words},
+            200 if of_database.ok else 503,
+            headers={} if of_database.ok else {"Retry-After": "5"},
+        )
 
     scrape = _Scrape(scraper)
     hub.on_close(scrape.close)
@@ -102,29 +128,38 @@ class _Scrape:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-class _Probe:
-    """One check in a thread of its own, so that it works while all other threads hang."""
+class _Probe(Generic[T]):
+    """One check in a thread of its own, so that it works while all other threads hang.
 
-    def __init__(self, name: str, check: Callable[[], object]) -> None:
+    A result is used for a second, so that a client without a token cannot cause a query with each request.
+    """
+
+    def __init__(self, name: str, check: Callable[[], T], failed: T) -> None:
         self._name = name
         self._check = check
+        self._failed = failed
         self._thread = ThreadPoolExecutor(1, f"hub-probe-{name}")
+        self._known: tuple[float, T] | None = None
 
-    async def ask(self) -> str:
-        """`ok` or `away`. The reason is only logged: the endpoint is public."""
+    async def ask(self) -> T:
+        """Return the result, or `failed` when the check raises or takes too long."""
+        if self._known is not None and time.monotonic() - self._known[0] < _FRESH:
+            return self._known[1]
         try:
-            await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(self._thread, self._check), _TIMEOUT)
+            result = await asyncio.wait_for(
+                asyncio.get_running_loop().run_in_executor(self._thread, self._check), _TIMEOUT
+            )
         except Exception as e:
             log.warning("not ready", what=self._name, error=str(e) or f"no response within {_TIMEOUT:g} s")
-            return "away"
-        return "ok"
+            result = self._failed
+        self._known = time.monotonic(), result
+        return result
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-def _broker(hub: Hub) -> None:
-    try:
-        hub.broker.ready(hub.queues[DISPATCH])
-    except UnavailableError:
-        hub.broker.ready(hub.queues[DISPATCH])  # the first connection may have been closed while idle
+def _check_broker(hub: Hub) -> tuple[Check, int | None]:
+    if isinstance(hub.broker, InProcessBroker):
+        return Check("broker"), None
+    return check_broker(partial(hub.broker.consumers, hub.queues[DISPATCH]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -39,11 +40,19 @@ def test_workers_finish_or_hand_back_every_task(settings: Settings, tmp_path: Pa
         target.default = Reply(204, delay=1.0)
         site.start(*WORDS)
         eventually(lambda: len(hub.db.all("SELECT 1 FROM workers")) == 2, "two workers")
+        alive = {"worker": 2, "releaser": 1}
+        eventually(
+            lambda: (
+                {r["component"]: r["alive"] for r in json.loads(site.run("stats", "--json"))["heartbeats"]} == alive
+            ),
+            "two workers and the relay in `hub stats`",
+        )
         assert healthy(2) and not healthy(3), "the processes are children of `hub worker`"
         emit_many(hub, 60)
         eventually(lambda: len(target.seen) >= 6, what="some attempts")
         assert site.stop("worker", seconds=running._GRACE) == 0, site.output("worker")
         assert not healthy(1)
+        assert json.loads(site.run("stats", "--json"))["heartbeats"] == [], "it stopped in order, so it is not listed"
         begun = len(target.seen)
         assert hub.db.all("SELECT 1 FROM workers") == [] and count(hub, "running") == 0
         assert 6 <= begun < 60 and count(hub, "delivered") == begun and count(hub, "tasks") == 60 - begun

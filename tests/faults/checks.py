@@ -203,7 +203,7 @@ def _foreseen(h: History, line: dict[str, Any]) -> bool:
     if line["logger"] == "hub.worker":
         begin, end = line["at"] - 15, line["at"]
         return line["message"] == "not started" and _during(h, ("restart_postgres", "disturb_db"), begin, end)
-    if line["logger"] == "hub.pipeline.dead_letters":
+    if line["logger"] == "hub.pipeline.attempts":
         return bool(line["message"] == "dead letter")
     return str(line["logger"]).startswith(("dramatiq.worker.ConsumerThread", "dramatiq.broker"))
 

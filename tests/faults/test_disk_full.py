@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from hub.app.lifecycle import build
 from hub.settings import Settings
 from hub.store.migrate import migrate
+from hub.store.state import State
 from tests.faults import small_disk
 from tests.faults.source import BATCH, Source
 from tests.support.http_target import HttpTarget, Reply
@@ -38,11 +39,13 @@ def test_a_full_disk_refuses_events_and_loses_none(settings: Settings, target: H
                 alive = group.pids()
                 disk.fill()
                 eventually(lambda: any("disk is full" in text for text in source.refusals), "the refusal")
+                eventually(lambda: not State(hub.db).writable(), "the check that the alert HubLedgerReadOnly uses")
                 eventually(lambda: "PANIC" in disk.log(), "the end of the write-ahead log")
                 source.stop()  # the last batch stays refused: it must be there whole, or not at all
                 assert group.pids() == alive
                 disk.free()
                 eventually(disk.answers, "PostgreSQL's return")
+                eventually(State(hub.db).writable, "writes")
                 eventually(lambda: count(hub, "events") >= source.accepted and count(hub, "tasks") == 0, "every end")
                 again = Source(hub, _TEXT)
                 eventually(lambda: again.accepted > source.accepted + 30, "more is accepted")

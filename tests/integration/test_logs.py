@@ -10,17 +10,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema  # type: ignore[import-untyped, unused-ignore]
 import pytest
 
 from hub import __version__
+from hub.app.lifecycle import build
+from hub.programs.log_fields import ATTEMPT, COMMON, json_schema
 from hub.settings import Settings
 from tests.support.databases import PostgresServer
+from tests.support.http_target import HttpTarget
+from tests.support.hubs import add_rule, add_service, count, emit_many
 from tests.support.proxy import unused_port
 from tests.support.rabbit import RabbitNode
 from tests.support.waiting import eventually
 from tests.support.workers import environment
 
 HUB = str(Path(sys.executable).with_name("hub"))
+SCHEMA = jsonschema.Draft202012Validator(json_schema())
 
 
 class Process:
@@ -49,11 +55,11 @@ class Process:
         return self._path.read_text()
 
     def lines(self) -> list[dict[str, Any]]:
-        """All complete lines; each must be one JSON object with the common fields."""
+        """All complete lines; each must be one JSON object as `hub logs schema` describes it."""
         text = self.text
         found = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
         for line in found:
-            assert {"message", "level", "logger", "timestamp", "host", "pid", "version"} <= set(line), line
+            SCHEMA.validate(line)
             assert line["version"] == __version__
         return found
 
@@ -156,3 +162,36 @@ def test_warnings_and_uncaught_exceptions_are_json_lines(env: dict[str, str]) ->
     assert lines[0]["message"] == "a warning"
     assert [text in line["exception"] for text, line in zip(
         ("in __del__", "in a thread", "in the main thread"), lines[1:], strict=True)] == [True] * 3  # fmt: skip
+
+
+def test_an_attempt_writes_one_line_and_successes_are_sampled(settings: Settings, tmp_path: Path) -> None:
+    """Failures are always logged; the sample is the same for every process, since it is chosen by task."""
+    settings = settings.model_copy(update={"max_attempts": 2, "retry_delays": (0.1,), "log_successes": 0.25})
+    env = environment(settings, HUB_LOG_FORMAT="json")
+    with HttpTarget() as target, build(settings, role="web") as hub, Process(tmp_path, env, "worker") as worker:
+        target.on("/refused", 422)
+        add_service(hub, target.url)
+        add_rule(hub)
+        add_rule(hub, "r2", event="bad", endpoint="/refused")
+        tasks = emit_many(hub, 200)
+        bad = emit_many(hub, 3, "bad")
+        eventually(lambda: count(hub, "tasks") == 0 and count(hub, "dead_letters") == 3, what="every end")
+        eventually(lambda: sum(line["message"] == "dead letter" for line in worker.lines()) == 3, what="the last line")
+        lines = [line for line in worker.lines() if "attempt" in line]
+    delivered = [line for line in lines if line["message"] == "delivered"]
+    assert 20 < len(delivered) < 80 and {line["task"] for line in delivered} <= set(tasks)
+    assert {line["sample_rate"] for line in delivered} == {0.25}
+    failed = [(line["task"], line["attempt"], line["message"]) for line in lines if line["message"] != "delivered"]
+    assert sorted(failed) == sorted(
+        (task, attempt, "attempt failed" if attempt == 1 else "dead letter") for task in bad for attempt in (1, 2)
+    )
+    known = set(COMMON) | set(ATTEMPT) | {"reason"}
+    assert {name for line in lines for name in line} <= known, "a field of attempts that is not documented"
+
+
+def test_the_schema_is_a_command() -> None:
+    """For whoever sets up the log collector."""
+    done = subprocess.run([HUB, "logs", "schema"], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    jsonschema.Draft202012Validator.check_schema(found)
+    assert found == json_schema()

@@ -35,6 +35,7 @@ ALERTS = [rule for rule in rules() if "alert" in rule]
 NAMES = [rule["alert"] for rule in ALERTS]
 SPECIFIED = {
     "HubExporterDown", "HubExporterInstanceDown", "HubCollectorFailing", "HubCollectorInstanceFailing",
+    "HubLedgerReadOnly", "HubRelayStale", "HubClockOff",
     "HubSchedulerStale", "HubConsumerStale", "HubNoWorkers", "HubTasksTooOld",
     "HubSecretsUnreadable",
     "HubSourceLagging",
@@ -68,7 +69,7 @@ def test_prometheus_accepts_its_configuration() -> None:
     """`promtool check config` reads the rule files too."""
     done = run("promtool", "check", "config", DEPLOY / "prometheus" / "prometheus.yml")
     assert done.returncode == 0, done.stdout
-    assert "21 rules found" in done.stdout
+    assert "24 rules found" in done.stdout
 
 
 def test_each_alert_fires_and_stays_quiet() -> None:

@@ -56,6 +56,13 @@ SOURCE_ROWS = Metric(
     ("source", "result"),
 )
 SOURCE_ERRORS = Metric("hub_source_errors", "counter", "Looks at an event source that failed.", ("source",))
+CLOCK_OFFSET = Metric(
+    "hub_clock_offset_seconds",
+    "gauge",
+    "Largest difference between a machine's clock and the database's, by kind of process; positive: ahead.",
+    ("component",),
+)
+WRITABLE = Metric("hub_ledger_writable", "gauge", "1 if the database accepts writes, else 0.")
 LEDGER_METRICS = (
     BREAKER_STATE,
     RESPONSE_BREAKER_STATE,
@@ -70,6 +77,8 @@ LEDGER_METRICS = (
     SOURCE_GAPS,
     SOURCE_ROWS,
     SOURCE_ERRORS,
+    CLOCK_OFFSET,
+    WRITABLE,
 )
 _TASK_STATES = ("pending", "running", "delayed", "held")
 _FIRST_READ = 2.0  # seconds
@@ -92,7 +101,7 @@ class LedgerSource:
             self._known = now.services, list(now.consumers)
         finally:
             self._was_read.set()
-        return list(_ledger_families(now))
+        return [*_ledger_families(now), family(WRITABLE, [((), float(self._state.writable()))])]
 
     def known(self) -> tuple[list[str], list[str]]:
         """Return (services, services with a response queue) of the last successful read. Waits for the first read."""
@@ -116,6 +125,7 @@ def _ledger_families(now: HubState) -> Iterator[Family]:
         (OLDEST_DEAD, now.oldest_dead),
         (LAST_SUCCESS, now.consumers),
         (HEARTBEAT, now.heartbeats),
+        (CLOCK_OFFSET, now.clock_offsets),
     )
     yield from _source_families(now)
     for metric, values in by_service:

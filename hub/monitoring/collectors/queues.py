@@ -50,20 +50,27 @@ class RabbitSource:
         Raises:
             UnavailableError: the broker does not answer.
         """
+        found = self.read()
+        return [
+            family(DEPTH, (((queue,), depth) for queue, depth, _ in found)),
+            family(CONSUMERS, (((queue,), consumers) for queue, _, consumers in found)),
+        ]
+
+    def read(self) -> list[tuple[str, float, float]]:
+        """Return (queue, ready messages, consumers) of each existing queue.
+
+        Raises:
+            UnavailableError: the broker does not answer.
+        """
         for last in (False, True):
             try:
-                found = self._read()
+                return self._read()
             except (pika.exceptions.AMQPError, OSError) as e:
                 was_open = self._connection is not None
                 self.close()
                 if last or not was_open:  # an idle connection may have been closed: retry once with a new one
                     raise UnavailableError(f"the broker does not answer: {type(e).__name__}") from None
-            else:
-                break
-        return [
-            family(DEPTH, (((queue,), depth) for queue, depth, _ in found)),
-            family(CONSUMERS, (((queue,), consumers) for queue, _, consumers in found)),
-        ]
+        raise AssertionError("unreachable")
 
     def _read(self) -> list[tuple[str, float, float]]:
         if self._connection is None:

@@ -20,9 +20,16 @@ SELECT name, cron, enabled, last_run_at, last_result, next_run_at, default_cron,
        run_requested_at IS NOT NULL AS run_requested
 FROM scheduled_tasks ORDER BY name
 """
+# A scheduler sends a heartbeat with each tick, once a minute.
 _HEARTBEATS = """
-SELECT component, max(at) AS at, count(*) FILTER (WHERE at > now() - interval '1 minute') AS alive
-FROM heartbeats GROUP BY component ORDER BY component
+SELECT component, max(at) AS at, count(*) FILTER (WHERE alive) AS alive,
+       (array_agg(clock_offset ORDER BY abs(clock_offset) DESC NULLS LAST) FILTER (WHERE alive))[1] AS clock_offset
+FROM (
+    SELECT component, at, clock_offset,
+           at > now() - CASE component WHEN 'scheduler' THEN interval '3 minutes' ELSE interval '1 minute' END AS alive
+    FROM heartbeats
+) h
+GROUP BY component ORDER BY component
 """
 _OLDEST_DUE = """
 SELECT min(at) AS at FROM (
@@ -63,7 +70,11 @@ class Overview:
         return found(next((s for s in self.schedules() if s["name"] == name), None), "scheduled task", name)
 
     def heartbeats(self) -> list[Row]:
-        """`component at alive`: when a process of each kind last reported, and how many did within a minute."""
+        """`component at alive clock_offset` of each kind of process.
+
+        `at` is the last heartbeat, `alive` the number of processes with one within a minute (scheduler: three), and
+        `clock_offset` the largest of theirs: seconds by which a machine's clock is ahead of the database's.
+        """
         return self._db.all(_HEARTBEATS)
 
     def stats(self) -> Row:

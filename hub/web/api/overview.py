@@ -28,7 +28,10 @@ class Counts(BaseModel):
 class Heartbeat(shapes.Shape):
     component: str
     at: shapes.Utc
-    alive: int = Field(description="Processes with a heartbeat within the last minute.")
+    alive: int = Field(description="Processes with a heartbeat within the last minute (scheduler: three minutes).")
+    clock_offset: float | None = Field(
+        description="Seconds by which a machine's clock is ahead of the database's; the largest of these processes."
+    )
 
 
 class Stats(shapes.Shape):
