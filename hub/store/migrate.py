@@ -34,8 +34,15 @@ def migrations() -> list[tuple[str, str, str]]:
 
 def pending(db: Database) -> list[str]:
     """Names of migrations that this database still lacks."""
-    done = {row["name"] for row in db.all(_APPLIED)} if _exists(db) else set()
-    return [name for name, _, _ in migrations() if name not in done]
+    return _lacking(_applied(db))
+
+
+def _applied(db: Database) -> set[str]:
+    return {row["name"] for row in db.all(_APPLIED)} if _exists(db) else set()
+
+
+def _lacking(applied: set[str]) -> list[str]:
+    return [name for name, _, _ in migrations() if name not in applied]
 
 
 def refuse_newer(names: Iterable[str]) -> None:
@@ -46,21 +53,22 @@ def refuse_newer(names: Iterable[str]) -> None:
 
 def check(db: Database) -> list[str]:
     """Names of the migrations that `migrate` would apply; raises `ConfigError` where it would refuse newer tables."""
-    if _exists(db):
-        refuse_newer(row["name"] for row in db.all(_APPLIED))
-    return pending(db)
+    applied = _applied(db)
+    refuse_newer(applied)
+    return _lacking(applied)
 
 
 def check_schema(db: Database, *, embedded: bool) -> None:
     """Create the tables of an empty database. Migrate the database of an embedded hub.
 
     Raises:
-        ConfigError: the database needs `hub migrate`, or there is a pooler in transaction mode and no direct URL.
+        ConfigError: the database needs `hub migrate` or is of a newer version, or there is a pooler in transaction mode
+            and no direct URL.
         UnavailableError: the database does not respond.
     """
     if not embedded:
         check_pooler(db)
-    missing = pending(db)
+    missing = check(db)
     if not missing:
         return
     if embedded or not _exists(db):
