@@ -47,6 +47,10 @@ PAGES = (
     "/rules",
     "/rules/contacts/edit",
     "/events/new",
+    "/events",
+    "/events?q=userid:1",
+    "/events/find?id=dead-letter:{letter}",
+    "/activity",
     "/queue",
     "/queue?state=held",
     "/tasks/{task}",
@@ -109,6 +113,8 @@ def _fill(hub: Hub, target: HttpTarget) -> dict[str, int]:
     data = {"eventname": USER, "userid": 2, "courseid": 0, "other": {"username": "student1"}}
     hub.intake.handle_events([Event(USER, data | {"objectid": n}) for n in range(60)])
     hub.intake.handle_events([Event(COURSE, {"objectid": n, "courseid": 10}) for n in range(6)])
+    hub.registry.rules.update("contacts", {"endpoint": "/contacts", "strict": True})
+    hub.registry.rules.update("contacts", {"strict": False})
     assert eventually(lambda: hub.views.dead_letters.count() == 6)
     letter = hub.views.dead_letters.list()[0]
     return {"task": letter["task_id"], "letter": letter["id"], "delivery": hub.views.deliveries.list()[0]["id"]}

@@ -109,6 +109,8 @@ def state(value: str | None) -> Markup:
         "cancelled": "muted",
         "revoked": "muted",
         "expired": "muted",
+        "unmatched": "muted",
+        "replayed": "muted",
         "running": "busy",
         "pending": "info",
     }.get(value or "", "muted")

@@ -49,10 +49,12 @@ NAVIGATION = (
     ("/", "Overview"),
     ("/services", "Services"),
     ("/rules", "Rules"),
+    ("/events", "Events"),
     ("/queue", "Queue"),
     ("/dead-letters", "Dead letters"),
     ("/deliveries", "Deliveries"),
     ("/schedules", "Schedules"),
+    ("/activity", "Activity"),
     ("/access", "Access"),
 )
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]

@@ -11,8 +11,10 @@ from fastapi.responses import Response
 from hub.app.lifecycle import Hub
 from hub.web.authorization import Access, needs
 from hub.web.console.access import make_access
+from hub.web.console.activity import make_activity
 from hub.web.console.deliveries import make_deliveries
 from hub.web.console.dlq import make_dlq
+from hub.web.console.event_log import make_event_log
 from hub.web.console.events import make_events
 from hub.web.console.login import make_login
 from hub.web.console.overview import make_overview
@@ -45,10 +47,12 @@ def make_console(hub: Hub) -> APIRouter:
         make_services,
         make_rules,
         make_events,
+        make_event_log,
         make_queue,
         make_dlq,
         make_deliveries,
         make_schedules,
+        make_activity,
     ):
         router.include_router(make(pages))
     files = {name: (resources.files("hub.web") / "static" / name).read_bytes() for name in _STATIC}
