@@ -134,3 +134,30 @@ def test_the_task_log_is_filtered_by_class_and_by_failure(api: Api, maria: clien
     assert classes(task="housekeeping_task") == ["housekeeping_task"]
     assert classes(failed="1") == ["dispatch_event_task"]
     assert classes(task="housekeeping_task", failed="1") == []
+
+
+def test_sources_are_added_edited_and_shown_without_the_password(api: Api, maria: clients.Client) -> None:
+    form = {
+        "name": "campus", "enabled": "on", "scheme": "mysql", "host": "127.0.0.1", "port": "9", "user": "re:ader",
+        "password": "canary/pw", "database": "moodle", "prefix": "m_", "tls": "off", "start": "17", "lookups": "on",
+        "events": "\\core\\event\\user_*\n\\core\\event\\course_*", "batch": "50",
+    }  # fmt: skip
+    assert maria.post("/sources/new", data=form | {"prefix": "m;"}).status_code == 422
+    assert maria.post("/sources/new", data=form).status_code == 303
+    source = api.hub.registry.sources.source("campus")
+    assert (source.url, source.secrets) == ("mysql://re%3Aader@127.0.0.1:9/moodle", {"password": "canary/pw"})
+    assert source.options == {
+        "prefix": "m_", "events": ["\\core\\event\\user_*", "\\core\\event\\course_*"], "start": 17, "batch": 50,
+    }  # fmt: skip
+    pages = maria.get("/sources").text + maria.get("/sources/campus/edit").text
+    assert "canary" not in pages and "starting" in pages
+    kept = form | {"password": "", "version": "1", "batch": "60"}
+    assert maria.post("/sources/campus/edit", data=kept | {"host": "evil.example.org"}).status_code == 422
+    assert maria.post("/sources/campus/edit", data=kept).status_code == 303
+    assert maria.post("/sources/campus/edit", data=kept).status_code == 409
+    assert api.hub.registry.sources.source("campus").secrets == {"password": "canary/pw"}
+    for act in ("disable", "enable", "test", "reset"):
+        assert maria.post(f"/sources/campus/{act}", data={"to": "now"}).status_code == 303
+    assert api.hub.db.one("SELECT start FROM source_positions") == {"start": "now"}
+    assert maria.post("/sources/campus/delete").status_code == 303
+    assert api.hub.registry.sources.sources() == []

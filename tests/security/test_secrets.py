@@ -137,7 +137,7 @@ def _pages(hub: Hub, url: str, user: int) -> Iterator[tuple[str, str]]:
         "dead-letters": [row["id"] for row in hub.db.all("SELECT id FROM dead_letters")],
         "deliveries": [row["id"] for row in hub.db.all("SELECT id FROM deliveries")],
     }
-    paths = ["/", "/services", "/services/new", "/rules", "/queue"]
+    paths = ["/", "/services", "/services/new", "/sources", "/rules", "/queue"]
     paths += ["/dead-letters", "/deliveries", "/schedules", "/access"]
     for name in ("bearer", "apikey", "basic", "oauth", "soap", "queue"):
         paths += [f"/services/{name}", f"/services/{name}/edit", f"/rules/to-{name}", f"/rules/to-{name}/edit"]

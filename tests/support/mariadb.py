@@ -44,7 +44,8 @@ class MariaDbServer:
         with (self.folder / "output").open("ab") as output:
             if not data.exists():
                 install = [self._program("mariadb-install-db"), *where, "--auth-root-authentication-method=normal"]
-                subprocess.run([*install, "--skip-test-db"], stdout=output, stderr=output, check=True)
+                if subprocess.run([*install, "--skip-test-db"], stdout=output, stderr=output, check=False).returncode:
+                    raise RuntimeError(f"MariaDB's tables were not made:\n{(self.folder / 'output').read_text()}")
             socket = [
                 f"--socket={self.folder / 's'}",
                 f"--port={self.port}",

@@ -22,6 +22,7 @@ from hub.settings import Settings
 from hub.web.passwords import hash_password
 from hub.web.server import WebServer
 from tests.support.http_target import HttpTarget
+from tests.support.hubs import add_source
 from tests.support.provision import browser as browser_path
 from tests.support.waiting import eventually
 
@@ -44,6 +45,8 @@ PAGES = (
     "/services/crm",
     "/services/crm/edit",
     "/services/queue/edit",
+    "/sources",
+    "/sources/campus/edit",
     "/rules",
     "/rules/contacts/edit",
     "/events/new",
@@ -107,6 +110,13 @@ def _fill(hub: Hub, target: HttpTarget) -> dict[str, int]:
         {"name": "archive", "event": "\\core\\event\\*", "service": "queue"},
     ):
         hub.registry.rules.add(parse_spec(RuleSpec, rule))
+    add_source(hub, "mysql://hub_reader:pw@moodle-db.example.org/moodle", "campus", events=["\\core\\event\\*"])
+    hub.db.run(
+        "UPDATE source_positions SET last_id = 8123456, newest_id = 8123968, polled_at = now(), read_rows = 812345,"
+        " reached_at = now() - interval '75 seconds', events = 1234, errors = 2, error_at = now() - interval '1 hour',"
+        " last_error = 'no connection to moodle-db.example.org:3306: connection refused'"
+    )
+    add_source(hub, "postgresql://hub_reader:pw@127.0.0.1:9/moodle", "library", enabled=False)
     for user, role in (("maria", "manage"), ("vic", "view")):
         hub.accounts.users.add(user, hash_password("correct horse battery"), role)  # type: ignore[arg-type]
     hub.accounts.tokens.add("moodle", "ingest")

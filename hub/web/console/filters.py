@@ -96,7 +96,9 @@ def state(value: str | None) -> Markup:
         "active": "good",
         "enabled": "good",
         "success": "good",
+        "up_to_date": "good",
         "open": "bad",
+        "failing": "bad",
         "dead": "bad",
         "error": "bad",
         "failed": "bad",
@@ -105,6 +107,7 @@ def state(value: str | None) -> Markup:
         "delayed": "warn",
         "held": "warn",
         "skipped": "warn",
+        "waiting": "warn",
         "disabled": "muted",
         "cancelled": "muted",
         "revoked": "muted",
@@ -112,6 +115,8 @@ def state(value: str | None) -> Markup:
         "unmatched": "muted",
         "replayed": "muted",
         "running": "busy",
+        "reading": "busy",
+        "starting": "info",
         "pending": "info",
     }.get(value or "", "muted")
     return Markup('<span class="badge {}">{}</span>').format(kind, (value or "–").replace("_", " "))

@@ -48,6 +48,7 @@ _CSP = (
 NAVIGATION = (
     ("/", "Overview"),
     ("/services", "Services"),
+    ("/sources", "Sources"),
     ("/rules", "Rules"),
     ("/events", "Events"),
     ("/queue", "Queue"),

@@ -23,6 +23,7 @@ from hub.web.console.queue import make_queue
 from hub.web.console.rules import make_rules
 from hub.web.console.schedules import make_schedules
 from hub.web.console.services import make_services
+from hub.web.console.sources import make_sources
 from hub.web.failed_logins import FailedLogins
 from hub.web.passwords import HashPool
 
@@ -46,6 +47,7 @@ def make_console(hub: Hub) -> APIRouter:
         make_overview,
         make_services,
         make_rules,
+        make_sources,
         make_events,
         make_event_log,
         make_queue,

@@ -12,6 +12,7 @@ from hub.config.definitions import RuleSpec, ServiceSpec, parse_spec
 from hub.models import Event
 from hub.web.passwords import hash_password
 from tests.support.http_target import HttpTarget, Reply
+from tests.support.hubs import add_source
 from tests.support.provision import browser as browser_path
 from tests.support.waiting import eventually
 
@@ -38,6 +39,9 @@ EVERY_PAGE = (
     "/services/kept",
     "/services/kept/edit",
     "/services/queue/edit",
+    "/sources",
+    "/sources/new",
+    "/sources/campus/edit",
     "/rules",
     "/rules/new",
     "/rules/kept",
@@ -78,6 +82,7 @@ def fill(hub: Hub, target: HttpTarget) -> dict[str, int]:
     for rule in ({"name": "kept", "event": "dead", "service": "kept", "endpoint": "/dead"},
                  {"name": "held", "event": "dead", "service": "queue"}):  # fmt: skip
         hub.registry.rules.add(parse_spec(RuleSpec, rule))
+    add_source(hub, "mysql://reader:canary-database@127.0.0.1:9/moodle", "campus")
     for user, role in (("maria", "manage"), ("vic", "view")):
         hub.accounts.users.add(user, hash_password(PASSWORD), role)  # type: ignore[arg-type]
     hub.accounts.tokens.add("moodle", "ingest")
