@@ -5,7 +5,7 @@ ARGS ?=
 UV = $(or $(wildcard .venv/.uv/bin/uv),uv)
 export PYTHON
 
-.PHONY: help demo up test lint format types docs bench soak audit sbom clean
+.PHONY: help demo up test lint format types docs bench soak audit dist sbom clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ soak: .venv/.ready ## half an hour of load and faults, and is every promise kept
 
 audit: .venv/.ready ## known vulnerabilities of what uv.lock names, by OSV (needs the internet; fails without)
 	$(UV) --preview-features audit-command audit --frozen --no-dev $(ARGS)
+
+dist: .venv/.ready ## a release in dist/: sdist, wheel, SBOM, SHA256SUMS; the same commit gives the same bytes
+	$(BIN)/python scripts/dist.py
 
 sbom: .venv/.ready ## sbom.cdx.json: what a hub is made of, as CycloneDX
 	$(UV) export --quiet --frozen --no-dev --all-extras --format cyclonedx1.5 --output-file sbom.cdx.json

@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from email.parser import Parser
@@ -58,21 +58,37 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def _build(folder: Path) -> None:
-    bootstrapped = Path(sys.prefix) / ".uv" / "bin" / "uv"
-    uv = str(bootstrapped) if bootstrapped.exists() else shutil.which("uv")
-    assert uv, "uv is missing: run `make test`"
-    _run(uv, "build", "--quiet", "--python", sys.executable, "--out-dir", str(folder), cwd=ROOT)
+    _run(sys.executable, str(ROOT / "scripts" / "dist.py"), str(folder), cwd=ROOT)
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir() if p.suffix in (".whl", ".gz")}
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
 
 
 def test_the_build_is_reproducible(built: Path, tmp_path: Path) -> None:
-    """Two builds of one commit have the same bytes."""
-    _build(tmp_path)
-    assert len(_digests(built)) == 2
-    assert _digests(tmp_path) == _digests(built)
+    """Two builds of one commit have the same bytes: sdist, wheel, SBOM and checksums."""
+    _build(tmp_path / "again")
+    assert len(_digests(built)) == 4
+    assert _digests(tmp_path / "again") == _digests(built)
+    _run("sha256sum", "--check", "--strict", "SHA256SUMS", cwd=built)
+
+
+def test_the_sbom_lists_what_an_installation_has(built: Path) -> None:
+    """Every package that the wheel's dependencies name, with the version of uv.lock and its place in the index."""
+    document = json.loads((built / "sbom.cdx.json").read_text())
+    assert (document["bomFormat"], document["metadata"]["component"]["name"]) == ("CycloneDX", "integration-hub")
+    [wheel] = built.glob("*.whl")
+    assert document["metadata"]["component"]["version"] == wheel.name.split("-")[1]
+    found = {component["name"]: component for component in document["components"]}
+    with (ROOT / "uv.lock").open("rb") as lock, zipfile.ZipFile(wheel) as archive:
+        locked = {package["name"]: package.get("version") for package in tomllib.load(lock)["package"]}
+        [name] = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
+        metadata = Parser().parsestr(archive.read(name).decode())
+    needed = {re.split(r"[\[<>=!; ~]", entry)[0].lower() for entry in metadata.get_all("Requires-Dist", [])}
+    assert len(needed) > 20 and needed <= set(found)
+    for name in needed:
+        assert found[name]["version"] == locked[name] and found[name]["purl"] == f"pkg:pypi/{name}@{locked[name]}"
+    assert not {"pytest", "mypy", "ruff"} & set(found), "development tools"
 
 
 def test_the_metadata_is_complete_and_its_links_lead_somewhere(built: Path) -> None:
