@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 JSON = Any  # any JSON value: None, bool, int, float, str, list, dict
 
@@ -23,15 +23,16 @@ class ServiceType(StrEnum):
 class TaskState(StrEnum):
     """Where a task stands in the ledger.
 
-    `pending` is due and waits in PostgreSQL, `queued` is due and handed to the broker (people see
-    both as pending). `held` is only shown: a task whose rule or service is disabled or deleted stays
-    pending and is handed to nobody.
+    `pending` is due and waits in PostgreSQL, `queued` is due and published to the broker (people see both as pending).
+    `blocked` waits behind another task of its ordering key. `held` is only shown: a task whose rule or service is
+    disabled or deleted stays pending and is not published.
     """
 
     PENDING = "pending"
     QUEUED = "queued"
     RUNNING = "running"
     DELAYED = "delayed"
+    BLOCKED = "blocked"
     HELD = "held"
 
 
@@ -118,7 +119,12 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Event name (`*` matches any run of characters) -> service, endpoint, method, payload template."""
+    """Event name (`*` matches any run of characters) -> service, endpoint, method, payload template.
+
+    Attributes:
+        ordering_key: template; tasks with one key are sent one at a time, in the order of their events.
+        on_failure: whether the tasks behind one that failed wait for its next attempts (`block`).
+    """
 
     id: int
     name: str
@@ -130,6 +136,8 @@ class Rule:
     payload: str | None = None
     conditions: JSON = None
     strict: bool = False
+    ordering_key: str | None = None
+    on_failure: Literal["block", "continue"] = "block"
     enabled: bool = True
     service_enabled: bool = True
     version: int = 1

@@ -53,6 +53,7 @@ from hub.store.housekeeping import Housekeeping
 from hub.store.intake import IntakeStore
 from hub.store.leases import Leases
 from hub.store.ledger import Ledger
+from hub.store.ordering import OrderingKeys
 from hub.store.outbox import Outbox
 from hub.store.rate_limits import RateLimits
 from hub.store.registry import Registry
@@ -104,6 +105,7 @@ class Hub:
         self.configuration = self.registry.configuration
         self.heartbeats = Heartbeats(self.db, self.instance)
         self.ledger = Ledger(self.db, worker=self.instance, body_limit=settings.body_limit)
+        self.ordering = OrderingKeys(self.db)
         self.outbox = Outbox(self.db, max_attempts=settings.max_attempts)
         self.log = DeliveryLog(self.db, body_limit=settings.body_limit)
         self.views = Views(
@@ -158,7 +160,7 @@ class Hub:
         self.broker.add_middleware(self.retries)
         self.queues = queue_names(settings.queue_prefix)
         self.publisher: Publisher = modes.make_publisher(
-            settings, role, self.broker, self.queues, self.ledger, self.outbox
+            settings, role, self.broker, self.queues, self.ledger, self.outbox, self.ordering
         )
         self.enqueuer = Enqueuer(self.publisher) if isinstance(self.publisher, BrokerPublisher) else None
         self.intake = Intake(
@@ -171,7 +173,15 @@ class Hub:
             keep_unmatched=settings.keep_unmatched,
         )
         self.relay = modes.make_relay(
-            settings, self.db, self.outbox, self.publisher, self.broker, self.queues, self.heartbeats, self.hooks
+            settings,
+            self.db,
+            self.outbox,
+            self.ordering,
+            self.publisher,
+            self.broker,
+            self.queues,
+            self.heartbeats,
+            self.hooks,
         )
         self.stopping = threading.Event()
         self.schedules = Schedules(self.db, claimed_by=self.instance)

@@ -16,6 +16,7 @@ from hub.settings import Settings
 from hub.store.database import Database
 from hub.store.heartbeats import Heartbeats
 from hub.store.ledger import Ledger
+from hub.store.ordering import OrderingKeys
 from hub.store.outbox import Outbox
 from hub.tasks.broker import DISPATCH, Broker, HubBroker, InProcessBroker, SchedulerBroker
 from hub.tasks.outbox_relay import OutboxRelay
@@ -40,18 +41,25 @@ def make_broker(settings: Settings, role: Role, hooks: Hooks) -> Broker:
 
 
 def make_publisher(
-    settings: Settings, role: Role, broker: Broker, queues: Mapping[str, str], ledger: Ledger, outbox: Outbox
+    settings: Settings,
+    role: Role,
+    broker: Broker,
+    queues: Mapping[str, str],
+    ledger: Ledger,
+    outbox: Outbox,
+    ordering: OrderingKeys,
 ) -> Publisher:
     """A process without RabbitMQ that runs no workers leaves tasks to the process that does."""
     if isinstance(broker, InProcessBroker) and role != "up":
         return NoPublisher()
-    return BrokerPublisher(broker, queues[DISPATCH], ledger, outbox, queue_limit=settings.queue_limit)
+    return BrokerPublisher(broker, queues[DISPATCH], ledger, outbox, ordering, queue_limit=settings.queue_limit)
 
 
 def make_relay(
     settings: Settings,
     db: Database,
     outbox: Outbox,
+    ordering: OrderingKeys,
     publisher: Publisher,
     broker: Broker,
     queues: Mapping[str, str],
@@ -64,6 +72,7 @@ def make_relay(
     return OutboxRelay(
         db,
         outbox,
+        ordering,
         publisher,
         broker,
         queues[DISPATCH],

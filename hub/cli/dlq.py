@@ -84,6 +84,10 @@ def replay(
     since: Since = None,
     until: Until = None,
     all_: All = False,
+    before: Annotated[
+        bool,
+        typer.Option("--before", help="Place them in front of the tasks of their ordering key; else they go behind."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many it would be.")] = False,
     yes: Yes = False,
     as_json: JsonFlag = False,
@@ -95,6 +99,7 @@ def replay(
     chosen = operation.Chosen(
         ids=tuple(wanted) or None, service=service, since=parse_time(since), until=parse_time(until)
     )
+    ahead = 0
     with open_hub() as hub:
         chosen = hub.dead_letters.bounded(chosen)
         count, orphans = hub.dead_letters.would_replay(chosen)
@@ -105,17 +110,21 @@ def replay(
                 print(f"{count} dead letter(s) would be replayed")
             return
         if wanted:
-            done = operation.replay_ids(hub.dead_letters, wanted)
+            ahead = sum(hub.views.dead_letters.get(id_)["waiting"] or 0 for id_ in wanted) if len(wanted) == 1 else 0
+            done = operation.replay_ids(hub.dead_letters, wanted, before=before)
         else:
             if count > 1 and sys.stdin.isatty():
                 confirm(f"Replay {count} dead letter(s)?", yes=yes)
             with progress("replayed", count) as (bar, bar_task):
-                done = operation.replay(hub.dead_letters, chosen, told=lambda n: bar.update(bar_task, completed=n))
+                done = operation.replay(
+                    hub.dead_letters, chosen, told=lambda n: bar.update(bar_task, completed=n), before=before
+                )
     tasks, orphans = done.tasks, done.orphans
     if as_json:
         print_json({"replayed": len(tasks), "tasks": tasks, "orphans": orphans})
     else:
-        print(f"{len(tasks)} dead letter(s) replayed")
+        where = f", {'before' if before else 'behind'} {ahead} task(s) of its ordering key" if ahead else ""
+        print(f"{len(tasks)} dead letter(s) replayed{where}")
     if orphans:
         err.print(f"{orphans} stay: their rule or service is gone")
         if wanted:

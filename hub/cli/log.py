@@ -194,6 +194,7 @@ def stats(as_json: JsonFlag = False) -> None:
                 "pending": tasks["pending"],
                 "running": tasks["running"],
                 "delayed": tasks["delayed"],
+                "blocked": tasks["blocked"],
                 "held": tasks["held"],
                 "dead": now["dead_letters"],
                 "last_runs": runs,
@@ -213,7 +214,7 @@ def stats(as_json: JsonFlag = False) -> None:
     for check in checks:
         print(f"{check.name:<9} {check.text}")  # never cut off
     services = [{"service": name, **counts} for name, counts in now["services"].items()]
-    _table("services", services, ("service", "pending", "running", "delayed", "held"))
+    _table("services", services, ("service", "pending", "running", "delayed", "blocked", "held"))
     _table("breakers", now["breakers"], ("service", "state", "failures", "retry_at"))
     _table(
         "scheduled tasks", now["schedules"], ("name", "cron", "enabled", "last_run_at", "last_result", "next_run_at")

@@ -64,8 +64,8 @@ def list_(
     as_json: JsonFlag = False,
 ) -> None:
     """Tasks, newest first."""
-    if state not in (None, "pending", "running", "delayed", "held"):
-        raise usage("--state is pending, running, delayed or held")
+    if state not in (None, "pending", "running", "delayed", "blocked", "held"):
+        raise usage("--state is pending, running, delayed, blocked or held")
     filters: dict[str, Any] = {
         "state": state,
         "service": service,

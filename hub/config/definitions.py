@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from hub.codec import dumps, loads
 from hub.config.fields import HEADER, Headers, Line, Name, no_control
-from hub.domain.rules import check_conditions, check_endpoint, check_template
+from hub.domain.rules import check_conditions, check_endpoint, check_ordering_key, check_template
 from hub.domain.urls import check_brackets, split_password
 from hub.errors import ConfigError, PayloadError
 from hub.transports.amqp.uri import PARAMETERS as AMQP_PARAMETERS
@@ -204,6 +204,13 @@ class RuleSpec(_Spec):
     payload: Any = Field(None, description="JSON with {{placeholders}}, or a text of it; none: the event's data.")
     conditions: Any = None
     strict: bool = False
+    ordering_key: Annotated[str, Field(max_length=1000)] | None = Field(
+        None,
+        description="Template; tasks of the rule with the same key are sent one at a time, in order of acceptance.",
+    )
+    on_failure: Literal["block", "continue"] = Field(
+        "block", description="Whether tasks of the same key wait while one is retried."
+    )
     enabled: bool = True
 
     @model_validator(mode="before")
@@ -228,6 +235,12 @@ class RuleSpec(_Spec):
             check_endpoint(self.endpoint)
         except PayloadError as e:
             raise ValueError(f"endpoint: {e}") from None
+        if self.ordering_key:
+            no_control(self.ordering_key)
+            try:
+                check_ordering_key(self.ordering_key)
+            except PayloadError as e:
+                raise ValueError(f"ordering_key: {e}") from None
         try:
             check_conditions(self.conditions)
         except PayloadError as e:

@@ -218,7 +218,7 @@ def spec_document(spec: RuleSpec) -> dict[str, Any]:
         "conditions": spec.conditions,
         "strict": spec.strict,
         "enabled": spec.enabled,
-    }
+    } | _order(spec.ordering_key, spec.on_failure)
 
 
 def rule_document(rule: Rule) -> dict[str, Any]:
@@ -233,4 +233,9 @@ def rule_document(rule: Rule) -> dict[str, Any]:
         "conditions": rule.conditions,
         "strict": rule.strict,
         "enabled": rule.enabled,
-    }
+    } | _order(rule.ordering_key, rule.on_failure)
+
+
+def _order(ordering_key: str | None, on_failure: str) -> dict[str, Any]:
+    """The order of a rule, left out where there is none."""
+    return {"ordering_key": ordering_key, "on_failure": on_failure} if ordering_key else {}

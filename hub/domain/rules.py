@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
+import re
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
@@ -12,13 +14,19 @@ from hub.codec import dumps, loads
 from hub.domain.conditions import check_conditions, holds
 from hub.domain.paths import JsonStrings
 from hub.domain.template_compiler import MAX_BODY
-from hub.domain.templates import Scope, check_endpoint, check_template, render_body, render_endpoint
+from hub.domain.templates import Scope, check_endpoint, check_template, render_body, render_endpoint, render_text
+from hub.domain.text import storable
+from hub.errors import InvalidPayloadError, PayloadError
 from hub.models import JSON, Event, Rule, ServiceType
 
 __all__ = ["JsonStrings", "check_conditions", "check_endpoint", "check_template", "matches", "preview", "render"]
 
 BODYLESS: Final = frozenset({"GET", "HEAD"})
 """Methods whose requests carry no body: its meaning is undefined, and many servers refuse it."""
+
+MAX_KEY: Final = 200
+"""Most characters of an ordering key; longer ones are hashed."""
+_MAX_KEY_VALUES = 1_000_000  # characters of the values in an ordering key
 
 PREVIEW_LIMIT: Final = 1_048_576
 """Most characters of a body in a preview."""
@@ -83,6 +91,33 @@ def _with_escaped_html(body: str, template: str, scope: Scope) -> str:
         return body
     escaped = loads(render_body(template, replace(scope, escape=html.escape)))
     return dumps({**message, "html": escaped.get("html")})
+
+
+def ordering_key(rule: Rule, event: Event, *, limit: int = MAX_KEY) -> str | None:
+    """The key by which the rule orders an event; None: it has no order.
+
+    That is so where the rule has no ordering key, or the event has none of the values that it names. Long keys are
+    hashed.
+    """
+    if not rule.ordering_key:
+        return None
+    scope = Scope(event.data, event.name, "", 0, datetime.min.replace(tzinfo=UTC), limit=_MAX_KEY_VALUES)
+    try:
+        text = render_text(rule.ordering_key, scope)
+    except InvalidPayloadError:
+        return None
+    if text is None or len(text) <= limit:
+        return storable(text)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def check_ordering_key(text: str) -> None:
+    """Raise `PayloadError` unless the text is a template of an ordering key."""
+    check_endpoint(text)
+    if name := next(
+        (name for name in ("task.id", "now", "event.id") if re.search(rf"\{{\{{\s*{name}\s*\}}\}}", text)), None
+    ):
+        raise PayloadError(f"{{{{{name}}}}} is different for every event, so it orders nothing")
 
 
 def preview(

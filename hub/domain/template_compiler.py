@@ -182,10 +182,10 @@ def _compile(value: JSON) -> Node | None:
 def _compile_text(text: str) -> Node | None:
     if "{{" not in text:
         return None
-    parts = _parts(text)
-    if len(parts) == 3 and parts[0] == parts[2] == "" and callable(parts[1]):
-        return _alone(parts[1])
-    return lambda scope: "".join([part if isinstance(part, str) else _shown(part(scope), scope) for part in parts])
+    pieces = parts(text)
+    if len(pieces) == 3 and pieces[0] == pieces[2] == "" and callable(pieces[1]):
+        return _alone(pieces[1])
+    return lambda scope: "".join([piece if isinstance(piece, str) else shown(piece(scope), scope) for piece in pieces])
 
 
 def _alone(node: Node) -> Node:
@@ -198,12 +198,13 @@ def _alone(node: Node) -> Node:
     return value
 
 
-def _shown(value: JSON, scope: Scope) -> str:
+def shown(value: JSON, scope: Scope) -> str:
+    """A value as part of a text, escaped where the scope asks for it."""
     text = _text(value)
     return text if scope.escape is None else scope.escape(text)
 
 
-def _parts(text: str) -> list[str | Node]:
+def parts(text: str) -> list[str | Node]:
     """Literals and placeholders in turn."""
     _check_placeholders(text, 0, len(text))
     pieces = PLACEHOLDER.split(text)
@@ -234,8 +235,8 @@ def compile_endpoint(text: str) -> tuple[list[list[str | Node]], list[str | Node
     bare = PLACEHOLDER.sub(lambda m: "x" * len(m[0]), text)  # a `/` or `?` in a name is no separator
     end = min((i for i in (bare.find("?"), bare.find("#")) if i >= 0), default=len(text))
     cuts = [-1, *(i for i in range(end) if bare[i] == "/"), end]
-    segments = [_parts(text[a + 1 : b]) for a, b in pairwise(cuts)]
-    return segments, _parts(text[end:])
+    segments = [parts(text[a + 1 : b]) for a, b in pairwise(cuts)]
+    return segments, parts(text[end:])
 
 
 def fill(parts: list[str | Node], scope: Scope, routing_key: bool) -> str:

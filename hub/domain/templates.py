@@ -30,8 +30,10 @@ from hub.domain.template_compiler import (
     compile_body,
     compile_endpoint,
     fill,
+    parts,
     place,
     quote_bare,
+    shown,
 )
 from hub.errors import InvalidPayloadError, PayloadError
 from hub.models import JSON
@@ -44,6 +46,7 @@ __all__ = [
     "placeholders_at",
     "render_body",
     "render_endpoint",
+    "render_text",
 ]
 
 
@@ -129,6 +132,24 @@ def render_endpoint(text: str, scope: Scope, *, routing_key: bool = False) -> st
         raise InvalidPayloadError("endpoint: half a surrogate pair cannot be sent") from None
 
 
+def render_text(text: str, scope: Scope) -> str | None:
+    """A template as plain text; None when it has placeholders, and all their values are missing, null or empty.
+
+    Raises:
+        InvalidPayloadError: the values exceed `scope.limit`.
+    """
+    try:
+        pieces = _texts.get(text, keep=scope.cached)
+        values = [None if isinstance(piece, str) else shown(piece(scope), scope) for piece in pieces]
+    except PayloadError as e:
+        raise InvalidPayloadError(f"ordering key: {e}") from None
+    if len(pieces) > 1 and not any(values):
+        return None
+    return "".join(
+        piece if isinstance(piece, str) else value or "" for piece, value in zip(pieces, values, strict=True)
+    )
+
+
 def placeholders_at(text: str, paths: tuple[str, ...]) -> frozenset[str]:
     """Paths into the event's data whose values a payload template puts where the payload's `paths` lead.
 
@@ -194,3 +215,4 @@ def _stays_inside(segment: str) -> bool:
 
 _bodies = _Compiled(compile_body)
 _endpoints = _Compiled(compile_endpoint)
+_texts = _Compiled(parts)

@@ -13,7 +13,12 @@ _SAME_TIME = timedelta(seconds=5)  # a parked task is due with the probe, a litt
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A task that waits: its row, its rule and service. `state`: pending, queued, delayed or running."""
+    """A task that waits: its row, its rule and service.
+
+    Attributes:
+        state: pending, queued, delayed, blocked or running.
+        behind: the task that holds the ordering key of a blocked one.
+    """
 
     state: str
     attempts: int
@@ -27,6 +32,7 @@ class Waiting:
     rule_deleted: bool
     service_deleted: bool
     before: int = 0
+    behind: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,12 @@ def wait_of(task: Waiting, now: Conditions) -> Wait | None:
     """
     if task.state == "running":
         return None
-    return _held(task) or (_delayed(task, now) if _is_delayed(task, now) else _due(task, now))
+    if (held := _held(task)) is not None:
+        return held
+    if task.state == "blocked":
+        first = "a task" if task.behind is None else f"task {task.behind}"
+        return Wait(f"{first} of the same ordering key", blocked=True)
+    return _delayed(task, now) if _is_delayed(task, now) else _due(task, now)
 
 
 def _held(task: Waiting) -> Wait | None:

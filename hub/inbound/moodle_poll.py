@@ -19,7 +19,7 @@ from hub.domain import rules
 from hub.domain.events import check_event
 from hub.errors import PayloadError
 from hub.models import Event, Rule, Source
-from hub.pipeline.intake import Intake
+from hub.pipeline.intake import Intake, ToEnqueue
 from hub.sources.log_position import Gap, LogPosition, Marks
 from hub.sources.moodle_event import MAX_OTHER, to_event, without_other
 from hub.sources.moodle_log import LogReader, Row, fingerprint
@@ -209,7 +209,7 @@ class MoodlePoller:
     def _write(self, before: Progress, look: _Look) -> bool:
         """Write events and position; False: another process has moved the position, and nothing was written."""
         events, samples, unmatched, counts = self._events(look.rows, before)
-        queued: list[tuple[int, int]] = []
+        queued = ToEnqueue()
         with self._db.transaction() as conn:
             if not self._positions.advance(conn, before, look.after, counts, reached=look.reached, waits=look.waits):
                 return False

@@ -18,7 +18,7 @@ import structlog
 from hub.domain.paths import mask_body
 from hub.hooks import Hooks
 from hub.models import JSON, Accepted, Delivery, Direction, Event, Service
-from hub.pipeline.intake import Intake
+from hub.pipeline.intake import Intake, ToEnqueue
 from hub.store.database import Database
 from hub.store.delivery_log import DeliveryLog
 from hub.store.intake import once
@@ -88,7 +88,7 @@ class WebhookReceiver:
         uid = str(uuid.uuid4())
         headers = _visible_headers(service, call.headers)
         delivery = _delivery(service, call, uid, task_id, headers, cut_at=depth if cut else None)
-        queued: list[tuple[int, int]] = []
+        queued = ToEnqueue()
         accepted = Accepted(uid, duplicate=False)
         with self._db.transaction() as conn:
             if call.message_id is not None:

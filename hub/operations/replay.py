@@ -32,6 +32,7 @@ def replay(
     chosen: Chosen,
     *,
     most: int | None = None,
+    before: bool = False,
     told: Callable[[int], None] = lambda count: None,
     batch: int = BATCH,
 ) -> Outcome:
@@ -41,6 +42,7 @@ def replay(
 
     Args:
         most: stop after that many.
+        before: they take their place in front of the tasks of their ordering keys; False: behind them.
         told: called after each batch with the number of dead letters replayed so far.
 
     Raises:
@@ -50,7 +52,7 @@ def replay(
     tasks: list[int] = []
     while most is None or len(tasks) < most:
         limit = batch if most is None else min(batch, most - len(tasks))
-        done = dead_letters.replay_matching(chosen, limit=limit)
+        done = dead_letters.replay_matching(chosen, limit=limit, before=before)
         if not done.tasks:
             return Outcome(tasks, done.orphans, 0, chosen.up_to or 0)
         tasks += done.tasks
@@ -59,11 +61,14 @@ def replay(
     return Outcome(tasks, orphans, remaining, chosen.up_to or 0)
 
 
-def replay_ids(dead_letters: DeadLetters, ids: Sequence[int], *, missing_ok: bool = False) -> Outcome:
+def replay_ids(
+    dead_letters: DeadLetters, ids: Sequence[int], *, missing_ok: bool = False, before: bool = False
+) -> Outcome:
     """Replay these dead letters.
 
     Args:
         missing_ok: leave out ids that are no dead letters (any more), instead of refusing all.
+        before: as for `replay`.
 
     Raises:
         NotFoundError: names the first id that is no dead letter; nothing was replayed.
@@ -73,7 +78,7 @@ def replay_ids(dead_letters: DeadLetters, ids: Sequence[int], *, missing_ok: boo
         dead_letters.all_there(wanted)
     tasks: list[int] = []
     for some in _batches(wanted):
-        tasks += dead_letters.replay_matching(Chosen(ids=tuple(some)), limit=len(some)).tasks
+        tasks += dead_letters.replay_matching(Chosen(ids=tuple(some)), limit=len(some), before=before).tasks
     return Outcome(tasks, dead_letters.count(Chosen(ids=tuple(wanted))))
 
 

@@ -78,12 +78,15 @@ class DeadLetters:
         chosen = Chosen(ids=tuple(ids) if ids is not None else None, service=service)
         return self.replay_matching(chosen, limit=limit)
 
-    def replay_matching(self, chosen: Chosen, *, limit: int) -> Replayed:
+    def replay_matching(self, chosen: Chosen, *, limit: int, before: bool = False) -> Replayed:
         """Requeue at most `limit` dead letters: same rule and event, attempts from 0, a new idempotency key.
 
         A dead letter leaves in the transaction that makes its task, or stays. Ids that are none are left out.
+
+        Args:
+            before: they take their place in front of the tasks of their ordering keys; False: behind them.
         """
-        made, orphans = self._store.requeue(chosen, limit=limit)
+        made, orphans = self._store.requeue(chosen, limit=limit, before=before)
         by_service: dict[str, int] = {}
         for _, name in made:
             by_service[name] = by_service.get(name, 0) + 1

@@ -11,7 +11,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from hub.domain import rules
@@ -24,10 +24,19 @@ from hub.store.configuration import Configuration
 from hub.store.database import Connection
 from hub.store.group_commit import GroupCommit
 from hub.store.intake import IntakeStore, NewEvent, Written
+from hub.store.ordering import Key
 
 _TOGETHER = 50  # most events of different callers in one transaction
 _SEEN_AGAIN = 60.0  # seconds after which a name's sample is refreshed
 _SAMPLE_LIMIT = 65536
+
+
+@dataclass(slots=True)
+class ToEnqueue:
+    """What is enqueued after the commit: (service id, task id) of tasks, and ordering keys whose first task may run."""
+
+    tasks: list[tuple[int, int]] = field(default_factory=list)
+    keys: list[Key] = field(default_factory=list)
 
 
 class Publisher(Protocol):
@@ -38,6 +47,9 @@ class Publisher(Protocol):
 
     def publish(self, tasks: Sequence[tuple[int, int]]) -> None:
         """Enqueue (service id, task id) pairs. Raises nothing: the outbox relay finds tasks that are not enqueued."""
+
+    def open_keys(self, keys: Sequence[Key]) -> None:
+        """Let the first task of each ordering key run. Raises nothing: the outbox relay opens what is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +124,7 @@ class Intake:
 
     def write(
         self, events: Sequence[Event], depths: Sequence[int], conn: Connection | None = None
-    ) -> tuple[list[Accepted], list[tuple[int, int]]]:
+    ) -> tuple[list[Accepted], ToEnqueue]:
         """Write events within `conn`'s transaction; pass the second result to `enqueue` after its commit."""
         events = [check_event(event, limit=self._limit) for event in events]
         if not self._indexed:
@@ -123,13 +135,15 @@ class Intake:
         new = [p.new for p in prepared if p.new is not None]
         written = iter(self._store.write(new, conn) if new else [])
         accepted: list[Accepted] = []
-        queued: list[tuple[int, int]] = []
+        queued = ToEnqueue()
         counts = {"accepted": 0, "duplicate": 0, "unmatched": 0}
         for p in prepared:
             if p.new is not None:
                 result: Written = next(written)
                 accepted.append(Accepted(result.uid, result.duplicate, tuple(result.tasks)))
-                queued += result.queued
+                queued.tasks += result.queued
+                if result.tasks:
+                    queued.keys += [Key(rule, service, key) for rule, service, _, key in p.new.tasks if key is not None]
                 counts["duplicate" if result.duplicate else "accepted" if p.new.tasks else "unmatched"] += 1
             else:
                 assert p.same_as is not None
@@ -141,10 +155,12 @@ class Intake:
         self._remember(samples.values())
         return accepted, queued
 
-    def enqueue(self, queued: Sequence[tuple[int, int]]) -> None:
-        """Enqueue the tasks that `write` returned; call it after the commit."""
-        if queued:
-            self._publisher.publish(queued)
+    def enqueue(self, queued: ToEnqueue) -> None:
+        """Enqueue what `write` returned; call it after the commit."""
+        if queued.tasks:
+            self._publisher.publish(queued.tasks)
+        if queued.keys:
+            self._publisher.open_keys(queued.keys)
 
     def observe(self, events: Sequence[Event], unmatched: int) -> None:
         """Count events that no rule wants and that are not written; keep samples of them. Never fails.
@@ -171,7 +187,7 @@ class Intake:
                 prepared.append(_Prepared(same_as=at[key]))
                 continue
             at[key] = len(prepared)
-            tasks = [(rule.id, rule.service_id, self._state(rule)) for rule in matching]
+            tasks = [self._task(rule, event) for rule in matching]
             old_key = None if event.key is None else old_deduplication_key(event.key)
             kept = bool(tasks) or self._keep == "all" or (self._keep == "sample" and i in samples)
             new = NewEvent(
@@ -190,6 +206,12 @@ class Intake:
             )
             prepared.append(_Prepared(new))
         return prepared
+
+    def _task(self, rule: Rule, event: Event) -> tuple[int, int, str, str | None]:
+        """Rule, service, state and ordering key of the task that a rule makes of an event."""
+        key = rules.ordering_key(rule, event) if rule.ordering_key else None
+        state = self._state(rule) if key is None else TaskState.BLOCKED.value
+        return rule.id, rule.service_id, state, key
 
     def _state(self, rule: Rule) -> str:
         live = rule.enabled and rule.service_enabled  # else the task is held until it is

@@ -13,6 +13,7 @@ from datetime import datetime
 from psycopg.rows import dict_row
 
 from hub.store.database import Connection, Database, Row
+from hub.store.ordering import assign_keys
 
 WINDOW = 2000
 """Event ids looked at in one step: a step is short, whatever the events are."""
@@ -47,8 +48,8 @@ _LOCK = """
 SELECT b.id, b.rule_id, b.since, b.until, b.rate, b.last_id, b.position, b.actor, b.actor_kind, r.service_id,
        extract(epoch FROM clock_timestamp() - b.paced_at)::float8 AS idle,
        pg_snapshot_xmin(pg_current_snapshot()) >= b.settled_at AS settled,
-       (SELECT coalesce(sum(c.n), 0)::bigint FROM task_counts c WHERE c.rule_id = b.rule_id AND c.state = 'bulk')
-           AS waiting
+       (SELECT coalesce(sum(c.n), 0)::bigint FROM task_counts c
+        WHERE c.rule_id = b.rule_id AND c.state IN ('bulk', 'blocked')) AS waiting
 FROM backfills b LEFT JOIN (
     SELECT r.id, r.service_id FROM rules r JOIN services s ON s.id = r.service_id AND s.deleted_at IS NULL
     WHERE r.deleted_at IS NULL
@@ -69,7 +70,7 @@ WITH given AS MATERIALIZED (
     SELECT task_id, event_id, %(rule_id)s, %(service_id)s, 'pending', true, now() + make_interval(secs => %(max_age)s)
     FROM noted RETURNING id
 )
-SELECT count(*) FROM made
+SELECT array_agg(id) FROM made
 """
 # `paced_at` moves by what the tasks made are worth at the rate, and never lies more than `burst` seconds in the past.
 _ADVANCE = """
@@ -180,8 +181,10 @@ class BackfillSteps:
                 wanted.append(event["id"])
         made = 0
         if wanted:
-            count = conn.execute(_MAKE, row | {"events": wanted, "max_age": self._max_age}).fetchone()
-            made = count[0] if count else 0
+            row_made = conn.execute(_MAKE, row | {"events": wanted, "max_age": self._max_age}).fetchone()
+            ids = (row_made[0] if row_made else None) or []
+            assign_keys(conn, ids, behind=False)
+            made = len(ids)
         params = {
             "id": row["id"],
             "position": position,

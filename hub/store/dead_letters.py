@@ -39,12 +39,18 @@ WITH chosen AS (
     SELECT DISTINCT ON (event_id) event_id, event_uid, event, event_data, event_depth, accepted_at FROM raised
     ON CONFLICT (id) DO UPDATE SET depth = e.depth
 ), again AS MATERIALIZED (
-    SELECT nextval('tasks_id_seq') AS new_id, r.*, o.payload AS own_payload, o.endpoint AS own_endpoint
-    FROM (SELECT * FROM raised ORDER BY id) r LEFT JOIN task_origins o ON o.task_id = r.task_id
+    SELECT nextval('tasks_id_seq') AS new_id,
+           CASE WHEN r.ordering_key IS NULL THEN NULL WHEN %(before)s THEN r.position
+                ELSE nextval('events_id_seq') END AS new_position,
+           r.*, o.payload AS own_payload, o.endpoint AS own_endpoint
+    FROM (SELECT * FROM raised ORDER BY position, id) r LEFT JOIN task_origins o ON o.task_id = r.task_id
 ), made AS (
-    INSERT INTO tasks (id, event_id, rule_id, service_id, state, bulk, edited, expires_at)
-    SELECT new_id, event_id, rule_id, service_id, 'pending', %(bulk)s,
-           own_payload IS NOT NULL OR own_endpoint IS NOT NULL, now() + make_interval(secs => %(max_age)s)
+    INSERT INTO tasks (id, event_id, rule_id, service_id, state, bulk, edited, ordering_key, position,
+        expires_at)
+    SELECT new_id, event_id, rule_id, service_id, CASE WHEN ordering_key IS NULL THEN 'pending' ELSE 'blocked' END,
+           %(bulk)s,
+           own_payload IS NOT NULL OR own_endpoint IS NOT NULL, ordering_key, new_position,
+           now() + make_interval(secs => %(max_age)s)
     FROM again RETURNING id, service_id
 ), noted AS (
     INSERT INTO task_origins (task_id, kind, event_id, rule_id, dead_letter_id, payload, endpoint, actor, actor_kind)
@@ -133,10 +139,13 @@ class DeadLetterStore:
         assert row is not None
         return int(row["n"]), int(row["orphans"])
 
-    def requeue(self, chosen: Chosen, *, limit: int) -> tuple[list[tuple[int, str]], int]:
+    def requeue(self, chosen: Chosen, *, limit: int, before: bool = False) -> tuple[list[tuple[int, str]], int]:
         """Turn dead letters into tasks with no attempts.
 
         All that match, and many chosen by id, wait in the bulk lane behind live tasks.
+
+        Args:
+            before: they take their place in front of the tasks of their ordering keys; False: behind them.
 
         Returns:
             (task id, service name) of each task, and the number of matches whose rule or service was deleted.
@@ -144,6 +153,7 @@ class DeadLetterStore:
         who = actor()
         params = self._params(chosen) | {
             "limit": limit,
+            "before": before,
             "max_age": self._max_age,
             "bulk": chosen.ids is None or len(chosen.ids) > _MANY,
             "actor": who.name,

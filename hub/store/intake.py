@@ -33,10 +33,11 @@ WITH given AS (
     SELECT id, uid, name, data, depth, source, cause, matched, ARRAY(SELECT id >> 14 << 32 | k FROM unnest(keys) k)
     FROM numbered WHERE kept
 ), made AS (
-    INSERT INTO tasks (event_id, rule_id, service_id, state, handed_at, expires_at)
+    INSERT INTO tasks (event_id, rule_id, service_id, state, handed_at, expires_at, ordering_key, position)
     SELECT n.id, t.rule_id, t.service_id, t.state, CASE WHEN t.state = 'queued' THEN now() END,
-           now() + make_interval(secs => %(max_age)s)
-    FROM json_to_recordset(%(tasks)s::json) AS t(pos bigint, ord bigint, rule_id bigint, service_id bigint, state text)
+           now() + make_interval(secs => %(max_age)s), t.key, CASE WHEN t.key IS NOT NULL THEN n.id END
+    FROM json_to_recordset(%(tasks)s::json)
+        AS t(pos bigint, ord bigint, rule_id bigint, service_id bigint, state text, key text)
     JOIN numbered n ON n.ord = t.ord ORDER BY t.pos
     RETURNING id, event_id, service_id, state
 )
@@ -70,7 +71,7 @@ class NewEvent:
 
     Attributes:
         key: what it is deduplicated on, for `lifetime` seconds.
-        tasks: (rule id, service id, state) of each.
+        tasks: (rule id, service id, state, ordering key) of each.
         old_key: an event with this key is a duplicate, too.
         kept: whether the event itself is stored; one with tasks always is.
         keys: its search keys.
@@ -83,7 +84,7 @@ class NewEvent:
     name: str
     data: str
     depth: int
-    tasks: Sequence[tuple[int, int, str]]
+    tasks: Sequence[tuple[int, int, str, str | None]]
     old_key: bytes | None = None
     kept: bool = True
     keys: Sequence[int] = ()
@@ -140,8 +141,8 @@ class IntakeStore:
         ]
         tasks = [(ord_, *task) for ord_, event in enumerate(events, 1) for task in event.tasks]
         wanted = [
-            {"pos": pos, "ord": ord_, "rule_id": rule_id, "service_id": service_id, "state": state}
-            for pos, (ord_, rule_id, service_id, state) in enumerate(tasks)
+            {"pos": pos, "ord": ord_, "rule_id": rule_id, "service_id": service_id, "state": state, "key": key}
+            for pos, (ord_, rule_id, service_id, state, key) in enumerate(tasks)
         ]
         # Two JSON texts instead of eleven arrays: adapting those took more time than everything else here.
         params = {"events": _encode(given), "tasks": _encode(wanted), "max_age": self._max_age}

@@ -33,6 +33,7 @@ WITH wanted AS (
     LEFT JOIN rules r ON r.id = t.rule_id
     LEFT JOIN services s ON s.id = t.service_id
     WHERE t.id = ANY(%(ids)s)
+      AND (t.ordering_key IS NULL OR t.holds_key)
       AND (t.state IN ('queued', 'pending')
            OR t.state = 'running' AND t.worker = %(worker)s AND t.id = ANY(%(doubt)s))
     FOR UPDATE OF t SKIP LOCKED
@@ -85,7 +86,9 @@ SELECT id FROM done
 _FAIL = f"""
 WITH failed AS (
     UPDATE tasks t SET state = 'delayed', next_run_at = now() + make_interval(secs => f.delay),
-        last_error = f.why, worker = NULL, lease_until = NULL
+        last_error = f.why, worker = NULL, lease_until = NULL,
+        holds_key = CASE WHEN t.holds_key THEN NOT EXISTS (
+            SELECT FROM rules r WHERE r.id = t.rule_id AND r.on_failure = 'continue') ELSE false END
     FROM unnest(%(ids)s::bigint[], %(tokens)s::integer[], %(delays)s::float8[], %(whys)s::text[])
         AS f(id, token, delay, why)
     WHERE t.id = f.id AND t.token = f.token AND t.state = 'running' RETURNING t.id
@@ -100,9 +103,10 @@ WITH dead AS (
     DELETE FROM tasks WHERE id = %(id)s AND token = %(token)s RETURNING *
 ), kept AS (
     INSERT INTO dead_letters (task_id, event_id, event_uid, event, event_data, event_depth, rule_id, service_id,
-        attempts, reason, error, status, payload, response_body, accepted_at)
+        attempts, reason, error, status, payload, response_body, accepted_at, ordering_key, position)
     SELECT d.id, d.event_id, e.uid, e.name, e.data, e.depth, d.rule_id, d.service_id, d.attempts, %(reason)s,
-           coalesce(%(why)s, d.last_error), %(code)s, %(payload)s, %(response)s, e.created_at
+           coalesce(%(why)s, d.last_error), %(code)s, %(payload)s, %(response)s, e.created_at,
+           d.ordering_key, d.position
     FROM dead d JOIN events e ON e.id = d.event_id RETURNING id
 ), logged AS (
     INSERT INTO deliveries ({COLUMNS}) SELECT {COLUMNS} FROM {ROWS} WHERE task_id IN (SELECT id FROM dead)

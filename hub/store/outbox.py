@@ -13,9 +13,15 @@ BATCH = 2000
 # `= ANY(ARRAY(...))`, not `IN`: the planner takes a LIMIT that is a parameter for a tenth of the table, and would then
 # read a million tasks to find a thousand.
 _PROMOTE = """
-UPDATE tasks SET state = 'pending' WHERE id = ANY(ARRAY(
-    SELECT id FROM tasks WHERE state = 'delayed' AND next_run_at <= now()
-    ORDER BY next_run_at, id LIMIT %s FOR UPDATE SKIP LOCKED))
+WITH due AS (
+    UPDATE tasks SET state = CASE WHEN ordering_key IS NULL OR holds_key THEN 'pending' ELSE 'blocked' END
+    WHERE id = ANY(ARRAY(
+        SELECT id FROM tasks WHERE state = 'delayed' AND next_run_at <= now()
+        ORDER BY next_run_at, id LIMIT %s FOR UPDATE SKIP LOCKED))
+    RETURNING state, rule_id, ordering_key
+)
+SELECT count(*), array_agg(rule_id) FILTER (WHERE state = 'blocked'),
+       array_agg(ordering_key) FILTER (WHERE state = 'blocked') FROM due
 """
 # Pending tasks by live service, from the exact counts: a million tasks cost what one costs.
 _DEMAND = """
@@ -87,9 +93,9 @@ WITH lost AS (
     DELETE FROM tasks t USING lost l WHERE l.id = t.id AND l.last RETURNING t.*
 ), kept AS (
     INSERT INTO dead_letters (task_id, event_id, event_uid, event, event_data, event_depth, rule_id, service_id,
-        attempts, reason, error, accepted_at)
+        attempts, reason, error, accepted_at, ordering_key, position)
     SELECT o.id, o.event_id, e.uid, e.name, e.data, e.depth, o.rule_id, o.service_id, o.attempts, 'worker_lost',
-           %(why)s, e.created_at
+           %(why)s, e.created_at, o.ordering_key, o.position
     FROM over o JOIN events e ON e.id = o.event_id
 ), ended AS (
     SELECT id, service_id, rule_id, event_id, attempts, false AS dead FROM again
@@ -108,15 +114,16 @@ WITH old AS (
     SELECT t.id FROM tasks t
     JOIN rules r ON r.id = t.rule_id AND r.enabled AND r.deleted_at IS NULL
     JOIN services s ON s.id = t.service_id AND s.enabled AND s.deleted_at IS NULL
-    WHERE t.state IN ('pending', 'delayed') AND t.expires_at <= now()
+    WHERE t.state IN ('pending', 'delayed', 'blocked') AND t.expires_at <= now()
     ORDER BY t.expires_at LIMIT %(limit)s FOR UPDATE OF t SKIP LOCKED
 ), over AS (
     DELETE FROM tasks t USING old o WHERE t.id = o.id RETURNING t.*
 ), kept AS (
     INSERT INTO dead_letters (task_id, event_id, event_uid, event, event_data, event_depth, rule_id, service_id,
-        attempts, reason, error, accepted_at)
+        attempts, reason, error, accepted_at, ordering_key, position)
     SELECT o.id, o.event_id, e.uid, e.name, e.data, e.depth, o.rule_id, o.service_id, o.attempts, 'expired',
-           'older than HUB_TASK_MAX_AGE' || coalesce('; last error: ' || o.last_error, ''), e.created_at
+           'older than HUB_TASK_MAX_AGE' || coalesce('; last error: ' || o.last_error, ''), e.created_at,
+           o.ordering_key, o.position
     FROM over o JOIN events e ON e.id = o.event_id
 )
 SELECT s.name FROM over o JOIN services s ON s.id = o.service_id
@@ -151,9 +158,16 @@ class Outbox:
         self._db = db
         self._max_attempts = max_attempts
 
-    def promote(self) -> int:
-        """Make due delayed tasks pending, at most `BATCH`. Returns how many."""
-        return self._db.run(_PROMOTE, [BATCH])
+    def promote(self) -> tuple[int, list[tuple[int, str]]]:
+        """Make due delayed tasks pending, at most `BATCH`.
+
+        Returns:
+            How many, and (rule id, ordering key) of those that do not hold their key: they wait for it.
+        """
+        with self._db.autocommit() as conn:
+            row = conn.execute(_PROMOTE, [BATCH]).fetchone()
+        assert row is not None
+        return row[0], list(zip(row[1] or [], row[2] or [], strict=True))
 
     def demand(self) -> list[Demand]:
         """Services with pending live tasks."""

@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 from hub.errors import NotFoundError
 from hub.store.audit import actor, record, record_batch
 from hub.store.database import Connection, Database
+from hub.store.ordering import assign_keys
 
 Problem = Literal["no_task", "rule_deleted", "event_gone", "erased", "live"]
 
@@ -244,7 +245,9 @@ class ResendStore:
             "actor_kind": who.kind,
         }
         with conn.cursor(row_factory=class_row(Made)) as cur:
-            return cur.execute(_MAKE, params).fetchall()
+            made = cur.execute(_MAKE, params).fetchall()
+        assign_keys(conn, [m.task_id for m in made], behind=True)
+        return made
 
 
 def _after(made: Sequence[Made], edit: Edit) -> dict[str, Any]:

@@ -18,16 +18,17 @@ from hub.store.configuration import Configuration, to_rule
 from hub.store.database import Connection, Database
 
 _INSERT = """
-INSERT INTO rules (name, event, service_id, endpoint, method, payload, conditions, strict, enabled)
+INSERT INTO rules (name, event, service_id, endpoint, method, payload, conditions, strict, enabled,
+    ordering_key, on_failure)
 VALUES (%(name)s, %(event)s, %(service_id)s, %(endpoint)s, %(method)s, %(payload)s, %(conditions)s, %(strict)s,
-    %(enabled)s)
+    %(enabled)s, %(ordering_key)s, %(on_failure)s)
 RETURNING *, %(service)s::text AS service, %(service_enabled)s::boolean AS service_enabled
 """
 # `seen` NULL: whatever version is stored.
 _UPDATE = """
 UPDATE rules SET name = %(name)s, event = %(event)s, service_id = %(service_id)s, endpoint = %(endpoint)s,
     method = %(method)s, payload = %(payload)s, conditions = %(conditions)s, strict = %(strict)s, enabled = %(enabled)s,
-    version = version + 1, updated_at = now()
+    ordering_key = %(ordering_key)s, on_failure = %(on_failure)s, version = version + 1, updated_at = now()
 WHERE id = %(id)s AND version = coalesce(%(seen)s, version) AND deleted_at IS NULL
 RETURNING *, %(service)s::text AS service, %(service_enabled)s::boolean AS service_enabled
 """
@@ -189,6 +190,8 @@ def _values(spec: RuleSpec, service_id: int, service_enabled: bool) -> dict[str,
         "conditions": None if spec.conditions is None else Jsonb(spec.conditions),
         "strict": spec.strict,
         "enabled": spec.enabled,
+        "ordering_key": spec.ordering_key or None,
+        "on_failure": spec.on_failure,
         "service": spec.service,
         "service_enabled": service_enabled,
     }

@@ -8,7 +8,8 @@ from hub.store.audit import record, record_batch
 from hub.store.database import Database
 
 _RETRY = """
-UPDATE tasks SET state = 'pending', next_run_at = now(), handed_at = NULL, bulk = false,
+UPDATE tasks SET state = CASE WHEN ordering_key IS NULL OR holds_key THEN 'pending' ELSE 'blocked' END,
+    next_run_at = now(), handed_at = NULL, bulk = false,
     attempts = CASE WHEN %(restart)s THEN 0 ELSE attempts END,
     expires_at = greatest(expires_at, now() + interval '1 hour')
 WHERE id = ANY(%(ids)s) AND state <> 'running' RETURNING id

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from hub.store.ordering import Key
 from hub.tasks.publish import BrokerPublisher
 
 log = structlog.get_logger("hub.tasks.enqueue")
@@ -34,6 +35,7 @@ class Enqueuer:
         self._limit = limit
         self._changed = threading.Condition()
         self._buffer: deque[tuple[int, int]] = deque()
+        self._keys: deque[Key] = deque()
         self._publishing: list[tuple[int, int]] = []
         self._busy_since: float | None = None
         self._closing = False
@@ -51,12 +53,24 @@ class Enqueuer:
         with self._changed:
             room = 0 if self._closing else max(0, self._limit - len(self._buffer))
             self._buffer.extend(tasks[:room])
-            if self._thread is None and not self._closing:
-                self._thread = threading.Thread(target=self._run, name="hub-enqueue", daemon=True)
-                self._thread.start()
+            if not self._closing:
+                self._start()
             self._changed.notify_all()
         if left := tasks[room:]:
             self._publisher.release([task_id for _, task_id in left])
+
+    def open_keys(self, keys: Sequence[Key]) -> None:
+        """Buffer ordering keys whose first task may run; those that do not fit are left to the outbox relay."""
+        with self._changed:
+            if not self._closing:
+                self._keys.extend(keys[: max(0, self._limit - len(self._keys))])
+                self._start()
+                self._changed.notify_all()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="hub-enqueue", daemon=True)
+            self._thread.start()
 
     @property
     def waiting(self) -> int:
@@ -66,7 +80,9 @@ class Enqueuer:
     def flush(self, timeout: float) -> bool:
         """Wait until the buffer is published or released; False: not within `timeout` seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._buffer and self._busy_since is None, timeout)
+            return self._changed.wait_for(
+                lambda: not self._buffer and not self._keys and self._busy_since is None, timeout
+            )
 
     def close(self, timeout: float) -> None:
         """Publish what is buffered for at most `timeout` seconds, and release the rest."""
@@ -77,6 +93,7 @@ class Enqueuer:
         with self._changed:
             left = [task_id for _, task_id in self._buffer]
             self._buffer.clear()
+            self._keys.clear()
         if left:
             self._publisher.release(left)
 
@@ -94,11 +111,14 @@ class Enqueuer:
             self._publisher.release(left)
 
     def _run(self) -> None:
-        while batch := self._next():
+        while work := self._next():
+            batch, keys = work
             try:
+                if keys and not self._publisher.down:
+                    self._publisher.open_keys(keys)
                 if self._publisher.down:
                     self._publisher.release([task_id for _, task_id in batch])
-                else:
+                elif batch:
                     self._publisher.publish(batch)
             except Exception:
                 log.exception("not enqueued; the relay finds the tasks", count=len(batch))
@@ -107,12 +127,14 @@ class Enqueuer:
                 self._busy_since = None
                 self._changed.notify_all()
 
-    def _next(self) -> list[tuple[int, int]]:
-        """The next tasks; empty: closed, and the buffer is empty."""
+    def _next(self) -> tuple[list[tuple[int, int]], list[Key]] | None:
+        """The next tasks and ordering keys; None: closed and empty."""
         with self._changed:
-            self._changed.wait_for(lambda: self._buffer or self._closing)
+            self._changed.wait_for(lambda: self._buffer or self._keys or self._closing)
+            keys = [self._keys.popleft() for _ in range(min(_BATCH, len(self._keys)))]
             batch = [self._buffer.popleft() for _ in range(min(_BATCH, len(self._buffer)))]
             self._publishing = batch
-            if batch:
-                self._busy_since = time.monotonic()
-            return batch
+            if not batch and not keys:
+                return None
+            self._busy_since = time.monotonic()
+            return batch, keys

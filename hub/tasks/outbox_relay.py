@@ -21,6 +21,7 @@ from hub.hooks import Hooks
 from hub.store.database import Database
 from hub.store.heartbeats import Heartbeats
 from hub.store.locks import Leadership
+from hub.store.ordering import OrderingKeys
 from hub.store.outbox import Demand, Outbox
 from hub.tasks.broker import Broker, InProcessBroker
 from hub.tasks.groups import GROUP
@@ -29,6 +30,7 @@ from hub.tasks.publish import BrokerPublisher
 log = structlog.get_logger("hub.tasks.outbox_relay")
 _LOCK = 0x48554222
 _IDLE, _BUSY = 1.0, 0.05  # seconds between two rounds
+_SWEEP = 1.0  # seconds between two searches for ordering keys that nobody holds
 _LOST_CHECK = 2.0  # seconds between two searches for lost messages
 BULK_QUEUED = 16
 """Most tasks of the bulk lane that are published and not claimed, of all services together."""
@@ -49,6 +51,7 @@ class OutboxRelay:
         self,
         db: Database,
         outbox: Outbox,
+        ordering: OrderingKeys,
         publisher: BrokerPublisher,
         broker: Broker,
         queue: str,
@@ -62,6 +65,7 @@ class OutboxRelay:
     ) -> None:
         self._leadership = Leadership(db, _LOCK)
         self._outbox = outbox
+        self._ordering = ordering
         self._publisher = publisher
         self._broker = broker
         self._queue = queue
@@ -74,7 +78,7 @@ class OutboxRelay:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._leading_since: float | None = None
-        self._lost_at = self._beat_at = self._broker_at = float("-inf")
+        self._lost_at = self._swept_at = self._beat_at = self._broker_at = float("-inf")
 
     def start(self) -> None:
         """Start the thread."""
@@ -121,7 +125,9 @@ class OutboxRelay:
         if time.monotonic() - self._beat_at >= _IDLE:
             self._beats.beat("releaser")
             self._beat_at = time.monotonic()
-        promoted = self._outbox.promote()
+        promoted, waiting = self._outbox.promote()
+        if waiting:
+            self._ordering.open(waiting)
         if self._leading_since is not None and time.monotonic() - self._leading_since >= self._lease:
             self._recover()
         for service in self._outbox.expire():
@@ -130,6 +136,9 @@ class OutboxRelay:
         if time.monotonic() - self._lost_at >= _LOST_CHECK and not self._publisher.down:
             self._lost_at = time.monotonic()
             self._republish_lost()
+        if time.monotonic() - self._swept_at >= _SWEEP:
+            self._swept_at = time.monotonic()
+            self._ordering.sweep()
         more = self._fill_queue()
         if not self._publisher.down and time.monotonic() - self._broker_at >= _IDLE:
             self._beats.beat("broker")

@@ -14,6 +14,7 @@ import structlog
 
 from hub.errors import HubError, UnavailableError
 from hub.store.ledger import Ledger
+from hub.store.ordering import Key, OrderingKeys
 from hub.store.outbox import Outbox
 from hub.tasks.broker import Broker, HubBroker
 from hub.tasks.groups import in_groups
@@ -30,11 +31,14 @@ class BrokerPublisher:
         queue_limit: most tasks of one service in the broker.
     """
 
-    def __init__(self, broker: Broker, queue: str, ledger: Ledger, outbox: Outbox, *, queue_limit: int) -> None:
+    def __init__(
+        self, broker: Broker, queue: str, ledger: Ledger, outbox: Outbox, ordering: OrderingKeys, *, queue_limit: int
+    ) -> None:
         self._broker = broker
         self._queue = queue
         self._ledger = ledger
         self._outbox = outbox
+        self._ordering = ordering
         self._queue_limit = queue_limit
         self._lock = threading.Lock()
         self._waiting: dict[int, tuple[int, bool]] = {}
@@ -74,6 +78,18 @@ class BrokerPublisher:
                 self.release([task_id for _, ids in messages[i:] for task_id in ids])
                 return
 
+    def open_keys(self, keys: Sequence[Key]) -> None:
+        """Let the first task of each ordering key run, and publish it where the queue limit allows."""
+        services = {key.service_id for key in keys}
+        admitted = [service_id for service_id in services if self.admits(service_id)]
+        try:
+            ready = self._ordering.open([(key.rule_id, key.key) for key in keys], admitted)
+        except Exception as e:
+            log.warning("ordering keys not opened; the relay opens them later", count=len(keys), error=str(e))
+            return
+        if ready:
+            self.publish(ready)
+
     def _message(self, service_id: int, ids: list[int]) -> tuple[dramatiq.Message[None], list[int]]:
         args: tuple[int, ...] = ()
         kwargs: dict[str, object] = {}
@@ -107,3 +123,6 @@ class NoPublisher:
 
     def publish(self, tasks: Sequence[tuple[int, int]]) -> None:
         """Does nothing: no task is ever queued."""
+
+    def open_keys(self, keys: Sequence[Key]) -> None:
+        """Does nothing: the outbox relay opens the keys."""

@@ -7,10 +7,23 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 
+import psycopg
+
+from hub.codec import dumps
+from tests.bench.job import NAME, event
 from tests.bench.rig import Rig
 from tests.bench.row import Numbers, Row, Scale
-from tests.bench.systems import BareSystem, CelerySystem, HubSystem, System
+from tests.bench.systems import BareSystem, CelerySystem, HubSystem, OrderedHubSystem, System
 
+# The first task of the key is delayed for an hour and holds the key.
+_EVENT = "INSERT INTO events (id, uid, name, data) VALUES (nextval('events_id_seq'), 'hot', %(name)s, %(data)s)"
+_HOT = """
+INSERT INTO tasks (event_id, rule_id, service_id, state, expires_at, ordering_key, position, holds_key, next_run_at)
+SELECT e.id, r.id, r.service_id, CASE i WHEN 1 THEN 'delayed' ELSE 'blocked' END, now() + interval '3 days', 'hot', i,
+       i = 1, now() + interval '1 hour'
+FROM generate_series(1, %(many)s) i CROSS JOIN (SELECT id FROM events WHERE uid = 'hot') e
+CROSS JOIN (SELECT id, service_id FROM rules) r
+"""
 SLOW_THREADS = {"hub": 128, "bare_dramatiq": 128, "celery": 64}  # the best of 32, 64, 128 and 256 per process
 
 
@@ -22,6 +35,8 @@ def rows() -> Iterator[Row]:
         (CelerySystem, "the same task, acks_late, 2 x 8 threads, prefetch 16 each"),
     ):
         yield Row(kind.name, what, partial(fast, kind), rounds=3)
+    yield Row("ordered_hub", "with an ordering key, 1,000 active keys", partial(fast, OrderedHubSystem), rounds=3)
+    yield Row("ordered_hot", "the same beside one key with many waiting tasks", hot_key, rounds=2)
     for library in ("requests", "urllib3"):
         yield Row(f"raw_{library}", f"only {library}, best threads", partial(raw, library), rounds=3)
     for kind in (HubSystem, BareSystem, CelerySystem):
@@ -38,6 +53,19 @@ def fast(kind: type[System], rig: Rig, scale: Scale) -> Numbers:
     """From the first event sent to the last delivered."""
     system = kind(rig, rig.fast)
     try:
+        return system.end_to_end(scale.events)
+    finally:
+        system.close()
+
+
+def hot_key(rig: Rig, scale: Scale) -> Numbers:
+    """The rate of 1,000 keys while one key has `backlog` tasks that wait behind its first."""
+    system = OrderedHubSystem(rig, rig.fast)
+    try:
+        with psycopg.connect(system.database, autocommit=True) as conn:
+            conn.execute(_EVENT, {"name": NAME, "data": dumps(event(0))})
+            conn.execute(_HOT, {"many": scale.backlog})
+            conn.execute("ANALYZE tasks")
         return system.end_to_end(scale.events)
     finally:
         system.close()

@@ -170,14 +170,39 @@ class HubSystem(System):
 
     def send(self, numbers: Sequence[int]) -> None:
         """As `hub emit FILE.ndjson` does."""
-        lines = (dumps(event(number)) for number in numbers)
+        lines = (dumps(self.event(number)) for number in numbers)
         for batch in batched(lines, 500):
             events = [parse_event(loads(line), limit=self.settings.event_limit) for line in batch]
             self.hub.intake.handle_events(events)
 
+    def event(self, number: int) -> dict[str, Any]:
+        """The event of that number."""
+        return event(number)
+
     def close(self) -> None:
         self.hub.close()
         super().close()
+
+
+class OrderedHubSystem(HubSystem):
+    """The hub with an ordering key: tasks of one key are sent one at a time, in order.
+
+    Args:
+        keys: how many different keys the events have.
+    """
+
+    name = "ordered_hub"
+
+    def __init__(self, rig: Rig, target: str, *, keys: int = 1000, **more: Any) -> None:
+        self._keys = keys
+        super().__init__(rig, target, **more)
+
+    def add_rule(self, name: str, service: str, event_name: str) -> None:
+        super().add_rule(name, service, event_name)
+        self.hub.registry.rules.update(name, {"ordering_key": "{{courseid}}"})
+
+    def event(self, number: int) -> dict[str, Any]:
+        return event(number) | {"courseid": number % self._keys}
 
 
 class BareSystem(System):

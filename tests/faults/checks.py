@@ -10,7 +10,7 @@ from typing import Any
 from tests.faults.answers import body_of
 from tests.faults.history import History, expected
 from tests.faults.nemesis import FAULTS, LOSES_WORK
-from tests.faults.plan import BY_NAME, MAX_ATTEMPTS, PROFILES
+from tests.faults.plan import BY_NAME, LANES, MAX_ATTEMPTS, ORDERED, PROFILES
 from tests.faults.rig import LEASE
 from tests.faults.targets import Sighting
 
@@ -93,6 +93,26 @@ def duplicates_have_a_cause(h: History) -> Iterable[str]:
         for one, two in pairwise(done):
             if not _during(h, LOSES_WORK, one.start - _SLACK - LEASE, two.start):
                 yield f"{one.service} {one.key}: succeeded at {one.end:.3f} and again at {two.end:.3f}, without cause"
+
+
+def order_is_kept(h: History) -> Iterable[str]:
+    """For each ordering key a task is sent for the first time when those of earlier events have ended.
+
+    An event whose acceptance is not sure may have been accepted after later ones.
+    """
+    sends: dict[int, list[Sighting]] = defaultdict(list)
+    for s in h.sightings:
+        if s.service == ORDERED:
+            sends[s.n].append(s)
+    for lane in range(LANES):
+        last: Sighting | None = None
+        for n in sorted(n for n in sends if n % LANES == lane and n not in h.unsure):
+            first = min(sends[n], key=lambda s: s.start)
+            overtaken = last is not None and first.start < last.start
+            if last and overtaken and not _during(h, ("pause_worker",), first.start - 1, last.start + 1):
+                yield f"event {n} was sent at {first.start:.3f}, event {last.n} of its key at {last.start:.3f}"
+            latest = max(sends[n], key=lambda s: s.start)
+            last = latest if last is None or latest.start > last.start else last
 
 
 def nothing_inbound_dropped(h: History) -> Iterable[str]:
@@ -210,7 +230,8 @@ def _foreseen(h: History, line: dict[str, Any]) -> bool:
 
 CHECKS: tuple[Check, ...] = (
     every_accepted_event_ended, delivered_means_seen, five_attempts, never_two_at_once, duplicates_have_a_cause,
-    nothing_inbound_dropped, one_probe, counters_agree, nothing_left, nothing_unforeseen, no_minute_before_its_time,
+    order_is_kept, nothing_inbound_dropped, one_probe, counters_agree, nothing_left, nothing_unforeseen,
+    no_minute_before_its_time,
 )  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def collect(rig: Rig, faults: list[dict[str, Any]]) -> History:
             answered.update(line["n"])
     events: dict[int, int] = {}
     repeated: list[int] = []
-    for row in rig.rows("SELECT id, uid, name, data FROM events ORDER BY id"):
+    for row in rig.rows("SELECT id, uid, name, data FROM events WHERE starts_with(name, 'e.') ORDER BY id"):
         n = int(json.loads(row["data"])["n"])
         if n in events:
             repeated.append(n)

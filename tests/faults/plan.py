@@ -39,9 +39,13 @@ PROFILES = (
     Profile("never", 1.5, targets.never, _NO_BREAKER | {"timeout": 0.5}),
     Profile("gone", 1, None, _NO_BREAKER),
     Profile("void", 1, targets.well, rule={"payload": '{"n": "{{missing}}"}', "strict": True}),
+    Profile("ordered", 10, targets.badly, _NO_BREAKER | {"timeout": 0.8}, rule={"ordering_key": "{{lane}}"}),
     Profile("queue", 8, None, {"type": "amqp", "timeout": 3, "response_queue": QUEUE}),
 )
 BY_NAME = {profile.name: profile for profile in PROFILES}
+LANES = 8  # ordering keys of the events
+ORDERED = "ordered"
+"""The service whose tasks are sent one at a time, in order, for each lane."""
 FAN_OUT = ("good", "slow", "bad", "tide")
 ALL = "e.all"
 _NAMES = [*(f"e.{p.name}" for p in PROFILES), ALL]
@@ -51,6 +55,11 @@ _WEIGHTS = [*(p.weight for p in PROFILES), 6]
 def event_name(seed: int, n: int) -> str:
     """The name of event number `n`."""
     return random.Random(f"{seed}/event/{n}").choices(_NAMES, _WEIGHTS)[0]
+
+
+def data(n: int) -> dict[str, int]:
+    """The data of event number `n`."""
+    return {"n": n, "lane": n % LANES}
 
 
 def services_for(name: str) -> tuple[str, ...]:

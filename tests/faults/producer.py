@@ -24,7 +24,7 @@ from hub.models import Event
 from hub.programs.log_setup import configure_logging
 from hub.programs.supervisor import die_with_parent, stop_signals
 from hub.settings import load_settings
-from tests.faults.plan import event_name
+from tests.faults.plan import data, event_name
 from tests.support import clients
 
 
@@ -60,7 +60,7 @@ def main(run: str, seed: int, begin: int, rate: float, path: str, web: str, toke
         hub.configuration.listen()
         while not stop.is_set():
             numbers = list(range(n, n + (1 if dice.random() < 0.7 else dice.randint(2, 12))))
-            events = [Event(event_name(seed, i), {"n": i}, f"{run}-{i}") for i in numbers]
+            events = [Event(event_name(seed, i), data(i), f"{run}-{i}") for i in numbers]
             try:
                 dice.choice(ways)(events)
                 note(numbers, "accepted")

@@ -82,6 +82,10 @@ def _other_key(h: History) -> None:
     h.sightings.append(Sighting("good", "k9", GOOD, 30.0, 30.1, 500))
 
 
+def _overtaken(h: History) -> None:
+    h.sightings += [Sighting("ordered", f"o{n}", n, at, at + 0.1, 204) for n, at in ((4, 30.0), (12, 31.0), (4, 31.5))]
+
+
 def _two_probes(h: History) -> None:
     h.falls = [(100.0, 110.0)]
     h.logs.append({"message": "circuit changed", "service": "tide", "now": "open", "at": 101.0, "level": "warning",
@@ -125,7 +129,8 @@ def _too_early(h: History) -> None:
         (_lost, checks.every_accepted_event_ended), (_gone, checks.every_accepted_event_ended),
         (_unseen, checks.delivered_means_seen), (_sixth, checks.five_attempts), (_four, checks.five_attempts),
         (_at_once, checks.never_two_at_once), (_twice, checks.duplicates_have_a_cause),
-        (_other_key, checks.duplicates_have_a_cause), (_two_probes, checks.one_probe),
+        (_other_key, checks.duplicates_have_a_cause), (_overtaken, checks.order_is_kept),
+        (_two_probes, checks.one_probe),
         (_answer, checks.nothing_inbound_dropped), (_bytes, checks.nothing_inbound_dropped),
         (_count, checks.counters_agree), (_claim, checks.nothing_left), (_fault, checks.nothing_unforeseen),
         (_ended, checks.nothing_left), (_too_early, checks.no_minute_before_its_time),

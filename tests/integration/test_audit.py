@@ -231,7 +231,7 @@ def test_changes_of_services_rules_and_schedules_leave_entries_with_masked_secre
     registry.services.update("crm", {"timeout": 7})
     registry.services.update("crm", {"auth": {"type": "bearer", "token": "canary-two"}})
     registry.services.enable("crm", True)
-    odd = RuleSpec(name="r", event="e", service="crm", payload={"a": "b"})
+    odd = RuleSpec.model_validate({"name": "r", "event": "e", "service": "crm", "payload": {"a": "b"}})
     registry.rules.add(odd)
     added = odd.model_copy(update={"name": "s", "payload": None})
     registry.rules.write([added], [odd])

@@ -10,6 +10,8 @@ import pytest
 
 from hub.errors import ConfigError, UnavailableError
 from hub.store.database import Database
+from hub.store.dead_letters import Chosen, DeadLetterStore
+from hub.store.ledger import Ledger
 from hub.store.migrate import check, migrate, migrations, pending
 from hub.store.outbox import Outbox
 from hub.store.views import Views
@@ -137,4 +139,37 @@ def test_live_tasks_of_the_release_before_are_live_ones(
         conn.execute("UPDATE tasks SET bulk = true, state = 'pending'")
     assert [demand.pending for demand in outbox.bulk_demand()] == [3] and outbox.demand() == []
     assert {row["n"] for row in Views(db).tasks.counts()} == {3}
+    db.close()
+
+
+def test_tasks_and_rules_of_the_release_before_have_no_order(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks that wait while the hub is updated run as before, and a rule may get an ordering key afterwards."""
+    every = migrations()
+    db = Database(empty_database_url)
+    db.open()
+    with monkeypatch.context() as patched:
+        patched.setattr("hub.store.migrate.migrations", lambda: [m for m in every if m[0] < "0011"])
+        migrate(db)
+    with psycopg.connect(empty_database_url) as conn:
+        conn.execute("INSERT INTO services (name, type, base_url) VALUES ('crm', 'rest', 'http://h')")
+        conn.execute("INSERT INTO rules (name, event, service_id) SELECT 'r', 'e', id FROM services")
+        conn.execute("INSERT INTO events (uid, name, data) VALUES ('u', 'e', '{}')")
+        conn.execute(
+            "INSERT INTO tasks (event_id, rule_id, service_id, state, expires_at)"
+            " SELECT 1, 1, 1, state, now() + interval '1 day' FROM unnest(ARRAY['pending', 'queued', 'delayed']) state"
+        )
+        conn.execute(
+            "INSERT INTO dead_letters (task_id, event_id, event_uid, event, event_data, rule_id, service_id, attempts,"
+            " reason, accepted_at) VALUES (99, 1, 'u', 'e', '{}', 1, 1, 5, 'attempts', now())"
+        )
+    migrate(db)
+    with psycopg.connect(empty_database_url) as conn:
+        conn.execute("UPDATE rules SET ordering_key = 'all'")
+    ledger = Ledger(db, worker="w", body_limit=100)
+    assert [ledger.claim_now(task_id) is not None for task_id in (1, 2, 3)] == [True] * 3, "they run side by side"
+    assert Views(db).dead_letters.list()[0]["waiting"] is None
+    made, _ = DeadLetterStore(db, max_age=60).requeue(Chosen(), limit=1)
+    assert [row["state"] for row in db.all("SELECT state FROM tasks WHERE id = %s", [made[0][0]])] == ["pending"]
     db.close()

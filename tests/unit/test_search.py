@@ -102,7 +102,7 @@ DATA = {"courseid": 12, "crud": "r", "other": {"username": "test1"}, "n": None}
         ),
         ({"and": [{"courseid": 12}, {"crud": "c"}]}, 'crud is "r", and must be "c"'),
         ({"courseid": 1, "crud": "c"}, 'courseid is 12, and must be 1; crud is "r", and must be "c"'),
-        ({"courseid": {"like": 1}}, "its conditions cannot be read: 'like' is no operator"),
+        ({"courseid": {"like": 1}}, "its conditions cannot be read: 'like' is not an operator"),
     ],
 )
 def test_a_reason_names_the_condition_that_failed(conditions: Any, why: str) -> None:

@@ -80,7 +80,7 @@ LEDGER_METRICS = (
     CLOCK_OFFSET,
     WRITABLE,
 )
-_TASK_STATES = ("pending", "running", "delayed", "held")
+_TASK_STATES = ("pending", "running", "delayed", "blocked", "held")
 _FIRST_READ = 2.0  # seconds
 
 

@@ -13,7 +13,15 @@ _MAX_COUNT = 10_000  # more dead letters than these are not counted
 _DEAD_LETTER: LiteralString = """
 SELECT d.id, d.task_id, d.event, r.name AS rule, s.name AS service, d.attempts, d.reason, d.error, d.payload,
        d.created_at, d.status, d.event_uid AS event_id, d.accepted_at,
-       r.id IS NULL OR s.id IS NULL OR r.deleted_at IS NOT NULL OR s.deleted_at IS NOT NULL AS orphan
+       r.id IS NULL OR s.id IS NULL OR r.deleted_at IS NOT NULL OR s.deleted_at IS NOT NULL AS orphan,
+       CASE WHEN d.ordering_key IS NOT NULL THEN (
+           SELECT count(*) FROM (
+               SELECT FROM tasks b
+               WHERE b.rule_id = d.rule_id AND b.ordering_key = d.ordering_key AND b.state = 'blocked' LIMIT 1000
+           ) w
+       ) + (
+           SELECT count(*) FROM tasks h WHERE h.rule_id = d.rule_id AND h.ordering_key = d.ordering_key AND h.holds_key
+       ) END AS waiting
 """
 _DEAD_LETTER_MORE: LiteralString = ", d.event_data, d.response_body"
 _DEAD_LETTER_FROM: LiteralString = """

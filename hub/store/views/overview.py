@@ -79,7 +79,7 @@ class Overview:
 
     def stats(self) -> Row:
         """`tasks` by state, `services`, `dead_letters`, `breakers`, `schedules`, `heartbeats`, `oldest_due_at`."""
-        tasks = dict.fromkeys(("pending", "running", "delayed", "held"), 0)
+        tasks = dict.fromkeys(("pending", "running", "delayed", "blocked", "held"), 0)
         services: dict[str, dict[str, int]] = {}
         for row in self._tasks.counts():
             state = shown(row)

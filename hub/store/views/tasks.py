@@ -29,8 +29,11 @@ SELECT t.id, e.name AS event, r.name AS rule, s.name AS service,
        r.id IS NULL OR s.id IS NULL OR r.deleted_at IS NOT NULL OR s.deleted_at IS NOT NULL AS orphan,
        t.state IN ('pending', 'queued') AND NOT t.bulk AND t.next_run_at < now() - interval '1 minute' AND coalesce(
            r.enabled AND s.enabled AND r.deleted_at IS NULL AND s.deleted_at IS NULL, false) AS overdue,
-       e.uid AS event_id
-"""
+       e.uid AS event_id,
+       CASE WHEN t.state = 'blocked' THEN (
+           SELECT h.id FROM tasks h WHERE h.rule_id = t.rule_id AND h.ordering_key = t.ordering_key AND h.holds_key
+       ) END AS waits_behind
+"""  # noqa: S608 - constants
     + WAITS
 )
 _TASK_FROM: LiteralString = """
@@ -67,6 +70,7 @@ _STATES: dict[str, LiteralString] = {
     "pending": "t.state IN ('pending', 'queued')",
     "running": "t.state = 'running'",
     "delayed": "t.state = 'delayed'",
+    "blocked": "t.state = 'blocked'",
 }
 
 

@@ -83,6 +83,7 @@ class Waits:
                 rule=row["rule"],
                 service=row["service"],
                 before=before.get(row["id"], 0),
+                behind=row["waits_behind"],
                 **own,
             )
             wait = wait_of(task, around[service_id]) if service_id in around else None

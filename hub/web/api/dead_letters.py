@@ -34,6 +34,10 @@ class Replay(parameters.Given):
     up_to: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
         None, description="Only dead letters up to this id. To continue a run, the `up_to` of its last response."
     )
+    before: bool = Field(
+        False,
+        description="Place them in front of the tasks that wait with the same ordering key; false: behind them.",
+    )
     dry_run: bool = Field(False, description="Only count.")
 
     @property
@@ -132,9 +136,10 @@ def make_dead_letters(hub: Hub, authenticator: Authenticator) -> APIRouter:
         return _detail(hub, dead_letter_id)
 
     @r.manage.post("/{dead_letter_id:id}/replay", summary="Replay a dead letter", response_model=Replayed)
-    def replay_one(dead_letter_id: parameters.Id) -> dict[str, Any]:
+    def replay_one(dead_letter_id: parameters.Id, before: bool = False) -> dict[str, Any]:
+        """With `before` it goes in front of the tasks that wait with the same ordering key, else behind them."""
         hub.views.dead_letters.get(dead_letter_id)
-        result = _replay(hub, Replay.model_validate({"ids": [dead_letter_id]}))
+        result = _replay(hub, Replay.model_validate({"ids": [dead_letter_id], "before": before}))
         if not result["replayed"]:
             raise Problem(409, f"dead letter {dead_letter_id} cannot be replayed: its rule or service was deleted")
         return result
@@ -160,9 +165,9 @@ def _counted(hub: Hub, what: Replay) -> dict[str, Any]:
 
 def _replay(hub: Hub, what: Replay) -> dict[str, Any]:
     if what.ids is not None:
-        done = replays.replay_ids(hub.dead_letters, what.ids)
+        done = replays.replay_ids(hub.dead_letters, what.ids, before=what.before)
     else:
-        done = replays.replay(hub.dead_letters, _chosen(what), most=_MOST)
+        done = replays.replay(hub.dead_letters, _chosen(what), most=_MOST, before=what.before)
     return {
         "replayed": len(done.tasks),
         "tasks": done.tasks,

@@ -57,7 +57,7 @@ class StoryTask(shapes.Shape):
     id: int
     rule: str | None
     service: str | None
-    state: str = Field(description="pending, running, delayed, held, delivered, dead, cancelled or replayed.")
+    state: str = Field(description="pending, running, delayed, blocked, held, delivered, dead, cancelled or replayed.")
     attempts: int
     next_run_at: shapes.Utc | None
     waits_for: str | None

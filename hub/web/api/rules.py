@@ -162,6 +162,8 @@ def _unsaved(spec: RuleSpec) -> Rule:
         payload=spec.template(),
         conditions=spec.conditions,
         strict=spec.strict,
+        ordering_key=spec.ordering_key,
+        on_failure=spec.on_failure,
     )
 
 

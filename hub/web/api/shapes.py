@@ -58,7 +58,7 @@ class Task(Shape):
     event: str | None
     rule: str | None
     service: str | None
-    state: Literal["pending", "running", "delayed", "held"]
+    state: Literal["pending", "running", "delayed", "blocked", "held"]
     attempts: int
     next_run_at: Utc
     last_error: str | None
@@ -68,6 +68,9 @@ class Task(Shape):
     waits_for: str | None = Field(description="Why it does not run, such as `rule X disabled`; null: it is running.")
     waits_until: Utc | None = Field(None, description="When that ends, if it is known.")
     event_id: str | None
+    waits_behind: int | None = Field(
+        None, description="Of a blocked task: the task of the same ordering key that comes first."
+    )
 
 
 class Origin(Shape):
@@ -107,6 +110,9 @@ class DeadLetter(Shape):
     event_id: str
     accepted_at: Utc
     orphan: bool
+    waiting: int | None = Field(
+        None, description="Live tasks of the same ordering key, at most 1,001; null: the rule had no ordering key."
+    )
 
 
 class DeadLetterDetail(DeadLetter):
@@ -244,6 +250,8 @@ class Rule(BaseModel):
     payload: Any
     conditions: Any
     strict: bool
+    ordering_key: str | None = None
+    on_failure: Literal["block", "continue"] = "block"
     enabled: bool
     version: int = Field(description="Increases with every change; also the ETag.")
     created_at: Utc

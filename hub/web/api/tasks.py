@@ -56,7 +56,7 @@ def make_tasks(hub: Hub, authenticator: Authenticator) -> APIRouter:
 
     @r.view.get("", summary="List tasks", response_model=shapes.Page[shapes.Task])
     def list_tasks(
-        state: Literal["pending", "running", "delayed", "held"] | None = None,
+        state: Literal["pending", "running", "delayed", "blocked", "held"] | None = None,
         service: parameters.OfService = None,
         rule: parameters.OfRule = None,
         event: parameters.OfEvent = None,

@@ -139,7 +139,7 @@ def make_dlq(pages: Pages) -> APIRouter:
         if what == "delete":
             gone = operation.delete(hub, found, missing_ok=True)
             return pages.go(to, f"{of(gone, 'dead letter')} deleted.")
-        done = replay_ids(hub.dead_letters, found, missing_ok=True)  # somebody else may have replayed some
+        done = replay_ids(hub.dead_letters, found, missing_ok=True, before=what == "replay-before")  # some may be gone
         return replayed(to, done.tasks, done.orphans)
 
     def replayed(to: str, tasks: list[int], stay: int) -> Response:

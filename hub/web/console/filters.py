@@ -106,6 +106,7 @@ def state(value: str | None) -> Markup:
         "half_open": "warn",
         "delayed": "warn",
         "held": "warn",
+        "blocked": "warn",
         "skipped": "warn",
         "waiting": "warn",
         "disabled": "muted",

@@ -18,7 +18,7 @@ from hub.web.console.pages import (
 )
 
 _PAGE = 50
-_STATES = ("pending", "running", "delayed", "held")
+_STATES = ("pending", "running", "delayed", "blocked", "held")
 
 
 def make_queue(pages: Pages) -> APIRouter:

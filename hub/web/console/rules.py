@@ -34,6 +34,8 @@ _BLANK: dict[str, Any] = {
     "payload": None,
     "conditions": None,
     "strict": False,
+    "ordering_key": "",
+    "on_failure": "block",
     "enabled": True,
 }
 _AT = re.compile(r"line (\d+) column (\d+)")
@@ -173,6 +175,8 @@ def _typed(form: Form) -> dict[str, Any]:
         "payload": form.raw("payload"),
         "conditions": form.raw("conditions"),
         "strict": "strict" in form,
+        "ordering_key": form.get("ordering_key"),
+        "on_failure": form.get("on_failure", "block"),
         "enabled": "enabled" in form,
     }
 

@@ -34,6 +34,9 @@ class Handed:
     def publish(self, tasks: Any) -> None:
         self.tasks += tasks
 
+    def open_keys(self, keys: Any) -> None:
+        """The bench has no rules with an ordering key."""
+
 
 class Counts(Hooks):
     """Adds up what is reported."""
