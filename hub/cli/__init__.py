@@ -1,4 +1,4 @@
-"""`hub`: the command line. Each module here is one group of commands; imports are late, so `--help` is quick."""
+"""`hub`, the command line. Each module is a group of commands. Imports are late, so that `--help` starts fast."""
 
 from __future__ import annotations
 

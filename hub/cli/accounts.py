@@ -1,4 +1,4 @@
-"""`hub user` and `hub token`: who may use console and API."""
+"""`hub user` and `hub token`: console users and API tokens."""
 
 from __future__ import annotations
 
@@ -9,21 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from hub.cli.common import (
-    JsonFlag,
-    Yes,
-    confirm,
-    open_hub,
-    print_json,
-    show_rows,
-    usage,
-)
+from hub.cli.common import JsonFlag, Yes, confirm, open_hub, usage
 from hub.cli.fields import secret
+from hub.cli.output import print_json, show_rows
 
 users = typer.Typer(no_args_is_help=True, help="Users of the console.", rich_markup_mode=None)
 tokens = typer.Typer(no_args_is_help=True, help="API tokens.", rich_markup_mode=None)
 Name = Annotated[str, typer.Argument()]
-Password = Annotated[str | None, typer.Option("--password", help="@file or env:NAME; else it is asked for.")]
+Password = Annotated[str | None, typer.Option("--password", help="@FILE or env:NAME; without it, a prompt or stdin.")]
 _ROLES = ("view", "manage")
 _SCOPES = ("ingest", "view", "manage")
 
@@ -42,11 +35,11 @@ def add_user(
     role: Annotated[str, typer.Option("--role", help="view or manage.")] = "view",
     password: Password = None,
 ) -> None:
-    """Add a user; the password is asked for, or read from stdin."""
+    """Add a user. The password is prompted for, or read from stdin."""
     from hub.web.passwords import hash_password
 
     if role not in _ROLES:
-        raise usage("--role is view or manage")
+        raise usage("--role must be view or manage")
     with open_hub() as hub:
         hub.accounts.users.add(name, hash_password(_password(password), about=[name]), role)  # type: ignore[arg-type]
     print(f"user {name} added ({role})")
@@ -54,7 +47,7 @@ def add_user(
 
 @users.command("list")
 def list_users(as_json: JsonFlag = False) -> None:
-    """All users."""
+    """List users."""
     with open_hub() as hub:
         rows: list[dict[str, Any]] = [
             {"name": u.name, "role": u.role, "enabled": u.enabled, "created_at": u.created_at}
@@ -65,7 +58,7 @@ def list_users(as_json: JsonFlag = False) -> None:
 
 @users.command("password")
 def set_password(name: Name, password: Password = None) -> None:
-    """Set a new password; ends the user's sessions."""
+    """Set a new password. Ends the user's sessions."""
     from hub.web.passwords import hash_password
 
     with open_hub() as hub:
@@ -76,17 +69,17 @@ def set_password(name: Name, password: Password = None) -> None:
 
 @users.command("role")
 def set_role(name: Name, role: Annotated[str, typer.Argument(help="view or manage.")]) -> None:
-    """Change what a user may do."""
+    """Change the role of a user."""
     if role not in _ROLES:
-        raise usage("ROLE is view or manage")
+        raise usage("ROLE must be view or manage")
     with open_hub() as hub:
         hub.accounts.users.set_role(name, role)  # type: ignore[arg-type]
-    print(f"{name} may {role} now")
+    print(f"role of {name} set to {role}")
 
 
 @users.command("enable")
 def enable_user(name: Name) -> None:
-    """Let a user log in again."""
+    """Allow a user to log in again."""
     with open_hub() as hub:
         hub.accounts.users.enable(name, True)
     print(f"{name} enabled")
@@ -94,7 +87,7 @@ def enable_user(name: Name) -> None:
 
 @users.command("disable")
 def disable_user(name: Name) -> None:
-    """Keep a user out; ends the sessions."""
+    """Refuse log-ins of a user. Ends the user's sessions."""
     with open_hub() as hub:
         hub.accounts.users.enable(name, False)
     print(f"{name} disabled")
@@ -112,17 +105,17 @@ def delete_user(name: Name, yes: Yes = False) -> None:
 
 @users.command("sessions")
 def list_sessions(
-    name: Annotated[str | None, typer.Argument(help="Only of this user.")] = None, as_json: JsonFlag = False
+    name: Annotated[str | None, typer.Argument(help="Only sessions of this user.")] = None, as_json: JsonFlag = False
 ) -> None:
-    """Browsers that are logged in to the console."""
+    """List sessions of the console."""
     with open_hub() as hub:
         rows = [asdict(session) for session in hub.accounts.sessions.list(name)]
     columns = ("id", "user", "origin", "created_at", "expires_at")
-    show_rows(rows, columns, as_json=as_json, empty="nobody is logged in", filters=(name,))
+    show_rows(rows, columns, as_json=as_json, empty="no sessions", filters=(name,))
 
 
 @users.command("logout")
-def revoke_session(number: Annotated[int, typer.Argument(metavar="SESSION", help="Its id.")]) -> None:
+def revoke_session(number: Annotated[int, typer.Argument(metavar="SESSION", help="Id of a session.")]) -> None:
     """End a session."""
     with open_hub() as hub:
         hub.accounts.sessions.revoke(number)
@@ -131,7 +124,7 @@ def revoke_session(number: Annotated[int, typer.Argument(metavar="SESSION", help
 
 @users.command("link")
 def link() -> None:
-    """Print a link that makes an administrator, once, within an hour; links printed before end."""
+    """Print a link that creates an administrator. It works once, for an hour; earlier links become invalid."""
     with open_hub() as hub:
         base = hub.settings.public_url or f"http://{hub.settings.listen}"
         print(f"{base.rstrip('/')}/login/link/{hub.accounts.links.add()}")
@@ -142,13 +135,13 @@ def add_token(
     name: Name,
     scope: Annotated[str, typer.Option("--scope", help="ingest, view or manage.")] = "ingest",
     expires: Annotated[
-        int | None, typer.Option("--expires", min=1, max=36500, help="Days it is good for; default: for ever.")
+        int | None, typer.Option("--expires", min=1, max=36500, help="Days until it expires. Default: never.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a token; it is shown this once."""
+    """Create a token. It is shown only once."""
     if scope not in _SCOPES:
-        raise usage("--scope is ingest, view or manage")
+        raise usage("--scope must be ingest, view or manage")
     with open_hub() as hub:
         until = hub.clock.now() + timedelta(days=expires) if expires else None
         token, value = hub.accounts.tokens.add(name, scope, expires_at=until)  # type: ignore[arg-type]
@@ -160,7 +153,7 @@ def add_token(
 
 @tokens.command("list")
 def list_tokens(as_json: JsonFlag = False) -> None:
-    """All tokens; never their values."""
+    """List tokens, without their values."""
     with open_hub() as hub:
         rows = [
             {
@@ -180,7 +173,7 @@ def list_tokens(as_json: JsonFlag = False) -> None:
 
 @tokens.command("revoke")
 def revoke_token(name: Name) -> None:
-    """End a token at once."""
+    """Revoke a token. Takes effect at once."""
     with open_hub() as hub:
         hub.accounts.tokens.revoke(name)
     print(f"token {name} revoked")

@@ -1,4 +1,4 @@
-"""The command tree, and what every error becomes: exit 0 done, 1 failed, 2 usage, 130 interrupted."""
+"""The command tree and the exit codes: 0 done, 1 failed, 2 usage, 130 interrupted."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from hub.cli import (
 from hub.cli import (
     programs as processes,
 )
-from hub.cli.common import cell, err
+from hub.cli.output import cell, err
 from hub.errors import HubError
 
 app = typer.Typer(
@@ -79,7 +79,7 @@ def _version(wanted: bool) -> None:
 
 
 def _commit() -> str | None:
-    """The commit that this hub was built from (first 12 digits), else that of the checkout it runs from."""
+    """The commit (12 digits) that this package was built from, else that of the checkout; None if unknown."""
     package = Path(__file__).parents[1]
     built, checkout = package / "_commit.txt", package.parent
     if built.exists():
@@ -95,15 +95,17 @@ def _commit() -> str | None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     """Integration Hub: events in, reliable deliveries out."""
 
 
 def main() -> None:
-    """The console script."""
+    """Entry point of the command `hub`."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter is no failure
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every character
     try:
         app()
     except HubError as e:
@@ -113,5 +115,5 @@ def main() -> None:
         err.print("interrupted")
         sys.exit(130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has had enough; nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has closed the pipe, as `head` does
         sys.exit(0)

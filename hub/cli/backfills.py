@@ -7,21 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hub.cli.common import (
-    Before,
-    JsonFlag,
-    Limit,
-    Yes,
-    confirm,
-    err,
-    open_hub,
-    parse_time,
-    print_json,
-    progress,
-    show_object,
-    show_rows,
-    usage,
-)
+from hub.cli.common import Before, JsonFlag, Limit, Yes, confirm, open_hub, parse_time, progress, usage
+from hub.cli.output import err, print_json, show_object, show_rows
 
 if TYPE_CHECKING:
     from hub.app.lifecycle import Hub

@@ -1,4 +1,4 @@
-"""`hub breaker`: the circuits."""
+"""`hub breaker`: circuits of services."""
 
 from __future__ import annotations
 
@@ -6,22 +6,15 @@ from typing import Annotated
 
 import typer
 
-from hub.cli.common import (
-    JsonFlag,
-    open_hub,
-    open_records,
-    print_json,
-    show_object,
-    show_rows,
-    usage,
-)
+from hub.cli.common import JsonFlag, open_hub, open_records, usage
+from hub.cli.output import print_json, show_object, show_rows
 
 app = typer.Typer(no_args_is_help=True, help="Circuit breakers, one per service.", rich_markup_mode=None)
 
 
 @app.command("list")
 def list_(as_json: JsonFlag = False) -> None:
-    """The circuit of every service."""
+    """List the circuits of all services."""
     with open_records() as hub:
         rows = hub.views.overview.breakers()
     show_rows(
@@ -34,7 +27,7 @@ def list_(as_json: JsonFlag = False) -> None:
 
 @app.command()
 def show(service: str, as_json: JsonFlag = False) -> None:
-    """The circuit of one service."""
+    """Show the circuit of a service."""
     with open_records() as hub:
         row = hub.views.overview.breaker(service)
     show_object(row, as_json=as_json)
@@ -43,10 +36,10 @@ def show(service: str, as_json: JsonFlag = False) -> None:
 @app.command()
 def reset(
     services: Annotated[list[str] | None, typer.Argument(metavar="[SERVICE]...")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every circuit.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Reset all circuits.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Close a circuit now; parked tasks go on."""
+    """Close circuits now. Parked tasks become due."""
     if bool(services) == all_:
         raise usage("give services, or --all")
     from hub.operations.circuits import reset_circuits
@@ -57,4 +50,4 @@ def reset(
     if as_json:
         print_json({"reset": closed})
     else:
-        print(f"{len(closed)} circuit(s) closed" if closed else "nothing to do: closed already")
+        print(f"{len(closed)} circuit(s) closed" if closed else "nothing to do: already closed")

@@ -1,4 +1,4 @@
-"""`hub apply` and `hub export`: the whole configuration as one file."""
+"""`hub apply` and `hub export`: the configuration as one YAML file."""
 
 from __future__ import annotations
 
@@ -7,18 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hub.cli.common import (
-    JsonFlag,
-    Yes,
-    cell,
-    confirm,
-    err,
-    open_hub,
-    plain,
-    print_json,
-    read_file,
-    writing,
-)
+from hub.cli.common import JsonFlag, Yes, confirm, open_hub, read_file, writing
+from hub.cli.output import cell, err, plain, print_json
 
 if TYPE_CHECKING:
     from hub.operations.changes import Change
@@ -33,15 +23,15 @@ def register(app: typer.Typer) -> None:
 
 
 def apply(
-    file: Annotated[str, typer.Argument(help="A YAML file; - reads stdin.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, change nothing.")] = False,
+    file: Annotated[str, typer.Argument(help="A YAML file, or - for stdin.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the changes without making them.")] = False,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Delete the services, sources and rules that the file's lists do not name.")
+        bool, typer.Option("--prune", help="Delete services, sources and rules that are not in the lists of the file.")
     ] = False,
     yes: Yes = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make services, sources, rules and schedules what the file says. What it does not name stays, unless --prune."""
+    """Apply services, sources, rules and schedules from a file. What it does not name stays (but see --prune)."""
     from hub.config.yaml_file import parse
     from hub.errors import ConfigError
     from hub.operations import apply as files
@@ -72,9 +62,9 @@ def apply(
     changed = sum(change.action != "same" for change in plan.changes)
     same = len(plan.changes) - changed
     what = "would change" if dry_run else "changed"
-    print(f"{changed} {what}, {same} as they were" if changed else f"nothing to do: {same} as they should be")
+    print(f"{changed} {what}, {same} unchanged" if changed else f"nothing to do: {same} unchanged")
     if gone and not dry_run:
-        err.print("`hub tasks purge-orphans` removes tasks of what was deleted")
+        err.print("`hub tasks purge-orphans` deletes the tasks of deleted services and rules")
 
 
 def _row(change: Change) -> dict[str, Any]:
@@ -98,9 +88,9 @@ def _value(value: Any) -> str:
 
 
 def export(
-    output: Annotated[str, typer.Option("--output", "-o", help="A file; - is stdout.")] = "-",
+    output: Annotated[str, typer.Option("--output", "-o", help="A file, or - for stdout.")] = "-",
 ) -> None:
-    """Write the file that `hub apply` reads. Secrets stand in it as ${NAME}."""
+    """Write the configuration as a file for `hub apply`. Secrets become ${NAME}."""
     from hub.operations import export as files
 
     with open_hub() as hub:
@@ -108,4 +98,4 @@ def export(
     with writing(output) as out:
         out.write(text)
     if names:
-        err.print(f"secrets are left out; applying the file needs {', '.join(names)}", markup=False)
+        err.print(f"secrets are left out; set {', '.join(names)} to apply the file", markup=False)

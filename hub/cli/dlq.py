@@ -1,4 +1,4 @@
-"""`hub dlq`: dead letters, and their way back."""
+"""`hub dlq`: list, replay, delete and export dead letters."""
 
 from __future__ import annotations
 
@@ -16,32 +16,28 @@ from hub.cli.common import (
     Since,
     Yes,
     confirm,
-    err,
     open_hub,
     open_records,
     parse_time,
-    plain,
-    print_json,
     progress,
-    show_object,
-    show_rows,
     usage,
     writing,
 )
+from hub.cli.output import err, plain, print_json, show_object, show_rows
 
 app = typer.Typer(no_args_is_help=True, help="The dead-letter queue.", rich_markup_mode=None)
 _COLUMNS = ("id", "task_id", "event", "rule", "service", "attempts", "reason", "created_at", "error")
-Until = Annotated[str | None, typer.Option("--until", help="ISO time, or an age.")]
-IdOption = Annotated[list[int] | None, typer.Option("--id", help="This dead letter; may be repeated.")]
+Until = Annotated[str | None, typer.Option("--until", help="ISO time, or an age: 30m, 2h, 3d.")]
+IdOption = Annotated[list[int] | None, typer.Option("--id", help="Id of a dead letter; may be repeated.")]
 IdArgument = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="More ids.")]
-All = Annotated[bool, typer.Option("--all", help="All of them.")]
+All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 
 
 @app.command("list")
 def list_(
     service: ServiceFilter = None,
-    rule: Annotated[str | None, typer.Option("--rule")] = None,
-    event: Annotated[str | None, typer.Option("--event", help="Name, or its beginning and *.")] = None,
+    rule: Annotated[str | None, typer.Option("--rule", help="Only of this rule.")] = None,
+    event: Annotated[str | None, typer.Option("--event", help="Name, or a prefix and *.")] = None,
     reason: Annotated[str | None, typer.Option("--reason", help="attempts, expired or worker_lost.")] = None,
     since: Since = None,
     until: Until = None,
@@ -49,7 +45,7 @@ def list_(
     limit: Limit = 50,
     as_json: JsonFlag = False,
 ) -> None:
-    """Dead letters, newest first."""
+    """List dead letters, newest first."""
     filters: dict[str, Any] = {
         "service": service,
         "rule": rule,
@@ -66,7 +62,7 @@ def list_(
 
 @app.command()
 def show(id_: Annotated[int, typer.Argument(metavar="ID")], as_json: JsonFlag = False) -> None:
-    """One dead letter: event, last request, last answer, every attempt."""
+    """Show a dead letter with its event, last request, last response and attempts."""
     from hub.codec import readable
 
     with open_records() as hub:
@@ -86,13 +82,13 @@ def replay(
     all_: All = False,
     before: Annotated[
         bool,
-        typer.Option("--before", help="Place them in front of the tasks of their ordering key; else they go behind."),
+        typer.Option("--before", help="Place them before the waiting tasks of their ordering key. Default: behind."),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many it would be.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show how many would be replayed.")] = False,
     yes: Yes = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Requeue dead letters: same rule and event, attempts from 0. What dies again meanwhile is not replayed again."""
+    """Requeue dead letters: same rule and event, attempts from 0. Leaves alone what fails again during the run."""
     from hub.operations import replay as operation
 
     wanted = _chosen(ids, id_option, service, since, until, all_)
@@ -117,7 +113,7 @@ def replay(
                 confirm(f"Replay {count} dead letter(s)?", yes=yes)
             with progress("replayed", count) as (bar, bar_task):
                 done = operation.replay(
-                    hub.dead_letters, chosen, told=lambda n: bar.update(bar_task, completed=n), before=before
+                    hub.dead_letters, chosen, progress=lambda n: bar.update(bar_task, completed=n), before=before
                 )
     tasks, orphans = done.tasks, done.orphans
     if as_json:
@@ -126,7 +122,7 @@ def replay(
         where = f", {'before' if before else 'behind'} {ahead} task(s) of its ordering key" if ahead else ""
         print(f"{len(tasks)} dead letter(s) replayed{where}")
     if orphans:
-        err.print(f"{orphans} stay: their rule or service is gone")
+        err.print(f"{orphans} not replayed: their rule or service was deleted")
         if wanted:
             raise typer.Exit(1)
 
@@ -142,7 +138,7 @@ def delete(
     yes: Yes = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Delete dead letters for good. Each leaves a row that says who did it."""
+    """Delete dead letters. Their events are not delivered. The audit trail records who deleted them."""
     from hub.errors import NotFoundError
     from hub.operations import dead_letters as operation
     from hub.store.dead_letters import Chosen
@@ -160,7 +156,7 @@ def delete(
             confirm(f"Delete {count} dead letter(s)?", yes=yes)
             chosen = operation.Filter(service=service, since=start, until=end)
             with progress("deleted", count) as (bar, task):
-                gone = operation.delete_matching(hub, chosen, told=lambda n: bar.update(task, completed=n))
+                gone = operation.delete_matching(hub, chosen, progress=lambda n: bar.update(task, completed=n))
     if as_json:
         print_json({"deleted": gone})
     else:
@@ -174,7 +170,7 @@ def export(
     until: Until = None,
     output: Annotated[str, typer.Option("--output", "-o", help="A file; - is stdout.")] = "-",
 ) -> None:
-    """Dead letters as NDJSON, one a line, with event data and payload."""
+    """Export dead letters as NDJSON with event data and payload."""
     from hub.operations import dead_letters as operation
 
     chosen = operation.Filter(service=service, since=parse_time(since), until=parse_time(until))
@@ -189,11 +185,11 @@ def export(
 def _chosen(
     ids: list[int] | None, more: list[int] | None, service: str | None, since: str | None, until: str | None, all_: bool
 ) -> list[int]:
-    """The ids, if any were given; refuses to act on nothing in particular."""
+    """The ids; empty if filters are given. Refuses a command without ids and filters."""
     wanted = list(dict.fromkeys([*(more or []), *(ids or [])]))
     filters = service is not None or since is not None or until is not None
     if wanted and (filters or all_):
         raise usage("give either ids, or --service, --since, --until, --all")
     if not wanted and not filters and not all_:
-        raise usage("which ones? --id N, --service S, --since T, or --all")
+        raise usage("give --id N, --service S, --since T or --all")
     return wanted

@@ -9,20 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hub.cli import resend
-from hub.cli.common import (
-    Before,
-    JsonFlag,
-    Limit,
-    Since,
-    err,
-    open_records,
-    parse_time,
-    print_json,
-    progress,
-    show_object,
-    show_rows,
-    usage,
-)
+from hub.cli.common import Before, JsonFlag, Limit, Since, open_records, parse_time, progress, usage
+from hub.cli.output import err, print_json, show_object, show_rows
 
 if TYPE_CHECKING:
     from hub.app.records import Records

@@ -1,4 +1,4 @@
-"""`hub emit`: events from the command line, a file or a pipe."""
+"""`hub emit`: accept events from the command line, a file or a pipe."""
 
 from __future__ import annotations
 
@@ -9,17 +9,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hub.cli.common import (
-    JsonFlag,
-    err,
-    in_batches,
-    open_hub,
-    parse_json,
-    print_json,
-    progress,
-    read_text,
-    usage,
-)
+from hub.cli.common import JsonFlag, in_batches, open_hub, parse_json, progress, read_text, usage
+from hub.cli.output import err, print_json
 from hub.codec import loads
 from hub.errors import PayloadError
 
@@ -36,13 +27,13 @@ def register(app: typer.Typer) -> None:
 
 
 def emit(
-    file: Annotated[str | None, typer.Argument(help="A file of one JSON event a line; - reads stdin.")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="The event's name.")] = None,
-    data: Annotated[str | None, typer.Option("--data", help="Its data: JSON, or @file.")] = None,
-    id_: Annotated[str | None, typer.Option("--id", help="Your own id: accepted once in 24 h.")] = None,
+    file: Annotated[str | None, typer.Argument(help="A file with one JSON event per line, or - for stdin.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the event.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Data of the event: JSON, or @FILE.")] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="Your id of the event; accepted once per 24 h.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Hand events to the hub; prints their ids once they are safe."""
+    """Accept events. Prints their ids after the commit."""
     if (file is None) == (name is None):
         raise usage("give either --name (with --data) or a FILE of events, or - for standard input")
     if file is not None and (data is not None or id_ is not None):
@@ -61,7 +52,7 @@ def emit(
 
 
 def _emit_file(file: str, printed: _Printer) -> None:
-    """Batches, each all or nothing; what was accepted before a bad line stays accepted and was printed."""
+    """Accept events in batches, each in one transaction. Events before an invalid line stay accepted."""
     try:
         source: IO[bytes] = sys.stdin.buffer if file == "-" else Path(file).open("rb")  # noqa: SIM115
         total = None if file == "-" else _count_lines(Path(file))
@@ -74,14 +65,14 @@ def _emit_file(file: str, printed: _Printer) -> None:
                 printed.add(hub.intake.handle_events(batch))
                 bar.advance(task, len(batch))
         finally:
-            printed.end()  # whatever ends it: these were accepted
+            printed.end()  # also after an error: these events were accepted
     err.print(printed.summary(), markup=False)
     if problem:
         raise problem[0]
 
 
 def _count_lines(path: Path) -> int | None:
-    """Lines of a file, for the bar; None when nobody watches it or the file cannot be read twice."""
+    """Lines of a file, for the progress bar; None without a terminal, or if the file cannot be read twice."""
     if not sys.stderr.isatty() or not path.is_file():
         return None
     with path.open("rb") as file:
@@ -89,7 +80,7 @@ def _count_lines(path: Path) -> int | None:
 
 
 def _events(source: IO[bytes], hub: Hub, problem: list[PayloadError]) -> Iterator[Event]:
-    """Events, up to the first bad one, which goes into `problem`."""
+    """Events up to the first invalid line, whose error is put into `problem`."""
     from hub.domain.events import parse_event
 
     limit = hub.settings.event_limit
@@ -103,12 +94,12 @@ def _events(source: IO[bytes], hub: Hub, problem: list[PayloadError]) -> Iterato
                 raise PayloadError(f"longer than {limit * 2} bytes (HUB_EVENT_LIMIT)")
             yield parse_event(loads(line), limit=limit)
         except PayloadError as e:
-            problem.append(PayloadError(f"line {number}: {e}; the events of the lines before it are accepted"))
+            problem.append(PayloadError(f"line {number}: {e}; the events of the lines before it were accepted"))
             return
 
 
 class _Printer:
-    """Ids one a line as they come, or one array at the end."""
+    """Prints ids, one per line, as they are accepted; with `--json` one array at the end."""
 
     def __init__(self, as_json: bool) -> None:
         self._rows: list[dict[str, Any]] | None = [] if as_json else None
@@ -129,5 +120,5 @@ class _Printer:
             print_json(self._rows)
 
     def summary(self) -> str:
-        """What was accepted in all."""
+        """Totals of what was accepted."""
         return f"{self._events} event(s) accepted, {self._duplicates} of them duplicates; {self._tasks} task(s)"

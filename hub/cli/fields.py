@@ -21,7 +21,7 @@ Fields = Annotated[
 
 
 def collect(fields: list[str] | None, **options: Any) -> dict[str, Any]:
-    """Options that were given, and `--set` fields: JSON where it is JSON, text where it is not."""
+    """Given options and `--set` fields. A value is parsed as JSON if it is JSON, else it is text."""
     found = {key: value for key, value in options.items() if value is not None}
     for pair in fields or []:
         key, equals, text = pair.partition("=")
@@ -32,7 +32,7 @@ def collect(fields: list[str] | None, **options: Any) -> dict[str, Any]:
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
-                raise usage(f"--set {key}: {parent} is no object")
+                raise usage(f"--set {key}: {parent} is not an object")
         text = secret(text)
         try:
             node[last] = text if _TEXT.search(key) else loads(text)
@@ -41,7 +41,7 @@ def collect(fields: list[str] | None, **options: Any) -> dict[str, Any]:
     return found
 
 
-# These are texts whatever they look like: a key of digits, a header that says `true`.
+# Fields that are always text, such as a key of digits or a header `true`.
 _TEXT = re.compile(
     r"^(auth|inbound|headers|secret_headers)\.|^(name|event|service|endpoint|base_url|response_queue)$"
     r"|_(secret|secret_old|file|cert|key)$"
@@ -49,14 +49,14 @@ _TEXT = re.compile(
 
 
 def keep_others(fields: list[str] | None, given: dict[str, Any], current: dict[str, Any]) -> None:
-    """`--set headers.X=1` changes one header; the others stay. `--set headers={}` replaces them all."""
+    """Keep the other headers: `--set headers.X=1` changes one, `--set headers={}` replaces all."""
     for part in ("headers", "secret_headers"):
         if part in given and not any(pair.startswith(f"{part}=") for pair in fields or []):
             given[part] = {**current.get(part, {}), **given[part]}
 
 
 def secret(text: str) -> str:
-    """The value, or what is in the file (`@file`) or variable (`env:NAME`) it names: secrets stay out of `ps`."""
+    """The value, or the content of the file (`@FILE`) or variable (`env:NAME`), so that `ps` shows no secret."""
     if text.startswith("env:"):
         from hub.settings import from_environment
 
@@ -72,7 +72,7 @@ _OPTIONS = {"base_url": "--base-url", "auth.token": "--token", "event": "--event
 
 
 def spec(kind: type[ServiceSpec] | type[RuleSpec], values: dict[str, Any]) -> Any:
-    """A checked service or rule; what is missing is named by its option. Raises `ConfigError`."""
+    """Check a service or rule. Raises `ConfigError`, which names missing fields by their options."""
     from hub.config.definitions import parse_spec
     from hub.errors import ConfigError
 

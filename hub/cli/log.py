@@ -1,4 +1,4 @@
-"""`hub log` and `hub stats`: what happened, and how things stand."""
+"""`hub log` and `hub stats`: deliveries, runs and the current state."""
 
 from __future__ import annotations
 
@@ -10,26 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hub.cli.common import (
-    Before,
-    JsonFlag,
-    Limit,
-    ServiceFilter,
-    Since,
-    open_hub,
-    open_records,
-    parse_time,
-    print_json,
-    show_object,
-    show_rows,
-    usage,
-)
+from hub.cli.common import Before, JsonFlag, Limit, ServiceFilter, Since, open_hub, open_records, parse_time, usage
+from hub.cli.output import print_json, show_object, show_rows
 from hub.cli.resend import resend
 
 if TYPE_CHECKING:
     from hub.app.records import Records
 
-app = typer.Typer(no_args_is_help=True, help="The delivery log and the run log.", rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, help="Delivery log and run log.", rich_markup_mode=None)
 app.command()(resend)
 _COLUMNS = (
     "id",
@@ -45,7 +33,7 @@ _COLUMNS = (
     "success",
     "error",
 )
-_FOLLOW = 1.0
+_FOLLOW = 1.0  # seconds between two queries
 _PAGE = 1000
 
 
@@ -59,19 +47,19 @@ def list_(
     service: ServiceFilter = None,
     direction: Annotated[str | None, typer.Option("--direction", help="inbound or outbound.")] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Only failures.")] = False,
-    task: Annotated[int | None, typer.Option("--task", help="Only of this task.")] = None,
-    event: Annotated[str | None, typer.Option("--event", help="Name, or its beginning and *.")] = None,
+    task: Annotated[int | None, typer.Option("--task", help="Only attempts of this task.")] = None,
+    event: Annotated[str | None, typer.Option("--event", help="Name, or a prefix and *.")] = None,
     status: Annotated[int | None, typer.Option("--status", help="HTTP status.")] = None,
     since: Since = None,
-    until: Annotated[str | None, typer.Option("--until", help="ISO time, or an age.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="ISO time, or an age: 30m, 2h, 3d.")] = None,
     before: Before = None,
     limit: Limit = 50,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on showing what comes, until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show new deliveries until Ctrl-C.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Deliveries, newest first. With --follow oldest first; with --json then one object a line."""
+    """List deliveries, newest first. With --follow oldest first, and with --json one object per line."""
     if direction not in (None, "inbound", "outbound"):
-        raise usage("--direction is inbound or outbound")
+        raise usage("--direction must be inbound or outbound")
     filters: dict[str, Any] = {
         "service": service,
         "direction": direction,
@@ -89,7 +77,7 @@ def list_(
                 rows,
                 _COLUMNS,
                 as_json=as_json,
-                empty="nothing was delivered or received yet",
+                empty="no deliveries yet",
                 filters=(*filters.values(), before),
             )
             return
@@ -98,7 +86,7 @@ def list_(
 
 
 def _following(hub: Records, filters: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """`rows`, then what comes, each once. Looks back a little: a lower id may be committed later."""
+    """`rows`, then new deliveries, each once. Rereads the last ids, since a lower id may be committed later."""
     shown: deque[int] = deque(maxlen=_PAGE * 2)
     if not rows:
         newest = hub.views.deliveries.list(limit=1)
@@ -118,7 +106,7 @@ def _following(hub: Records, filters: dict[str, Any], rows: list[dict[str, Any]]
 def _line(row: dict[str, Any], as_json: bool) -> None:
     import json
 
-    from hub.cli.common import cell, plain
+    from hub.cli.output import cell, plain
 
     if as_json:
         print(json.dumps(plain(row), ensure_ascii=False), flush=True)
@@ -134,10 +122,10 @@ def _line(row: dict[str, Any], as_json: bool) -> None:
 @app.command()
 def show(
     id_: Annotated[int, typer.Argument(metavar="ID")],
-    raw: Annotated[bool, typer.Option("--raw", help="Write a message that is not JSON to stdout, as bytes.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Write the bytes of a non-JSON message to stdout.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """One delivery with request and response; a message that is not JSON as a hex dump."""
+    """Show a delivery with request and response. Shows a message that is not JSON as a hex dump."""
     from hub.operations.raw_message import hex_preview, raw_message
 
     with open_hub() as hub:
@@ -162,20 +150,20 @@ def runs(
     limit: Limit = 50,
     as_json: JsonFlag = False,
 ) -> None:
-    """Runs of all tasks, newest first: attempts of dispatch_event_task, and runs of the scheduled tasks."""
+    """List runs, newest first: attempts of dispatch_event_task and runs of the scheduled tasks."""
     from hub.cli.tasks import task_class
 
     task = task_class(name) if name is not None else None
     if before is not None and task is None:
-        raise usage("--before needs --task: each class has ids of its own")
+        raise usage("--before needs --task: each kind of task has ids of its own")
     with open_records() as hub:
         rows = hub.views.runs.all(task=task, service=service, failed=failed, before=before, limit=limit)
     columns = ("id", "name", "service", "started_at", "ended_at", "result", "host", "pid", "summary", "error")
-    show_rows(rows, columns, as_json=as_json, empty="no run yet", filters=(name, service, failed, before))
+    show_rows(rows, columns, as_json=as_json, empty="no runs yet", filters=(name, service, failed, before))
 
 
 def stats(as_json: JsonFlag = False) -> None:
-    """One look: queue depth, running, delayed, dead, breakers, last runs, and what is wrong with the hub itself."""
+    """Show queue depth, tasks by state, circuits, last runs, and what is wrong with the hub itself."""
     from hub.operations.health import check_all
 
     with open_records() as hub:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from hub.cli.common import print_json
+from hub.cli.output import print_json
 
 app = typer.Typer(no_args_is_help=True, help="Log lines of the hub's processes.", rich_markup_mode=None)
 

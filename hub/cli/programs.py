@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hub.cli.common import (
-    JsonFlag,
-    err,
-    get_settings,
-    open_hub,
-    print_json,
-)
+from hub.cli.common import JsonFlag, get_settings, open_hub
+from hub.cli.output import err, print_json
 
 if TYPE_CHECKING:
     from hub.settings import Settings
@@ -29,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def up() -> None:
-    """Run everything in one process: web, workers, scheduler, metrics. Needs no server."""
+    """Run everything in one process: web, workers, scheduler, metrics. Needs no database or broker server."""
     from hub.programs import up as running
 
     with _process() as settings:
@@ -56,7 +51,7 @@ def worker(
 
 
 def scheduler() -> None:
-    """Run periodiq, which ticks once a minute. Several are safe."""
+    """Run periodiq, which sends one tick per minute. More than one scheduler is safe."""
     from hub.programs import up as running
 
     with _process() as settings:
@@ -72,10 +67,10 @@ def exporter() -> None:
 
 
 def migrate(
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 if something is to be done.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 if a migration is missing.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Bring the database's tables up to date."""
+    """Apply missing migrations to the database."""
     from hub.app.lifecycle import build
     from hub.store.migrate import check as to_apply
     from hub.store.migrate import migrate as apply
@@ -87,7 +82,7 @@ def migrate(
     else:
         for name in names:
             print(name)
-        err.print(f"{len(names)} migration(s) {'to be applied' if check else 'applied'}")
+        err.print(f"{len(names)} migration(s) {'missing' if check else 'applied'}")
     if check and names:
         raise typer.Exit(1)
 
@@ -95,10 +90,10 @@ def migrate(
 def demo(
     as_json: JsonFlag = False,
     broker: Annotated[
-        str | None, typer.Option("--broker", help="A RabbitMQ for a request and its answer. Default: HUB_BROKER_URL.")
+        str | None, typer.Option("--broker", help="A RabbitMQ for a request and its response. Default: HUB_BROKER_URL.")
     ] = None,
 ) -> None:
-    """See the hub deliver, retry, give up and recover, in about half a minute; nothing of it stays."""
+    """Show delivery, retries, dead letters and recovery in about half a minute. Leaves nothing behind."""
     from hub.demo import main
 
     raise typer.Exit(main(as_json, broker=broker))
@@ -124,13 +119,13 @@ def rotate_secrets(as_json: JsonFlag = False) -> None:
     else:
         print(f"the secrets of {count} service(s) and {sources} source(s) are encrypted with the newest key")
     if unreadable:
-        err.print(f"none of the keys opens those of {', '.join(unreadable)}; keep the older keys", markup=False)
+        err.print(f"no key decrypts the secrets of {', '.join(unreadable)}; keep the older keys", markup=False)
         raise typer.Exit(1)
 
 
 @contextmanager
 def _process() -> Iterator[Settings]:
-    """The settings of a process of its own, which logs what it does, and why it does not start."""
+    """Settings and logging of a long-running process; with JSON logs, also the reason why it does not start."""
     import structlog
 
     from hub.errors import HubError
@@ -143,14 +138,14 @@ def _process() -> Iterator[Settings]:
     except HubError as e:
         if settings.log_format != "json":
             raise
-        structlog.get_logger("hub.cli").error("not started", error=str(e))
+        structlog.get_logger("hub.cli.programs").error("not started", error=str(e))
         raise typer.Exit(1) from None
 
 
 def _say(settings: Settings) -> Callable[[str], None]:
-    """Tells people; machines read log lines."""
+    """Print for people; with JSON logs, log."""
     import structlog
 
     if settings.log_format == "json":
-        return structlog.get_logger("hub.cli").info  # type: ignore[no-any-return]
+        return structlog.get_logger("hub.cli.programs").info  # type: ignore[no-any-return]
     return partial(print, flush=True)

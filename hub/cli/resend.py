@@ -13,15 +13,14 @@ from hub.cli.common import (
     Since,
     Yes,
     confirm,
-    err,
     open_hub,
     parse_json,
     parse_time,
-    print_json,
     progress,
     read_text,
     usage,
 )
+from hub.cli.output import err, print_json
 
 if TYPE_CHECKING:
     from hub.operations.resend import Outcome

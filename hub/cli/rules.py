@@ -1,4 +1,4 @@
-"""`hub rule`: which events go to which service, and as what."""
+"""`hub rule`: which events are sent to which service, and as which request."""
 
 from __future__ import annotations
 
@@ -7,36 +7,25 @@ from typing import Annotated, Any
 import typer
 
 from hub.cli.backfills import backfill
-from hub.cli.common import (
-    JsonFlag,
-    Yes,
-    confirm,
-    open_hub,
-    open_records,
-    parse_json,
-    read_text,
-    said,
-    show_object,
-    show_rows,
-    usage,
-)
+from hub.cli.common import JsonFlag, Yes, confirm, open_hub, open_records, parse_json, read_text, usage
 from hub.cli.fields import Fields, collect, spec
+from hub.cli.output import said, show_object, show_rows
 
-app = typer.Typer(no_args_is_help=True, help="Rules: event -> service.", rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, help="Rules: which events go to which service.", rich_markup_mode=None)
 app.command()(backfill)
-Name = Annotated[str, typer.Argument(help="The rule's name.")]
-EventName = Annotated[str | None, typer.Option("--event", help="Event name; * stands for anything.")]
-ServiceName = Annotated[str | None, typer.Option("--service", "-s", help="The service it goes to.")]
+Name = Annotated[str, typer.Argument(help="Name of a rule.")]
+EventName = Annotated[str | None, typer.Option("--event", help="Event name; * matches any text.")]
+ServiceName = Annotated[str | None, typer.Option("--service", "-s", help="Target service.")]
 Endpoint = Annotated[str | None, typer.Option("--endpoint", help="Path, routing key or operation.")]
 Method = Annotated[str | None, typer.Option("--method", help="GET POST PUT PATCH DELETE HEAD.")]
-Payload = Annotated[str | None, typer.Option("--payload", help="Template: JSON with {{placeholders}}, or @file.")]
-Conditions = Annotated[str | None, typer.Option("--conditions", help="JSON conditions on the data, or @file.")]
+Payload = Annotated[str | None, typer.Option("--payload", help="Template: JSON with {{placeholders}}, or @FILE.")]
+Conditions = Annotated[str | None, typer.Option("--conditions", help="JSON conditions on the data, or @FILE.")]
 _COLUMNS = ("id", "name", "event", "service", "method", "endpoint", "enabled")
 
 
 @app.command("list")
 def list_(service: ServiceName = None, as_json: JsonFlag = False) -> None:
-    """All rules."""
+    """List rules."""
     from hub.config.documents import rule_document
 
     with open_records() as hub:
@@ -50,13 +39,13 @@ def list_(service: ServiceName = None, as_json: JsonFlag = False) -> None:
         _COLUMNS,
         as_json=as_json,
         filters=(service,),
-        empty="no rules yet; `hub rule add` or `hub apply FILE` makes one",
+        empty="no rules yet; add one with `hub rule add` or `hub apply FILE`",
     )
 
 
 @app.command()
 def show(name: Name, as_json: JsonFlag = False) -> None:
-    """One rule."""
+    """Show a rule."""
     from hub.config.documents import rule_document
 
     with open_records() as hub:
@@ -69,8 +58,8 @@ def show(name: Name, as_json: JsonFlag = False) -> None:
 @app.command()
 def add(
     name: Name,
-    event: Annotated[str, typer.Option("--event", help="Event name; * stands for anything.")],
-    service: Annotated[str, typer.Option("--service", "-s", help="The service it goes to.")],
+    event: Annotated[str, typer.Option("--event", help="Event name; * matches any text.")],
+    service: Annotated[str, typer.Option("--service", "-s", help="Target service.")],
     endpoint: Endpoint = None,
     method: Method = None,
     payload: Payload = None,
@@ -91,7 +80,7 @@ def add(
 @app.command()
 def edit(
     name: Name,
-    new_name: Annotated[str | None, typer.Option("--name", help="Rename it.")] = None,
+    new_name: Annotated[str | None, typer.Option("--name", help="New name.")] = None,
     event: EventName = None,
     service: ServiceName = None,
     endpoint: Endpoint = None,
@@ -101,12 +90,12 @@ def edit(
     fields: Fields = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Change a rule; what is not named stays. An empty --payload sends the event's data."""
+    """Change a rule. Other fields stay unchanged. An empty --payload sends the data of the event."""
     given = _given(
         fields, payload, conditions, name=new_name, event=event, service=service, endpoint=endpoint, method=method
     )
     if not given:
-        raise usage("nothing to change: name a field, `hub rule edit --help` shows them")
+        raise usage("nothing to change: give a field, see `hub rule edit --help`")
     with open_hub() as hub:
         rule = hub.registry.rules.update(name, given)
     said("rule", rule, "changed", as_json=as_json)
@@ -123,13 +112,13 @@ def _given(fields: list[str] | None, payload: str | None, conditions: str | None
 
 @app.command()
 def enable(name: Name, as_json: JsonFlag = False) -> None:
-    """Let it match again; what was held runs."""
+    """Enable a rule. Its held tasks become due."""
     _enable(name, True, as_json)
 
 
 @app.command()
 def disable(name: Name, as_json: JsonFlag = False) -> None:
-    """Hold its tasks. Events still make tasks, so that nothing is lost."""
+    """Disable a rule. Its tasks are held; events still create tasks, so that nothing is lost."""
     _enable(name, False, as_json)
 
 
@@ -142,7 +131,7 @@ def _enable(name: str, enabled: bool, as_json: bool) -> None:
 
 @app.command()
 def delete(name: Name, yes: Yes = False, as_json: JsonFlag = False) -> None:
-    """Delete a rule; its tasks become orphans."""
+    """Delete a rule. Its tasks become orphans."""
     with open_hub() as hub:
         rule = hub.configuration.rule(name)
         confirm(f"Delete rule {name!r}?", yes=yes)
@@ -153,12 +142,12 @@ def delete(name: Name, yes: Yes = False, as_json: JsonFlag = False) -> None:
 @app.command()
 def preview(
     name: Name,
-    data: Annotated[str | None, typer.Option("--data", help="Event data: JSON or @file.")] = None,
-    event: Annotated[str | None, typer.Option("--event", help="Name of the event, where the rule has a *.")] = None,
-    event_id: Annotated[str | None, typer.Option("--event-id", help="This event, as `hub emit` named it.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Event data: JSON, or @FILE.")] = None,
+    event: Annotated[str | None, typer.Option("--event", help="Name of the event, for a rule with *.")] = None,
+    event_id: Annotated[str | None, typer.Option("--event-id", help="Id of a stored event.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """What the rule would send for the latest real event of its name, or another. Sends nothing."""
+    """Show the request of a rule for the latest event that it matches, or for another. Nothing is sent."""
     from hub.codec import loads
     from hub.errors import NotFoundError, PayloadError
     from hub.models import Event
@@ -176,11 +165,11 @@ def preview(
         else:
             latest = operation.latest_event(hub, event or rule.event)
             if latest is None:
-                raise NotFoundError(f"no event {event or rule.event!r} was seen yet; give one with --data")
+                raise NotFoundError(f"no event {event or rule.event!r} was accepted yet; give one with --data")
             tried, source = latest, "the latest event"
         found = operation.preview(hub, rule, tried, event_id=event_id or "preview")
     if found.error is not None:
-        raise PayloadError(f"the template gives no request: {found.error}")
+        raise PayloadError(f"no request can be made: {found.error}")
     row = {
         "rule": name,
         "event": tried.name,

@@ -1,4 +1,4 @@
-"""Tasks run by a command, in its own threads: the same attempts that workers make, under the same lease."""
+"""Run tasks in the threads of the command, with the same attempts and the same lease as in a worker."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hub.cli.common import cell, err, progress
+from hub.cli.common import progress
+from hub.cli.output import cell, err
 
 if TYPE_CHECKING:
     from hub.app.lifecycle import Hub
@@ -14,14 +15,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _PAGE = 200
-_TOLD = 20
+_SHOWN = 20
 
 
 def dispatch(hub: Hub, ids: list[int] | None, *, failed: bool, parallel: int) -> dict[str, Any]:
-    """One attempt of each task: those of `ids`, those that failed, or all that are due.
+    """Run one attempt of each task: the tasks of `ids`, those that failed, or all that are due.
 
-    A task is claimed when a thread is free for it, so workers beside this command leave it alone, and the tasks that
-    wait for a thread stay as they are.
+    A task is claimed when a thread is free for it. Until then workers may run it.
     """
     from hub.errors import NotFoundError
 
@@ -53,7 +53,7 @@ def dispatch(hub: Hub, ids: list[int] | None, *, failed: bool, parallel: int) ->
 
 
 def _wanted(hub: Hub, failed: bool) -> Iterator[int]:
-    """Ids of the tasks that are due, or that failed before; each once."""
+    """Ids of tasks that are due, or that failed before; each once."""
     after = 0
     while page := hub.admin.due(failed=failed, after=after, limit=_PAGE):
         after = page[-1][0]
@@ -84,13 +84,13 @@ def _attempt(hub: Hub, claim: Claim) -> dict[str, Any]:
 
 
 def bad(result: dict[str, Any]) -> bool:
-    """Whether anything of a run failed: the command then exits with 1."""
+    """Whether anything of a run failed; the command then exits with 1."""
     return any(result.get(word, 0) for word in ("failed", "dead", "error"))
 
 
 def print_each(results: list[dict[str, Any]]) -> None:
-    """What was sent and what came back, of the first tasks."""
-    for result in [r for r in results if "attempt" in r][:_TOLD]:
+    """Print payload and response of the first tasks."""
+    for result in [r for r in results if "attempt" in r][:_SHOWN]:
         line = f"task {result['id']} attempt {result['attempt']}: {result['result']}"
         if result["status"] is not None:
             line += f", status {result['status']}"
@@ -101,17 +101,17 @@ def print_each(results: list[dict[str, Any]]) -> None:
 
 
 def tell(results: list[dict[str, Any]]) -> None:
-    """Why what failed failed, on stderr."""
+    """Print errors on stderr."""
     failures = [result for result in results if result["error"]]
-    for result in failures[:_TOLD]:
+    for result in failures[:_SHOWN]:
         what = f"task {result['id']}" if "id" in result else f"service {result['service']}"
         err.print(cell(f"{what}: {result['result']}: {result['error']}", width=300), markup=False)
-    if len(failures) > _TOLD:
-        err.print(f"... and {len(failures) - _TOLD} more; `hub tasks failures` and `hub dlq list` show them")
+    if len(failures) > _SHOWN:
+        err.print(f"... and {len(failures) - _SHOWN} more; `hub tasks failures` and `hub dlq list` show them")
 
 
 def consume(hub: Hub, *, parallel: int) -> dict[str, Any]:
-    """One run over every response queue."""
+    """Read every response queue once."""
     from hub.inbound.consumer import response_services
     from hub.scheduling.schedule import CONSUME
 
@@ -139,7 +139,7 @@ def consume(hub: Hub, *, parallel: int) -> dict[str, Any]:
 
 
 def run_housekeeping(hub: Hub) -> dict[str, Any]:
-    """One run of housekeeping."""
+    """Run housekeeping once."""
     from hub.scheduling.schedule import HOUSEKEEPING
 
     hub.schedules.started(HOUSEKEEPING)
@@ -153,7 +153,7 @@ def _each(
     done: Callable[[dict[str, Any]], None],
     parallel: int,
 ) -> None:
-    """`act` on every item, `parallel` at once. Interrupted, it begins nothing more and waits for what runs."""
+    """Run `act` on every item, `parallel` at once. After Ctrl-C nothing new starts; running items are finished."""
     with ThreadPoolExecutor(parallel, thread_name_prefix="hub-run") as pool, progress("tasks") as (bar, task):
         under_way: set[Future[dict[str, Any]]] = set()
         try:
@@ -168,5 +168,5 @@ def _each(
                 done(future.result())
                 bar.advance(task)
         except KeyboardInterrupt:
-            err.print("stopping: the attempts under way are finished first")
+            err.print("stopping: running attempts are finished first")
             raise

@@ -1,4 +1,4 @@
-"""`hub schedule`: when scheduled tasks run."""
+"""`hub schedule`: cron expressions of scheduled tasks."""
 
 from __future__ import annotations
 
@@ -6,15 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hub.cli.common import (
-    JsonFlag,
-    cell,
-    open_hub,
-    open_records,
-    print_json,
-    show_object,
-    show_rows,
-)
+from hub.cli.common import JsonFlag, open_hub, open_records
+from hub.cli.output import cell, print_json, show_object, show_rows
 
 if TYPE_CHECKING:
     from hub.scheduling.schedule import ScheduledTask
@@ -39,7 +32,7 @@ def _row(task: ScheduledTask) -> dict[str, Any]:
 
 @app.command("list")
 def list_(as_json: JsonFlag = False) -> None:
-    """All scheduled tasks."""
+    """List scheduled tasks."""
     with open_records() as hub:
         rows = [_row(task) for task in hub.schedule.list()]
     columns = ("name", "cron", "enabled", "last_run_at", "last_result", "last_duration_ms", "next_run_at")
@@ -48,7 +41,7 @@ def list_(as_json: JsonFlag = False) -> None:
 
 @app.command()
 def show(name: Name, as_json: JsonFlag = False) -> None:
-    """One scheduled task with its next five runs."""
+    """Show a scheduled task and its next five runs."""
     with open_records() as hub:
         task = hub.schedule.show(name)
         row = {**_row(task), "next_runs": hub.schedule.preview(task.cron, 5, name=name)}
@@ -62,7 +55,7 @@ def set_(
     cron: Annotated[str, typer.Argument(help="Five fields, quoted: '*/5 * * * *'.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Change the cron expression; counts from the next minute, in every process."""
+    """Change the cron expression. Takes effect at the next minute, in every process."""
     with open_hub() as hub:
         task = hub.schedule.set(name, cron)
     _said(task, "set to", as_json)
@@ -70,7 +63,7 @@ def set_(
 
 @app.command()
 def reset(name: Name, as_json: JsonFlag = False) -> None:
-    """Back to the expression the hub came with."""
+    """Restore the default cron expression."""
     with open_hub() as hub:
         task = hub.schedule.reset(name)
     _said(task, "reset to", as_json)
@@ -78,7 +71,7 @@ def reset(name: Name, as_json: JsonFlag = False) -> None:
 
 @app.command()
 def enable(name: Name, as_json: JsonFlag = False) -> None:
-    """Run it by its schedule again."""
+    """Enable the schedule of a task."""
     with open_hub() as hub:
         task = hub.schedule.enable(name, True)
     _said(task, "enabled:", as_json)
@@ -86,7 +79,7 @@ def enable(name: Name, as_json: JsonFlag = False) -> None:
 
 @app.command()
 def disable(name: Name, as_json: JsonFlag = False) -> None:
-    """Do not run it by its schedule."""
+    """Disable the schedule of a task."""
     with open_hub() as hub:
         task = hub.schedule.enable(name, False)
     _said(task, "disabled:", as_json)
@@ -94,7 +87,7 @@ def disable(name: Name, as_json: JsonFlag = False) -> None:
 
 @app.command()
 def run(name: Name, as_json: JsonFlag = False) -> None:
-    """Run it at the next tick (at most a minute). To run it in this process: hub tasks run --task NAME."""
+    """Run a task at the next tick, within a minute. To run it in this process: hub tasks run --task NAME."""
     with open_hub() as hub:
         task = hub.schedule.request_run(name)
     if as_json:

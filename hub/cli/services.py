@@ -1,4 +1,4 @@
-"""`hub service`: the external systems."""
+"""`hub service`: external systems."""
 
 from __future__ import annotations
 
@@ -6,39 +6,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hub.cli.common import (
-    JsonFlag,
-    Yes,
-    cell,
-    confirm,
-    err,
-    open_hub,
-    open_records,
-    print_json,
-    said,
-    show_object,
-    show_rows,
-    usage,
-)
+from hub.cli.common import JsonFlag, Yes, confirm, open_hub, open_records, usage
 from hub.cli.fields import (
     Fields,
     collect,
     keep_others,
     spec,
 )
+from hub.cli.output import cell, err, print_json, said, show_object, show_rows
 
 if TYPE_CHECKING:
     from hub.operations.services import Saved
 
 app = typer.Typer(no_args_is_help=True, help="External systems: REST, AMQP, SOAP, SMTP.", rich_markup_mode=None)
-Name = Annotated[str, typer.Argument(help="The service's name.")]
+Name = Annotated[str, typer.Argument(help="Name of a service.")]
 _COLUMNS = ("id", "name", "type", "base_url", "enabled", "breaker", "pending", "timeout", "max_retries")
 _UNREADABLE = "secrets_unreadable"
 
 
 @app.command("list")
 def list_(as_json: JsonFlag = False) -> None:
-    """All services."""
+    """List services."""
     from hub.config.documents import service_document
 
     with open_records() as hub:
@@ -56,12 +44,12 @@ def list_(as_json: JsonFlag = False) -> None:
             for s in hub.configuration.services()
         ]
     columns = (*_COLUMNS, _UNREADABLE) if any(row[_UNREADABLE] for row in rows) else _COLUMNS
-    show_rows(rows, columns, as_json=as_json, empty="no services yet; `hub service add` or `hub apply FILE` makes one")
+    show_rows(rows, columns, as_json=as_json, empty="no services yet; `hub service add` adds one")
 
 
 @app.command()
 def show(name: Name, as_json: JsonFlag = False) -> None:
-    """One service; secrets are masked."""
+    """Show a service, with secrets masked."""
     from hub.config.documents import service_document
 
     with open_records() as hub:
@@ -92,13 +80,13 @@ def _changes(given: dict[str, Any], token: str | None, auth: str | None) -> dict
     return given
 
 
-Type = Annotated[str | None, typer.Option("--type", help="rest, amqp or soap.")]
-Url = Annotated[str | None, typer.Option("--base-url", "--url", help="Where it is; for SOAP the WSDL.")]
+Type = Annotated[str | None, typer.Option("--type", help="rest, amqp, soap or smtp.")]
+Url = Annotated[str | None, typer.Option("--base-url", "--url", help="Base URL; for SOAP the URL of the WSDL.")]
 Auth = Annotated[str | None, typer.Option("--auth", help="none, bearer, apikey, basic or oauth2.")]
-Token = Annotated[str | None, typer.Option("--token", help="Bearer token or API key: @file, or env:NAME.")]
-Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds one try may take.")]
+Token = Annotated[str | None, typer.Option("--token", help="Bearer token or API key: @FILE, or env:NAME.")]
+Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds per try.")]
 Tries = Annotated[int | None, typer.Option("--max-retries", help="Tries within one attempt, the first included.")]
-Queue = Annotated[str | None, typer.Option("--response-queue", help="AMQP: the queue its answers come to.")]
+Queue = Annotated[str | None, typer.Option("--response-queue", help="AMQP: queue of the responses.")]
 
 
 def _said(saved: Saved, done: str, *, as_json: bool) -> None:
@@ -136,7 +124,7 @@ def add(
 @app.command()
 def edit(
     name: Name,
-    new_name: Annotated[str | None, typer.Option("--name", help="Rename it.")] = None,
+    new_name: Annotated[str | None, typer.Option("--name", help="New name.")] = None,
     type_: Type = None,
     base_url: Url = None,
     auth: Auth = None,
@@ -147,7 +135,7 @@ def edit(
     fields: Fields = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Change a service; what is not named stays."""
+    """Change a service. Other fields stay unchanged."""
     from hub.config.documents import service_document
     from hub.operations.services import update_service
 
@@ -167,20 +155,20 @@ def edit(
         if token is not None and auth is None and current.auth_type != "none":
             auth = current.auth_type
         if not (changes := _changes(given, token, auth)):
-            raise usage("nothing to change: name a field, `hub service edit --help` shows them")
+            raise usage("nothing to change: give a field, see `hub service edit --help`")
         saved = update_service(hub, name, changes)
     _said(saved, "changed", as_json=as_json)
 
 
 @app.command()
 def enable(name: Name, as_json: JsonFlag = False) -> None:
-    """Deliver to it again; what was held runs."""
+    """Enable a service. Its held tasks become due."""
     _enable(name, True, as_json)
 
 
 @app.command()
 def disable(name: Name, as_json: JsonFlag = False) -> None:
-    """Deliver nothing to it; its tasks are held."""
+    """Disable a service. Its tasks are held."""
     _enable(name, False, as_json)
 
 
@@ -193,19 +181,19 @@ def _enable(name: str, enabled: bool, as_json: bool) -> None:
 
 @app.command()
 def delete(name: Name, yes: Yes = False, as_json: JsonFlag = False) -> None:
-    """Delete a service and its rules; their tasks become orphans."""
+    """Delete a service and its rules. Their tasks become orphans."""
     with open_hub() as hub:
         service = hub.configuration.service(name)
         confirm(f"Delete service {name!r} and its rules?", yes=yes)
         gone = hub.registry.services.delete(name)
     if not as_json and gone:
-        err.print(f"{gone} rule(s) went with it; `hub tasks purge-orphans` removes tasks that were left")
+        err.print(f"{gone} rule(s) deleted too; `hub tasks purge-orphans` deletes the tasks that are left")
     said("service", service, "deleted", as_json=as_json)
 
 
 @app.command()
 def test(name: Name, as_json: JsonFlag = False) -> None:
-    """Reach the service without side effects."""
+    """Test the connection to a service, without side effects."""
     from hub.operations.service_test import run_service_test
 
     with open_hub() as hub:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hub.cli.common import JsonFlag, Yes, cell, confirm, open_hub, print_json, show_object, show_rows, usage
+from hub.cli.common import JsonFlag, Yes, confirm, open_hub, usage
 from hub.cli.fields import Fields, collect
+from hub.cli.output import cell, print_json, show_object, show_rows
 
 if TYPE_CHECKING:
     from hub.models import Source

@@ -1,4 +1,4 @@
-"""`hub tasks`: what waits, run it now, retry, delete."""
+"""`hub tasks`: list, run, retry and delete tasks."""
 
 from __future__ import annotations
 
@@ -6,22 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from hub.cli.common import (
-    Before,
-    JsonFlag,
-    Limit,
-    ServiceFilter,
-    Yes,
-    confirm,
-    err,
-    open_hub,
-    open_records,
-    print_json,
-    progress,
-    show_object,
-    show_rows,
-    usage,
-)
+from hub.cli.common import Before, JsonFlag, Limit, ServiceFilter, Yes, confirm, open_hub, open_records, progress, usage
+from hub.cli.output import err, print_json, show_object, show_rows
 
 app = typer.Typer(
     no_args_is_help=True, help="Tasks: one rule x one event, until delivered or dead.", rich_markup_mode=None
@@ -43,7 +29,7 @@ TASKS = ("dispatch_event_task", "consume_responses_task", "housekeeping_task")
 
 
 def task_class(name: str) -> str:
-    """One of `TASKS`, also from Moodle's class name: `\\local_integrationhub\\task\\dispatch_event_task`."""
+    """One of `TASKS`; accepts Moodle's class name, `\\local_integrationhub\\task\\dispatch_event_task`."""
     short = name.strip().replace("/", "\\").rsplit("\\", 1)[-1]
     if short not in TASKS:
         raise usage(f"--task is one of {', '.join(TASKS)}, not {name!r}")
@@ -54,18 +40,18 @@ def task_class(name: str) -> str:
 def list_(
     state: Annotated[str | None, typer.Option("--state", help="pending, running, delayed or held.")] = None,
     service: ServiceFilter = None,
-    rule: Annotated[str | None, typer.Option("--rule")] = None,
-    event: Annotated[str | None, typer.Option("--event", help="Name, or its beginning and *.")] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="Only those that failed at least once.")] = False,
-    orphan: Annotated[bool, typer.Option("--orphan", help="Only those whose rule or service is gone.")] = False,
-    overdue: Annotated[bool, typer.Option("--overdue", help="Only those due for more than a minute.")] = False,
+    rule: Annotated[str | None, typer.Option("--rule", help="Only of this rule.")] = None,
+    event: Annotated[str | None, typer.Option("--event", help="Name, or a prefix and *.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Only tasks that failed at least once.")] = False,
+    orphan: Annotated[bool, typer.Option("--orphan", help="Only tasks whose rule or service was deleted.")] = False,
+    overdue: Annotated[bool, typer.Option("--overdue", help="Only tasks that are due for more than a minute.")] = False,
     before: Before = None,
     limit: Limit = 50,
     as_json: JsonFlag = False,
 ) -> None:
-    """Tasks, newest first."""
+    """List tasks, newest first."""
     if state not in (None, "pending", "running", "delayed", "blocked", "held"):
-        raise usage("--state is pending, running, delayed, blocked or held")
+        raise usage("--state must be pending, running, delayed, blocked or held")
     filters: dict[str, Any] = {
         "state": state,
         "service": service,
@@ -83,13 +69,13 @@ def list_(
         _COLUMNS,
         as_json=as_json,
         filters=filters.values(),
-        empty="no tasks: all that came in was delivered, or is dead (hub dlq list)",
+        empty="no tasks; dead letters are in `hub dlq list`",
     )
 
 
 @app.command()
 def show(id_: Annotated[int, typer.Argument(metavar="ID")], as_json: JsonFlag = False) -> None:
-    """One task, with its event's data and its attempts; also of one that has ended."""
+    """Show a task with the data of its event and its attempts; also a task that has ended."""
     from hub.codec import readable
     from hub.errors import NotFoundError
 
@@ -113,13 +99,12 @@ def show(id_: Annotated[int, typer.Argument(metavar="ID")], as_json: JsonFlag = 
 @app.command()
 def run(
     ids: Annotated[list[int] | None, typer.Option("--id", help="Only this task, due or not; may be repeated.")] = None,
-    task: Annotated[str, typer.Option("--task", help=f"Which kind: {', '.join(TASKS)}.")] = TASKS[0],
-    failed: Annotated[bool, typer.Option("--failed", help="Those that failed before, due or not.")] = False,
-    parallel: Annotated[int, typer.Option("--parallel", "-p", min=1, max=256, help="How many at once.")] = 1,
+    task: Annotated[str, typer.Option("--task", help=f"Kind of task: {', '.join(TASKS)}.")] = TASKS[0],
+    failed: Annotated[bool, typer.Option("--failed", help="Tasks that failed before, due or not.")] = False,
+    parallel: Annotated[int, typer.Option("--parallel", "-p", min=1, max=256, help="Attempts at once.")] = 1,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run everything that is due now, in this process. Exit 1 when a task failed. Ctrl-C ends after the attempts
-    under way."""
+    """Run all due tasks in this process. Exits with 1 if a task failed. Ctrl-C stops after the running attempts."""
     from hub.cli import run_tasks as running
 
     task = task_class(task)
@@ -138,7 +123,7 @@ def run(
         running.print_each(result.get("tasks") or [])
         running.tell(result.get("tasks") or result.get("services") or [])
         counts = ", ".join(f"{n} {word}" for word, n in result.items() if isinstance(n, int) and word != "ran" and n)
-        print(f"{result['ran']} run" + (f": {counts}" if counts else "; nothing was due" if not result["ran"] else ""))
+        print(f"{result['ran']} run" + (f": {counts}" if counts else "; nothing is due" if not result["ran"] else ""))
     if running.bad(result):
         raise typer.Exit(1)
 
@@ -148,7 +133,7 @@ def run(
 def failures(
     service: ServiceFilter = None, before: Before = None, limit: Limit = 50, as_json: JsonFlag = False
 ) -> None:
-    """Tasks that failed and will be tried again, and runs of scheduled tasks that failed."""
+    """List tasks that failed and will be retried, and failed runs of scheduled tasks."""
     with open_records() as hub:
         rows = hub.views.tasks.list(service=service, failed=True, before=before, limit=limit)
         runs = hub.views.runs.scheduled(failed=True, limit=min(limit, 20))
@@ -157,7 +142,7 @@ def failures(
         _COLUMNS,
         as_json=as_json,
         filters=(service, before),
-        empty="no task has failed; dead ones are in `hub dlq list`",
+        empty="no failed tasks; dead letters are in `hub dlq list`",
     )
     if not as_json and runs:
         err.print("\nfailed runs of scheduled tasks:")
@@ -167,12 +152,12 @@ def failures(
 @app.command()
 def retry(
     ids: Annotated[list[int] | None, typer.Argument(help="Ids of tasks.")] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="All that failed before.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="All tasks that failed before.")] = False,
     service: ServiceFilter = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Count attempts from 0 again.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Reset the count of attempts to 0.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make tasks due now. Attempts go on where they were, unless --restart."""
+    """Make tasks due now. Attempts stay counted, unless --restart is given."""
     from hub.errors import NotFoundError
     from hub.operations import tasks as operation
 
@@ -182,21 +167,21 @@ def retry(
         if ids:
             for id_ in ids:
                 if not hub.admin.exists(id_):
-                    raise NotFoundError(f"no task {id_}; a dead one is replayed: `hub dlq replay`")
+                    raise NotFoundError(f"no task {id_}; replay a dead letter with `hub dlq replay`")
             done, _ = operation.retry(hub, ids, restart=restart)
         else:
             done = operation.retry_failed(hub, service=service, restart=restart)
     if as_json:
         print_json({"retried": done, "attempts_restarted": restart})
     else:
-        print(f"{len(done)} task(s) due now; attempts {'start from 0' if restart else 'go on where they were'}")
+        print(f"{len(done)} task(s) due now; attempts {'start from 0' if restart else 'stay counted'}")
     if ids and len(done) < len(set(ids)):
-        err.print("those that run at this moment were left alone")
+        err.print("running tasks were skipped")
 
 
 @app.command()
 def delete(ids: Ids, yes: Yes = False, as_json: JsonFlag = False) -> None:
-    """Cancel tasks for good. Leaves a row that says who did it."""
+    """Delete tasks. Their events are not delivered. The audit trail records who deleted them."""
     from hub.errors import ConflictError, NotFoundError
     from hub.operations import tasks as operation
 
@@ -211,19 +196,19 @@ def delete(ids: Ids, yes: Yes = False, as_json: JsonFlag = False) -> None:
     else:
         print(f"{len(gone)} task(s) deleted")
     if len(gone) < len(set(ids)):
-        raise ConflictError("a task that runs at this moment is not deleted; try again when its attempt has ended")
+        raise ConflictError("running tasks were not deleted; repeat the command after their attempts")
 
 
 @app.command("purge-orphans")
 def purge_orphans(yes: Yes = False, as_json: JsonFlag = False) -> None:
-    """Delete the tasks whose rule or service was deleted."""
+    """Delete tasks whose rule or service was deleted."""
     from hub.operations import tasks as operation
 
     with open_hub() as hub:
         if hub.admin.orphans(1):
             confirm("Delete all tasks whose rule or service was deleted?", yes=yes)
         with progress("orphans") as (bar, task):
-            gone = operation.purge_orphans(hub, told=lambda n: bar.update(task, completed=n))
+            gone = operation.purge_orphans(hub, progress=lambda n: bar.update(task, completed=n))
     if as_json:
         print_json({"purged": gone})
     else:

@@ -1,4 +1,4 @@
-"""`example.yaml` into the hub, as `hub apply` does it."""
+"""Apply `example.yaml`, as `hub apply` does."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hub.operations import apply
 
 
 def install(hub: Hub, variables: dict[str, str]) -> tuple[int, int]:
-    """Make the services and rules; how many of each.
+    """Create the services and rules; returns how many of each.
 
     Args:
-        variables: what `${NAME}` stands for.
+        variables: values of `${NAME}`.
     """
     text = files("hub.demo").joinpath("example.yaml").read_text("utf-8")
     plan = apply.plan(parse(text, variables.get), hub.registry, hub.schedule)

@@ -1,1 +1,1 @@
-"""What a person can do, once: the CLI, the HTTP API and the console call the same functions."""
+"""The application layer: actions of people, called by the CLI, the HTTP API and the console."""

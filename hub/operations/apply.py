@@ -1,7 +1,7 @@
-"""One file says what there should be: services, sources, rules and schedules. Compare with what there is, and write.
+"""Apply a file of services, sources, rules and schedules: `plan` compares it with the ledger, `execute` writes it.
 
-The whole file is checked before anything is written, and written in one transaction; applying it again changes
-nothing. `config_file` reads the file, `export` makes one.
+The file is checked as a whole before anything is written, and written in one transaction. Applying it again changes
+nothing. `hub.config.yaml_file` reads the file, `hub.operations.export` writes one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from hub.transports.masking import masked_url
 
 @dataclass(slots=True)
 class Plan:
-    """What applying the file would do."""
+    """What `execute` will do."""
 
     services: list[ServiceSpec]
     rules: list[RuleSpec]
@@ -41,10 +41,10 @@ class Plan:
 
 
 def plan(document: Mapping[str, Any], registry: Registry, schedule: Schedule, *, prune: bool = False) -> Plan:
-    """Compare the file with what there is; writes nothing.
+    """Compare the file with the ledger. Writes nothing.
 
     Args:
-        prune: delete what the file does not name, see `_pruned`.
+        prune: delete objects that the file does not name, see `_pruned`.
 
     Raises:
         ConfigError: names the place in the file.
@@ -83,11 +83,11 @@ def plan(document: Mapping[str, Any], registry: Registry, schedule: Schedule, *,
             url = known[rule_spec.service].base_url
         else:
             raise ConfigError(
-                f"there is no service {rule_spec.service!r}, here or in the hub", field=f"{where}.service"
+                f"there is no service {rule_spec.service!r} in the file or the hub", field=f"{where}.service"
             )
         _at(where, lambda spec=rule_spec, type_=type_, url=url: check_rule(spec, type_, url))  # type: ignore[misc]
         old = existing.get(rule_spec.name)
-        before = rule_document(old) if old else {}  # not checked: the file may mend what an older release accepted
+        before = rule_document(old) if old else {}  # not checked: the file may correct what an older release accepted
         changes.append(compare("rule", rule_spec.name, bool(old), before, rule_spec.model_dump()))
     for name, (cron, enabled) in wanted.items():
         task = schedule.show(name)
@@ -98,9 +98,9 @@ def plan(document: Mapping[str, Any], registry: Registry, schedule: Schedule, *,
 
 
 def _pruned(document: Mapping[str, Any], now: Snapshot, services: set[str], rules: set[str]) -> list[Change]:
-    """What the file does not name, of the parts it lists; a part that it does not have stays as it is.
+    """Deletions of objects that the file's lists do not name. A missing list deletes nothing.
 
-    A service takes its rules with it, as ever. Schedules are the hub's own: none is ever deleted.
+    A deleted service deletes its rules. Schedules are never deleted.
     """
     listed = {part for part in ("services", "rules") if isinstance(document.get(part), list)}
     leaving = {s.name for s in now.services if s.name not in services} if "services" in listed else set()
@@ -112,7 +112,7 @@ def _pruned(document: Mapping[str, Any], now: Snapshot, services: set[str], rule
 
 
 def execute(what: Plan, registry: Registry, schedule: Schedule) -> None:
-    """Write the changes, services first: all of them, or none."""
+    """Write all changes in one transaction, services first."""
     with registry.together():
         _write(what, registry, schedule)
 
@@ -135,7 +135,7 @@ def _write(what: Plan, registry: Registry, schedule: Schedule) -> None:
             schedule.set(name, cron)
         if enabled is not None:
             schedule.enable(name, enabled)
-    for change in what.changes:  # last: a rule may have moved away from a service that goes
+    for change in what.changes:  # last: a rule may have moved away from a service that is deleted
         if change.action == "delete" and change.kind == "rule":
             registry.rules.delete(change.name)
         elif change.action == "delete" and change.kind == "service":
@@ -151,7 +151,7 @@ def _specs(items: Any, part: str, kind: type[Any]) -> list[Any]:
     seen: set[str] = set()
     for i, spec in enumerate(specs):
         if spec.name in seen:
-            raise ConfigError(f"{spec.name!r} comes twice", field=f"{part}[{i}].name")
+            raise ConfigError(f"{spec.name!r} is defined twice", field=f"{part}[{i}].name")
         seen.add(spec.name)
     return specs
 
@@ -194,7 +194,7 @@ def _service_change(old: Service | None, spec: ServiceSpec) -> Change:
         return Change("service", spec.name, "add", {k: (None, _shown(k, v)) for k, v in given.items()})
     try:
         before, before_secrets = parse_spec(ServiceSpec, service_document(old, secrets=True)).split()
-    except ConfigError:  # accepted by an older release; the file may mend it
+    except ConfigError:  # accepted by an older release; the file may correct it
         before, before_secrets = {"options": {}}, {}
     change = compare("service", spec.name, True, _flat(before), _flat(after))
     fields = {k: (_shown(k, was), _shown(k, value)) for k, (was, value) in change.fields.items()}
@@ -202,13 +202,13 @@ def _service_change(old: Service | None, spec: ServiceSpec) -> Change:
         if before_secrets.get(key) != after_secrets.get(key):
             fields[key] = (
                 MASK if key in before_secrets else None,
-                f"{MASK} (other)" if key in after_secrets else None,
+                f"{MASK} (changed)" if key in after_secrets else None,
             )
     return Change("service", spec.name, "change" if fields else "same", fields)
 
 
 def _shown(field: str, value: Any) -> Any:
-    """A column's value without the secrets that a URL may hold."""
+    """The value of a column, without secrets in URLs."""
     if field == "base_url" and isinstance(value, str):
         return masked_url(value)
     if field == "oauth2" and isinstance(value, dict) and isinstance(value.get("token_url"), str):

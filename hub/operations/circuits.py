@@ -1,4 +1,4 @@
-"""Close circuits by hand."""
+"""Close circuits manually."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from hub.models import Service
 
 
 def reset_circuits(hub: Hub, service: Service) -> bool:
-    """Close the circuit of dispatches and that of responses; whether one of them was not closed."""
+    """Close the circuits of a service, for dispatches and for responses; returns whether one was not closed."""
     dispatches, responses = hub.breakers.reset(service), hub.response_breakers.reset(service)
     return dispatches or responses

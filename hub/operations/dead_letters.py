@@ -17,9 +17,9 @@ BATCH = 500  # dead letters of one transaction, and of one page of an export
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which dead letters; None matches all.
+    """Selects dead letters. None matches all.
 
-    `event`: a name, or its beginning and `*`. `until` is exclusive.
+    `event`: a name, or a prefix and `*`. `until` is exclusive.
     """
 
     service: str | None = None
@@ -31,13 +31,13 @@ class Filter:
 
 
 def delete(hub: Hub, ids: Sequence[int], *, missing_ok: bool = False) -> int:
-    """Delete dead letters; returns how many. A row in `cancellations` says who did it.
+    """Delete dead letters and return how many. The table `cancellations` records who did it.
 
     Args:
-        missing_ok: leave out ids that are no dead letters (any more), instead of refusing all.
+        missing_ok: ignore ids without a dead letter, instead of refusing all.
 
     Raises:
-        NotFoundError: names the first id that is no dead letter; nothing was deleted.
+        NotFoundError: an id has no dead letter; nothing was deleted.
     """
     wanted = list(dict.fromkeys(ids))
     if not missing_ok and (missing := hub.views.dead_letters.missing(wanted)):
@@ -47,17 +47,17 @@ def delete(hub: Hub, ids: Sequence[int], *, missing_ok: bool = False) -> int:
     )
 
 
-def delete_matching(hub: Hub, chosen: Filter, *, told: Callable[[int], None] = lambda count: None) -> int:
-    """Delete all dead letters that match and exist now; returns how many.
+def delete_matching(hub: Hub, chosen: Filter, *, progress: Callable[[int], None] = lambda count: None) -> int:
+    """Delete the dead letters that match and exist now; returns how many.
 
     Args:
-        told: called after each batch with the number deleted so far.
+        progress: called after each batch with the number deleted so far.
     """
-    gone = 0
+    deleted = 0
     for rows in _pages(hub, chosen):
-        gone += hub.dead_letters.delete([row["id"] for row in rows], who=who())
-        told(gone)
-    return gone
+        deleted += hub.dead_letters.delete([row["id"] for row in rows], who=who())
+        progress(deleted)
+    return deleted
 
 
 def export(hub: Hub, chosen: Filter) -> Iterator[dict[str, Any]]:
@@ -68,7 +68,7 @@ def export(hub: Hub, chosen: Filter) -> Iterator[dict[str, Any]]:
 
 
 def _pages(hub: Hub, chosen: Filter, *, full: bool = False) -> Iterator[list[dict[str, Any]]]:
-    """Pages from the newest id downwards: dead letters added meanwhile are left out."""
+    """Pages from the newest id downwards. Dead letters added meanwhile are left out."""
     before: int | None = None
     while rows := hub.views.dead_letters.list(**asdict(chosen), before=before, limit=BATCH, full=full):
         before = rows[-1]["id"]

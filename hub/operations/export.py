@@ -1,4 +1,4 @@
-"""The configuration as the file that `hub apply` reads, without defaults and secrets."""
+"""Export services, sources, rules and schedules as a file for `hub apply`, without defaults and secrets."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hub.store.registry import Registry
 
 
 def export(registry: Registry, schedule: Schedule) -> tuple[str, list[str]]:
-    """(the file that `apply` takes, the variables it needs). Secrets stand in it as `${NAME}`."""
-    names: dict[str, None] = {}  # in the order in which the file asks for them
+    """(text of the file, names of the variables that it needs). Secrets become `${NAME}`."""
+    names: dict[str, None] = {}  # in the order of the file
     services = [_exported(service, names) for service in registry.configuration.services()]
     plain = RuleSpec.model_construct(name="x", event="x", service="x").model_dump()
     rules = [

@@ -1,4 +1,4 @@
-"""Rule preview: the request that a rule makes of an event. Nothing is sent or stored."""
+"""Rule preview: the request of a rule for an event. Nothing is sent or stored."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ REAL = "latest"
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a rule makes of an event.
+    """The result of a preview.
 
     Attributes:
-        matches: name and conditions of the rule fit the event.
-        endpoint: None when no request could be made.
-        body: JSON text; None when there is none.
-        error: why no request could be made.
+        matches: name and data of the event match the rule.
+        endpoint: None if no request can be made.
+        body: JSON text; None if there is none.
+        error: why no request can be made.
     """
 
     matches: bool
@@ -34,9 +34,9 @@ class Preview:
 
 
 def latest_event(hub: Hub, pattern: str) -> Event | None:
-    """The latest event of a name that fits `pattern` (a rule's event); None when there was none.
+    """The latest event whose name matches `pattern` (the event of a rule); None if there is none.
 
-    An empty pattern fits every name.
+    An empty pattern matches every name.
     """
     name: str | None = pattern
     if "*" in pattern or not pattern:
@@ -48,10 +48,10 @@ def latest_event(hub: Hub, pattern: str) -> Event | None:
 
 
 def preview(hub: Hub, rule: Rule, event: Event, *, event_id: str = "preview") -> Preview:
-    """The request of `rule` for `event`. The rule need not be stored.
+    """Make the request of `rule` for `event`. The rule need not be stored.
 
-    Lookups are read for events with a source only, which were accepted: else anybody who may preview could look up
-    anybody by an invented event.
+    Lookups are read only for accepted events of a source. Otherwise a person who may preview could read data of any
+    user by an invented event.
     """
     matches = rules.matches(rule, event)
     try:

@@ -1,6 +1,6 @@
-"""Shows an inbound message that is not JSON: its stored bytes, as bytes or as a hex dump.
+"""The stored bytes of an inbound message that is not JSON, raw or as a hex dump.
 
-The bytes are not masked, because nobody knows what they mean. Only people who may manage the hub see them.
+The bytes are not masked, because their meaning is unknown. They need the role or scope `manage`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ _WIDTH = 16
 
 
 def raw_message(hub: Hub, delivery_id: int) -> bytes:
-    """The stored bytes; raises `NotFoundError` when the delivery has none."""
+    """The stored bytes; raises `NotFoundError` if the delivery has none."""
     return hub.views.deliveries.raw_message(delivery_id)
 
 
 def hex_preview(hub: Hub, delivery_id: int, *, limit: int = PREVIEW) -> str | None:
-    """A hex dump of the first `limit` bytes; None when the delivery has no bytes."""
+    """A hex dump of the first `limit` bytes; None if the delivery has no bytes."""
     try:
         return hex_dump(hub.views.deliveries.raw_message(delivery_id), limit=limit)
     except NotFoundError:
@@ -26,7 +26,7 @@ def hex_preview(hub: Hub, delivery_id: int, *, limit: int = PREVIEW) -> str | No
 
 
 def hex_dump(data: bytes, *, limit: int = PREVIEW) -> str:
-    """Offset, bytes in hex and printable ASCII, 16 bytes a line; says how many bytes are left out."""
+    """A hex dump of at most `limit` bytes, 16 per line: offset, hex, printable ASCII. Ends with the number left out."""
     lines = []
     for start in range(0, min(len(data), limit), _WIDTH):
         part = data[start : min(start + _WIDTH, limit)]

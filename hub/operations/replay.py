@@ -1,4 +1,4 @@
-"""Replay of dead letters: a bounded run that never replays what dies again while it runs."""
+"""Replay dead letters in a bounded run, which leaves alone tasks that fail again while it runs."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from hub.pipeline.dead_letters import DeadLetters
 from hub.store.dead_letters import Chosen
 
 __all__ = ["Chosen", "Outcome", "replay", "replay_ids"]
-BATCH = 500  # dead letters of one transaction
+BATCH = 500  # dead letters per transaction
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a replay did.
+    """The result of a replay.
 
-    `tasks`: the new tasks. `orphans`: dead letters that stay because their rule or service was deleted.
-    `remaining`: could be replayed, and were not, because of `most`. `up_to`: the newest dead letter at the start;
-    pass it to the next call to continue the same run.
+    `tasks`: ids of the new tasks. `orphans`: dead letters that were not replayed, because their rule or service was
+    deleted. `remaining`: not replayed because of `most`. `up_to`: id of the newest dead letter at the start; pass it
+    to the next call to continue the run.
     """
 
     tasks: list[int]
@@ -33,20 +33,20 @@ def replay(
     *,
     most: int | None = None,
     before: bool = False,
-    told: Callable[[int], None] = lambda count: None,
+    progress: Callable[[int], None] = lambda count: None,
     batch: int = BATCH,
 ) -> Outcome:
-    """Replay all dead letters that match and exist now, in batches of one transaction each.
+    """Replay the dead letters that match and exist now, in batches of one transaction each.
 
-    Ids of dead letters grow, and a task that dies again gets a new one: whatever is above `up_to` stays.
+    Ids of dead letters increase, and a task that fails again gets a new one. Ids above `up_to` are left alone.
 
     Args:
         most: stop after that many.
-        before: they take their place in front of the tasks of their ordering keys; False: behind them.
-        told: called after each batch with the number of dead letters replayed so far.
+        before: place them before the tasks of their ordering keys. False: behind them.
+        progress: called after each batch with the number of dead letters replayed so far.
 
     Raises:
-        NotFoundError: no such service.
+        NotFoundError: there is no such service.
     """
     chosen = dead_letters.bounded(chosen)
     tasks: list[int] = []
@@ -56,7 +56,7 @@ def replay(
         if not done.tasks:
             return Outcome(tasks, done.orphans, 0, chosen.up_to or 0)
         tasks += done.tasks
-        told(len(tasks))
+        progress(len(tasks))
     remaining, orphans = dead_letters.would_replay_matching(chosen)
     return Outcome(tasks, orphans, remaining, chosen.up_to or 0)
 
@@ -64,14 +64,14 @@ def replay(
 def replay_ids(
     dead_letters: DeadLetters, ids: Sequence[int], *, missing_ok: bool = False, before: bool = False
 ) -> Outcome:
-    """Replay these dead letters.
+    """Replay dead letters by id.
 
     Args:
-        missing_ok: leave out ids that are no dead letters (any more), instead of refusing all.
+        missing_ok: ignore ids without a dead letter, instead of refusing all.
         before: as for `replay`.
 
     Raises:
-        NotFoundError: names the first id that is no dead letter; nothing was replayed.
+        NotFoundError: an id has no dead letter; nothing was replayed.
     """
     wanted = list(dict.fromkeys(ids))
     if not missing_ok:

@@ -1,4 +1,4 @@
-"""Service test: reach a service without side effects."""
+"""Connection test of a service, without side effects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hub.transports.masking import without_secrets
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """The result of a service test. `latency_ms` includes name resolution and log-in. No secrets in `message`."""
+    """The result of a connection test. `latency_ms` includes name resolution and log-in. `message` has no secrets."""
 
     ok: bool
     message: str
@@ -20,11 +20,11 @@ class Tested:
 
 
 def run_service_test(hub: Hub, name: str) -> Tested:
-    """Reach the service `name`.
+    """Test the connection to the service `name`.
 
     Raises:
-        NotFoundError: no such service.
-        UnavailableError: the database is away.
+        NotFoundError: there is no such service.
+        UnavailableError: the database is unavailable.
     """
     service = hub.configuration.service(name)
     started = time.perf_counter()

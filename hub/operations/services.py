@@ -1,7 +1,7 @@
-"""Services: add and change, with what follows outside of the ledger.
+"""Add and change services, and declare their response queues.
 
-A service with a response queue has it declared when the service is saved: a response that is published before the first
-consumption would otherwise be lost.
+A response queue is declared when its service is saved. Otherwise a response that is published before the first
+consumption would be lost.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from hub.transports.base import Deadline
 from hub.transports.masking import without_secrets
 
 log = structlog.get_logger("hub.operations.services")
-_LONGEST = 5.0  # seconds that a person waits for a broker
+_TIMEOUT = 5.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A saved service, and what a person should know: None, or that its response queue could not be declared."""
+    """A saved service. `note`: None, or that its response queue could not be declared."""
 
     service: Service
     note: str | None
@@ -44,17 +44,17 @@ def update_service(hub: Hub, name: str, changes: dict[str, Any], version: int | 
 
 
 def declare_response_queues(hub: Hub, names: Iterable[str]) -> list[str]:
-    """Declare the response queues of these services; the notes for a person."""
+    """Declare the response queues of services; returns the notes about failures."""
     notes = (declare_response_queue(hub, hub.configuration.service(name)) for name in names)
     return [note for note in notes if note]
 
 
 def declare_response_queue(hub: Hub, service: Service) -> str | None:
-    """Declare the response queue of an enabled AMQP service. Best effort: a note for a person, or None."""
+    """Declare the response queue of an enabled AMQP service. Returns a note about a failure, or None."""
     if service.type is not ServiceType.AMQP or not service.response_queue or not service.enabled:
         return None
     try:
-        hub.amqp.declare_responses(service, Deadline(min(service.timeout, _LONGEST)))
+        hub.amqp.declare_responses(service, Deadline(min(service.timeout, _TIMEOUT)))
     except (DeliveryError, NotSentError) as e:
         reason = without_secrets(str(e), service)
         log.warning("response queue not declared", service=service.name, queue=service.response_queue, error=reason)

@@ -8,12 +8,12 @@ from hub.app.lifecycle import Hub
 from hub.errors import ConflictError
 from hub.store import audit
 
-BATCH = 500  # tasks of one transaction
+BATCH = 500  # tasks per transaction
 _WHO = {"user": "console:", "token": "token ", "cli": "cli:"}
 
 
 def who() -> str:
-    """The actor of this context, as the table `cancellations` has it: `cli:ann`, `console:ann`, `token NAME`."""
+    """The current actor, as in the table `cancellations`: `cli:ann`, `console:ann`, `token NAME`."""
     actor = audit.actor()
     return _WHO.get(actor.kind, f"{actor.kind}:") + actor.name
 
@@ -22,7 +22,7 @@ def retry(hub: Hub, ids: Sequence[int], *, restart: bool = False) -> tuple[list[
     """Make tasks due now.
 
     Args:
-        restart: count attempts from 0 again.
+        restart: reset the count of attempts to 0.
 
     Returns:
         Ids that are due now, and ids that were skipped: the task is running, has ended, or cannot run. Both in
@@ -48,7 +48,7 @@ def retry_failed(hub: Hub, *, service: str | None = None, restart: bool = False,
     """Make all tasks due now that failed at least once; returns their ids.
 
     Args:
-        most: stop after about that many; the last batch is not cut.
+        most: stop after about that many; the last batch is complete.
     """
     due: list[int] = []
     before: int | None = None
@@ -61,29 +61,26 @@ def retry_failed(hub: Hub, *, service: str | None = None, restart: bool = False,
 
 
 def cancel(hub: Hub, ids: Sequence[int], *, reason: str = "deleted") -> list[int]:
-    """Delete tasks; returns the ids of those deleted. Running tasks stay.
-
-    A row in `cancellations` says who did it and why.
-    """
+    """Delete tasks that are not running; returns their ids. The table `cancellations` records who did it and why."""
     cancelled = hub.admin.cancel(ids, who=who(), reason=reason)
     for _, service in cancelled:
         hub.hooks.task_finished(service, "cancelled")
     return [task_id for task_id, _ in cancelled]
 
 
-def purge_orphans(hub: Hub, *, most: int | None = None, told: Callable[[int], None] = lambda count: None) -> int:
+def purge_orphans(hub: Hub, *, most: int | None = None, progress: Callable[[int], None] = lambda count: None) -> int:
     """Delete tasks whose rule or service was deleted; returns how many.
 
     Args:
         most: stop after that many.
-        told: called after each batch with the number deleted so far.
+        progress: called after each batch with the number deleted so far.
     """
-    gone = 0
-    while most is None or gone < most:
-        ids = hub.admin.orphans(BATCH if most is None else min(BATCH, most - gone))
+    deleted = 0
+    while most is None or deleted < most:
+        ids = hub.admin.orphans(BATCH if most is None else min(BATCH, most - deleted))
         cancelled = cancel(hub, ids, reason="orphan purged") if ids else []
         if not cancelled:
             break
-        gone += len(cancelled)
-        told(gone)
-    return gone
+        deleted += len(cancelled)
+        progress(deleted)
+    return deleted

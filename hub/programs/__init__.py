@@ -1,1 +1,1 @@
-"""What a process is: `up`, `web`, `worker`, `scheduler`, the exporter, supervision, logging set-up."""
+"""Processes: `up`, `web`, `worker`, `scheduler`, the exporter, supervision, logging set-up."""

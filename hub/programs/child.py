@@ -1,6 +1,6 @@
-"""`python -m hub.programs.child dramatiq|periodiq ARGUMENTS`: their own commands, with the hub's logging.
+"""`python -m hub.programs.child dramatiq|periodiq ARGUMENTS`: their commands with the hub's logging.
 
-Both log before they import the hub, and end with a traceback; here every line has the hub's format.
+Both log before they import the hub, and print a traceback when they fail. Here every line has the hub's format.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ log = structlog.get_logger("hub.programs.child")
 
 
 def main() -> int:
-    """Run the command that the first argument names; its exit code."""
+    """Run the command that the first argument names; returns its exit code."""
     configure_logging(load_settings())
     command = sys.argv.pop(1)
     if command == "dramatiq":
@@ -29,9 +29,9 @@ def main() -> int:
     try:
         return int(periodiq.main(periodiq.make_argument_parser().parse_args()) or 0)
     except HubError as e:
-        log.error("the scheduler ends", error=str(e))
+        log.error("scheduler stopped", error=str(e))
     except KeyboardInterrupt:
-        log.info("the scheduler ends: interrupted")
+        log.info("scheduler interrupted")
     return 1
 
 

@@ -1,4 +1,4 @@
-"""`hub exporter`: `/metrics` as a process of its own, so that it answers when web and workers are dead."""
+"""`hub exporter`: `/metrics` in a process of its own, available while web server and workers are down."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from hub.settings import Settings
 from hub.store.database import Database
 
 log = structlog.get_logger("hub.programs.exporter")
-_IDLE = 10.0  # seconds a client may keep a connection without asking
+_IDLE = 10.0  # seconds that a connection may be idle
 
 
 class Exporter:
     """The HTTP server.
 
     Args:
-        listen: `host:port`; port 0 takes a free one.
-        token: bearer token that `/metrics` asks for, None for none.
+        listen: `host:port`; port 0 chooses a free port.
+        token: bearer token that `/metrics` requires; None requires none.
     """
 
     def __init__(self, scraper: Scraper, listen: str, token: str | None = None) -> None:
@@ -45,16 +45,16 @@ class Exporter:
 
     @property
     def address(self) -> str:
-        """Where it listens, as `host:port`."""
+        """The address, as `host:port`."""
         host, port = self._server.server_address[:2]
         return f"{host!s}:{port}"
 
     def start(self) -> None:
-        """Answer in a thread."""
+        """Serve in a thread."""
         threading.Thread(target=self._server.serve_forever, name="hub-exporter", daemon=True).start()
 
     def stop(self) -> None:
-        """Answer no more."""
+        """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -63,7 +63,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.debug("a client went away")
+        log.debug("client disconnected")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -75,18 +75,18 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path == "/healthz":
-            self._answer(200, "text/plain", b"ok\n")
+            self._respond(200, "text/plain", b"ok\n")
         elif path != "/metrics":
-            self._answer(404, "text/plain", b"try /metrics\n")
+            self._respond(404, "text/plain", b"try /metrics\n")
         elif not may_scrape(self.headers.get("Authorization", ""), self.token):
-            self._answer(401, "text/plain", b"a bearer token is needed\n")
+            self._respond(401, "text/plain", b"a bearer token is required\n")
         else:
-            self._answer(200, *self.scraper.response(self.headers.get("Accept", "")))
+            self._respond(200, *self.scraper.response(self.headers.get("Accept", "")))
 
     def do_HEAD(self) -> None:
         self.do_GET()
 
-    def _answer(self, status: int, kind: str, body: bytes) -> None:
+    def _respond(self, status: int, kind: str, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
@@ -97,14 +97,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        log.debug("asked", line=format % args)
+        log.debug("request", line=format % args)
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Starts, and goes on, without database and broker.
+    """Serve until SIGTERM or SIGINT. Works without database and broker.
 
     Raises:
-        ConfigError: an address or URL is wrong.
+        ConfigError: an address or URL is invalid.
     """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -115,13 +115,13 @@ def serve(settings: Settings) -> None:
         token = settings.metrics_token
         exporter = Exporter(scraper, settings.exporter_listen, token.get_secret_value() if token else None)
         exporter.start()
-        log.info("metrics are served", at=f"http://{exporter.address}/metrics")
+        log.info("exporter listens", at=f"http://{exporter.address}/metrics")
         stop.wait()
         exporter.stop()
 
 
 def _all(settings: Settings, stack: ExitStack) -> Scraper:
-    """Every source; what was opened for them is closed with `stack`."""
+    """A scraper of all sources, which `stack` closes."""
     if settings.database_url is None:
         private = PrivatePostgres(settings.home)
         stack.callback(private.stop)

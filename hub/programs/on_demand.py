@@ -1,4 +1,4 @@
-"""What `hub.worker` and `hub.scheduler` have in common: a broker that is made when it is asked for, not at import."""
+"""Lazy module attribute `broker` of `hub.worker` and `hub.scheduler`: made at first access, not at import."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hub.errors import HubError
 
 
 def broker_of(module: str, make: Callable[[], Any]) -> Callable[[str], Any]:
-    """The `__getattr__` of a module whose `broker` Dramatiq or periodiq imports.
+    """Make the `__getattr__` of a module whose `broker` Dramatiq or periodiq imports.
 
     Args:
-        module: its name.
-        make: makes the broker; a `HubError` ends the process, in words instead of a traceback.
+        module: name of the module.
+        make: makes the broker. A `HubError` ends the process with a log line instead of a traceback.
     """
 
     def get(name: str) -> Any:
@@ -27,7 +27,7 @@ def broker_of(module: str, make: Callable[[], Any]) -> Callable[[str], Any]:
         except HubError as e:
             structlog.get_logger(module).error("not started", error=str(e))
             raise SystemExit(1) from None
-        vars(sys.modules[module])["broker"] = made  # the next look finds it without asking
+        vars(sys.modules[module])["broker"] = made  # later accesses find it directly
         return made
 
     return get

@@ -1,10 +1,10 @@
-"""Restart child processes that end: the whole of `hub worker` and `hub scheduler` after their checks.
+"""Restart child processes that end. `hub worker` and `hub scheduler` become a supervisor after their checks.
 
-Dramatiq ends all of its processes when one of them is killed; periodiq ends when the broker is unreachable at a
-tick. Each therefore runs on its own and is restarted after a pause that grows with consecutive failures.
+Dramatiq ends all of its processes when one of them is killed. periodiq ends when the broker is unreachable at a tick.
+Therefore each runs in a process of its own, which is restarted after a pause that grows with consecutive failures.
 
 `python -m hub.programs.supervisor TITLE GRACE COUNT COMMAND...` runs COUNT copies of a command. `hub worker` and
-`hub scheduler` replace themselves by it, which frees the memory of everything that they imported for their checks.
+`hub scheduler` replace themselves by it, which frees the memory of their imports.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
-_PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before a start, by failures in a row
-_LIVED = 60.0  # who lived so long has not failed at the start
-_LOOK = 0.2
+_PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before a restart, by consecutive failures
+_STABLE = 60.0  # seconds after which a process counts as started
+_POLL = 0.2  # seconds
 _PR_SET_PDEATHSIG = 1
 
 
 def _error(message: str, **fields: object) -> None:
-    """Log one line. structlog is imported when there is one to log: a supervisor stays small."""
+    """Log an error. Imports structlog late, so that a supervisor needs little memory."""
     import structlog
 
     if __name__ == "__main__":
@@ -39,7 +39,7 @@ def _error(message: str, **fields: object) -> None:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel (Linux) for SIGTERM when the parent ends, however it ends: no worker is left behind."""
+    """Ask the kernel (Linux) to send SIGTERM when the parent ends, so that no worker is left behind."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -47,7 +47,7 @@ def die_with_parent() -> None:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set; a second one ends the process at once."""
+    """An event that SIGTERM and SIGINT set. A second signal ends the process at once."""
     stop = threading.Event()
 
     def handle(number: int, _: object) -> None:
@@ -72,12 +72,12 @@ class _Child:
         self._due = 0.0
         self.process: subprocess.Popen[bytes] | None = None
 
-    def look(self) -> None:
-        """Start it if it is due; notice that it has ended."""
+    def poll(self) -> None:
+        """Start the process if it is due; schedule a restart if it has ended."""
         now = time.monotonic()
         if self.process is None:
             if now >= self._due:
-                # A session of its own: Ctrl-C reaches the hub, which then asks its children to finish.
+                # A session of its own: Ctrl-C reaches only the supervisor, which then stops its children.
                 self.process = subprocess.Popen(
                     self._command,
                     stdin=subprocess.DEVNULL,
@@ -87,25 +87,25 @@ class _Child:
                 )
                 self._started = now
         elif (code := self.process.poll()) is not None:
-            self._failures = 0 if now - self._started >= _LIVED else self._failures + 1
+            self._failures = 0 if now - self._started >= _STABLE else self._failures + 1
             pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
-            _error("a process ended; it is started again", process=self._command[-1], code=code, seconds=pause)
+            _error("process ended and will be restarted", process=self._command[-1], code=code, seconds=pause)
             self.process, self._due = None, now + pause
 
 
 def supervise(
     commands: Sequence[Sequence[str]], stop: threading.Event, *, grace: float, env: Mapping[str, str] | None = None
 ) -> int:
-    """Run each command, again and again, until `stop`; then SIGTERM, and SIGKILL after `grace` seconds.
+    """Run the commands and restart them until `stop`; then send SIGTERM, and SIGKILL after `grace` seconds.
 
     Returns:
-        0, or 1 when one had to be killed.
+        0, or 1 if a process had to be killed.
     """
     children = [_Child(command, env) for command in commands]
     while not stop.is_set():
         for child in children:
-            child.look()
-        stop.wait(_LOOK)
+            child.poll()
+        stop.wait(_POLL)
     running = [child.process for child in children if child.process is not None]
     for process in running:
         with contextlib.suppress(ProcessLookupError):
@@ -116,7 +116,7 @@ def supervise(
         try:
             process.wait(timeout=max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            _error("a process did not finish in time; it is killed", child=process.pid)
+            _error("process did not stop in time and is killed", child=process.pid)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -125,16 +125,16 @@ def supervise(
 
 
 def replace_process(command: Sequence[str], *, count: int, grace: float) -> NoReturn:
-    """Become a supervisor of `count` copies of `command`; the process id stays."""
+    """Replace this process by a supervisor of `count` copies of `command`, with the same process id."""
     sys.stdout.flush()
     sys.stderr.flush()
-    title = " ".join(["hub", *sys.argv[1:]])  # health checks and people find `hub worker` in the process list
+    title = " ".join(["hub", *sys.argv[1:]])  # visible in the process list
     arguments = [sys.executable, "-m", "hub.programs.supervisor", title, str(grace), str(count), *command]
     os.execv(sys.executable, arguments)  # noqa: S606 - this interpreter, no shell
 
 
 def main() -> int:
-    """Supervise what the command line names."""
+    """Supervise the command of the command line."""
     grace, count, command = float(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
     with stop_signals() as stop:
         return supervise([command] * count, stop, grace=grace)

@@ -1,4 +1,4 @@
-"""The hub's processes, as the CLI starts them: `up` (all in one), `web`, `worker`, `scheduler`."""
+"""Processes that the CLI starts: `up` (everything in one), `web`, `worker`, `scheduler`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from hub.tasks.ticker import Ticker
 from hub.web.server import WebServer
 
 log = structlog.get_logger("hub.programs.up")
-_SHUTDOWN_MS = 60_000  # how long attempts under way may take to end
-_GRACE = 80.0  # seconds; after that processes are killed, and their tasks taken up by others
+_SHUTDOWN_MS = 60_000  # for running attempts, at a stop
+_GRACE = 80.0  # seconds before a process is killed; its tasks are claimed again after their lease
 _POLL_MS = 100
 
 
 @contextmanager
 def work(hub: Hub, *, threads: int) -> Iterator[None]:
-    """Run Dramatiq's worker in this process: lease, releaser, threads; on leaving all of it ends in order."""
+    """Run Dramatiq's worker in this process, with lease and outbox relay; stops them in order at the end."""
     worker = dramatiq.Worker(hub.broker, worker_threads=threads, worker_timeout=_POLL_MS)
     hub.start_worker(threads)
     worker.start()
@@ -41,12 +41,12 @@ def work(hub: Hub, *, threads: int) -> Iterator[None]:
 
 
 def up(settings: Settings, *, announce: Callable[[str], None] = print, stop: threading.Event | None = None) -> int:
-    """Everything in one process: web, workers, releaser, ticker, `/metrics`. Ends on SIGTERM, SIGINT or `stop`.
+    """Run everything in one process: web, workers, outbox relay, ticker, `/metrics`. Ends on SIGTERM, SIGINT or `stop`.
 
     Args:
-        announce: is told, line by line, where the hub is reached and how to log in the first time.
+        announce: called with lines that say how to reach the hub and how to log in for the first time.
     """
-    empty(settings.metrics_folder)  # this process is the deployment, and it starts now
+    empty(settings.metrics_folder)  # counters of earlier processes: this process is the whole deployment
     with _stop(stop) as stop, build(settings, role="up") as hub:
         web = WebServer(hub)
 
@@ -63,7 +63,7 @@ def up(settings: Settings, *, announce: Callable[[str], None] = print, stop: thr
                 hub.start_sources()
                 _welcome(hub, web, announce)
                 stop.wait()
-                log.info("stopping: attempts under way are finished")
+                log.info("stopping: running attempts are finished")
                 ticker.stop()
         finally:
             web.stop()
@@ -71,7 +71,7 @@ def up(settings: Settings, *, announce: Callable[[str], None] = print, stop: thr
 
 
 def web(settings: Settings, *, announce: Callable[[str], None] = print, stop: threading.Event | None = None) -> int:
-    """The web server: API, webhooks, console, `/metrics`."""
+    """Run the web server: API, webhooks, console, `/metrics`."""
     with _stop(stop) as stop, build(settings, role="web") as hub:
         hub.configuration.listen()
         hub.start_heartbeat("web")
@@ -86,9 +86,9 @@ def web(settings: Settings, *, announce: Callable[[str], None] = print, stop: th
 
 
 def worker(settings: Settings, *, processes: int | None = None, threads: int | None = None) -> NoReturn:
-    """Run Dramatiq workers, each a process of its own that is restarted when it ends. Replaces this process."""
+    """Run Dramatiq workers, each in a process that is restarted when it ends. Replaces this process."""
     _needs_broker(settings, "worker")
-    build(settings, role="worker", check=True).close()  # what is wrong is said once, before anything starts
+    build(settings, role="worker", check=True).close()  # reports errors once, before anything starts
     command = [
         sys.executable,
         "-m",
@@ -107,7 +107,7 @@ def worker(settings: Settings, *, processes: int | None = None, threads: int | N
 
 
 def scheduler(settings: Settings) -> NoReturn:
-    """Run periodiq, which sends one tick a minute. Replaces this process."""
+    """Run periodiq, which sends one tick per minute. Replaces this process."""
     _needs_broker(settings, "scheduler")
     build(settings, role="scheduler", check=True).close()
     command = [sys.executable, "-m", "hub.programs.child", "periodiq", "hub.scheduler:broker"]
@@ -124,7 +124,7 @@ def _needs_broker(settings: Settings, what: str) -> None:
 
 @contextmanager
 def _stop(given: threading.Event | None) -> Iterator[threading.Event]:
-    """The caller's way to stop, else signals."""
+    """The caller's event, else one that signals set."""
     if given is not None:
         yield given
     else:
@@ -133,13 +133,13 @@ def _stop(given: threading.Event | None) -> Iterator[threading.Event]:
 
 
 def _welcome(hub: Hub, server: WebServer, announce: Callable[[str], None]) -> None:
-    """Say where the hub is reached. A login link goes to a terminal only: logs are read by more people."""
+    """Announce the address. A login link is printed to a terminal only, since more people can read logs."""
     announce(f"Integration Hub listens on {server.url}")
     if hub.accounts.users.list():
         return
     if sys.stdout.isatty():
         link = f"{server.url}/login/link/{hub.accounts.links.add()}"
-        sys.stdout.write(f"first administrator (this link works once, for an hour): {link}\n")
-        sys.stdout.flush()  # never through `announce`: it may write to the log
+        sys.stdout.write(f"create the first administrator (the link works once, for an hour): {link}\n")
+        sys.stdout.flush()  # not through `announce`, which may write to the log
     else:
-        announce("first administrator: there is no user yet; `hub user link` prints a link that makes one")
+        announce("there is no user yet; `hub user link` prints a link that creates the first administrator")

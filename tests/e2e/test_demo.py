@@ -14,10 +14,10 @@ from pathlib import Path
 import pika
 import pytest
 
+from hub.demo.environment import open_environment, sample_events
 from hub.demo.roundtrip import responder, round_trip
-from hub.demo.scenes import Scene, run
+from hub.demo.scenarios import Scenario, run
 from hub.demo.screen import Screen
-from hub.demo.stage import open_stage, sample_events
 
 _COMMAND = [str(Path(sys.executable).with_name("hub")), "demo"]
 _PATIENCE = 300  # seconds, on a machine that has a lot to do
@@ -58,7 +58,7 @@ def test_the_file_holds_moodle_events_with_all_of_their_keys() -> None:
 def test_every_promise_is_kept_on_the_embedded_default(tmp_path: Path) -> None:
     """The first thing a newcomer runs. The environment's own hub is left alone: it would not even answer here.
 
-    A RabbitMQ that is named and does not answer costs its own scene only.
+    A RabbitMQ that is named and does not answer costs its own scenario only.
     """
     foreign = {
         "HUB_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
@@ -78,11 +78,11 @@ def test_every_promise_is_kept_on_the_embedded_default(tmp_path: Path) -> None:
     assert document["breaker"][-1] == "closed"
     assert document["attempts"]["3"] >= 1
     assert document["attempts"]["5"] == 1
-    assert [scene["attempts"] for scene in document["scenes"]][:3] == [1, 3, 5]
+    assert [scenario["attempts"] for scenario in document["scenarios"]][:3] == [1, 3, 5]
     assert set(document["attempts"]) <= {"1", "2", "3", "4", "5"}
     assert sum(document["attempts"].values()) == document["events"] + document["replayed"]
-    assert all(scene["ok"] for scene in document["scenes"])
-    assert len(document["scenes"]) == 6
+    assert all(scenario["ok"] for scenario in document["scenarios"])
+    assert len(document["scenarios"]) == 6
     assert "left out" in err
     assert not any(secret in out + err for secret in ("demo-token", "secret-word"))
     assert "Traceback" not in err
@@ -104,14 +104,14 @@ def test_it_ends_cleanly_when_interrupted(tmp_path: Path) -> None:
     assert _left_over(tmp_path) == []
 
 
-def test_with_a_rabbitmq_an_answer_finds_the_request_it_belongs_to(broker_url: str) -> None:
+def test_with_a_rabbitmq_a_response_finds_the_request_it_belongs_to(broker_url: str) -> None:
     """The round trip over a response queue; its queues are gone afterwards."""
-    scene = Scene("a request and its answer")
-    with open_stage(Screen(stderr=True), threading.Event()) as stage, responder(broker_url) as service:
-        run(stage, scene, lambda stage, scene: round_trip(stage, scene, broker_url, service))
-        names = [service.requests, service.answers]
-    assert [claim for claim, held in scene.checks if not held] == []
-    assert len(scene.checks) == 4
+    scenario = Scenario("a request and its response")
+    with open_environment(Screen(stderr=True), threading.Event()) as env, responder(broker_url) as service:
+        run(env, scenario, lambda env, scenario: round_trip(env, scenario, broker_url, service))
+        names = [service.requests, service.responses]
+    assert [claim for claim, held in scenario.checks if not held] == []
+    assert len(scenario.checks) == 4
     with pika.BlockingConnection(pika.URLParameters(broker_url)) as connection:
         for name in names:
             with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="NOT_FOUND"):

@@ -30,7 +30,7 @@ def test_what_dies_again_while_the_replay_runs_is_not_replayed_again(hub: Hub, d
         for row in hub.views.tasks.list():
             assert attempt(hub, row["id"]) == "failed"
 
-    done = replay(hub.dead_letters, Chosen(), told=die_again, batch=2)
+    done = replay(hub.dead_letters, Chosen(), progress=die_again, batch=2)
     assert (len(done.tasks), done.remaining, done.up_to) == (5, 0, dead[-1])
     assert count(hub, "dead_letters") == 5 and count(hub, "tasks") == 0
 

@@ -7,13 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import typer
 
-from hub.cli.common import (
-    cell,
-    fit,
-    parse_time,
-    plain,
-)
+from hub.cli.common import parse_time
 from hub.cli.fields import collect, keep_others
+from hub.cli.output import cell, fit, plain
 
 
 @pytest.mark.parametrize(("text", "age"), [("30s", 30), ("1.5h", 5400), ("3d", 259200), (" 2w ", 1209600)])

@@ -12,7 +12,8 @@ from fastapi.responses import Response
 from hub.store.audit import Entry
 from hub.web.authorization import Access, needs
 from hub.web.console.filters import digits, moment
-from hub.web.console.pages import Pages, link
+from hub.web.console.links import link
+from hub.web.console.pages import Pages
 
 _PAGE = 50
 _LONGEST = 300  # characters of a value in a diff

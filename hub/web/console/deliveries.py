@@ -8,7 +8,8 @@ from fastapi.responses import Response
 from hub.operations.raw_message import hex_preview, raw_message
 from hub.web.authorization import Access, needs
 from hub.web.console.filters import beginning, digits, moment
-from hub.web.console.pages import Pages, link
+from hub.web.console.links import link
+from hub.web.console.pages import Pages
 
 _PAGE = 50
 

@@ -21,12 +21,9 @@ from hub.web.console.filters import (
     of,
     segment,
 )
-from hub.web.console.pages import (
-    Form,
-    Pages,
-    back,
-    link,
-)
+from hub.web.console.forms import Form
+from hub.web.console.links import back, link
+from hub.web.console.pages import Pages
 
 _PAGE, _BATCH = 50, 200
 _COUNTED = 20_000  # the confirmation page counts up to here
@@ -139,7 +136,8 @@ def make_dlq(pages: Pages) -> APIRouter:
         if what == "delete":
             gone = operation.delete(hub, found, missing_ok=True)
             return pages.go(to, f"{of(gone, 'dead letter')} deleted.")
-        done = replay_ids(hub.dead_letters, found, missing_ok=True, before=what == "replay-before")  # some may be gone
+        # Another user may have replayed some.
+        done = replay_ids(hub.dead_letters, found, missing_ok=True, before=what == "replay-before")
         return replayed(to, done.tasks, done.orphans)
 
     def replayed(to: str, tasks: list[int], stay: int) -> Response:

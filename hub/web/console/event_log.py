@@ -10,7 +10,8 @@ from hub.errors import ConflictError, PayloadError
 from hub.store.views.event_search import Found
 from hub.web.authorization import Access, needs
 from hub.web.console.filters import digits
-from hub.web.console.pages import Pages, link
+from hub.web.console.links import link
+from hub.web.console.pages import Pages
 
 _PAGE = 50
 _SECONDS = 2.0  # of one page of a search

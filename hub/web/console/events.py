@@ -1,4 +1,4 @@
-"""The form that sends an event by hand, to test rules."""
+"""The form that sends an event, to test rules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hub.domain.events import parse_event
 from hub.errors import PayloadError
 from hub.web.authorization import Access, needs
 from hub.web.console.filters import of, pretty
-from hub.web.console.pages import Form, Pages
+from hub.web.console.forms import Form
+from hub.web.console.pages import Pages
 from hub.web.console.rules import sample_event
 
 
@@ -53,10 +54,10 @@ def make_events(pages: Pages) -> APIRouter:
         except PayloadError as e:
             return page(request, name, text, problem=str(e))
         if accepted.duplicate:
-            return page(request, name, text, problem="The same event came within the last minute, so nothing was sent.")
+            return page(request, name, text, problem="This event was accepted within the last minute already.")
         if not accepted.tasks:
-            return pages.go("/events/new", "The event was accepted, and no rule wanted it.", bad=True)
+            return pages.go("/events/new", "The event was accepted. No rule matches it.", bad=True)
         to = f"/tasks/{accepted.tasks[0]}" if len(accepted.tasks) == 1 else "/deliveries"
-        return pages.go(to, f"The event was accepted and made {of(len(accepted.tasks), 'task')}.")
+        return pages.go(to, f"The event was accepted and created {of(len(accepted.tasks), 'task')}.")
 
     return router

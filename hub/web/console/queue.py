@@ -10,12 +10,9 @@ from hub.errors import ConflictError, NotFoundError
 from hub.operations import tasks as operation
 from hub.web.authorization import Access, needs
 from hub.web.console.filters import beginning, digits, of
-from hub.web.console.pages import (
-    Form,
-    Pages,
-    back,
-    link,
-)
+from hub.web.console.forms import Form
+from hub.web.console.links import back, link
+from hub.web.console.pages import Pages
 
 _PAGE = 50
 _STATES = ("pending", "running", "delayed", "blocked", "held")

@@ -23,7 +23,9 @@ from hub.models import JSON, Event, Rule
 from hub.operations import preview as operation
 from hub.web.authorization import Access, needs
 from hub.web.console.filters import digits, pretty, segment
-from hub.web.console.pages import Form, Pages, back
+from hub.web.console.forms import Form
+from hub.web.console.links import back
+from hub.web.console.pages import Pages
 
 _BLANK: dict[str, Any] = {
     "name": "",

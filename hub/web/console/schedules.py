@@ -7,7 +7,8 @@ from fastapi.responses import JSONResponse, Response
 
 from hub.errors import ConfigError
 from hub.web.authorization import Access, needs
-from hub.web.console.pages import Pages, back
+from hub.web.console.links import back
+from hub.web.console.pages import Pages
 
 _ABOUT = {
     "consume_responses_task": "Reads the response queue of every enabled AMQP service that has one.",

@@ -14,7 +14,8 @@ from hub.errors import ConfigError, ConflictError, HubError, StaleError
 from hub.operations import sources
 from hub.web.authorization import Access, needs
 from hub.web.console.filters import digits
-from hub.web.console.pages import Form, Pages
+from hub.web.console.forms import Form
+from hub.web.console.pages import Pages
 
 _NUMBERS = ("poll_interval", "batch", "gap_age", "query_timeout", "backlog")
 _SCHEMES = ("mysql", "mariadb", "postgresql")

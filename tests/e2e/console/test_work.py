@@ -164,7 +164,7 @@ def test_the_amqp_form_takes_parts_and_keeps_what_it_does_not_show(maria: client
     assert "mq.example.org/c?" in second.base_url and "heartbeat=20" in second.base_url
     assert second.secrets["password"] == "p/w:d"
     moved = maria.post("/services/mq/edit", data=form | {"amqp_password": "", "amqp_host": "mq2.example.org"})
-    assert moved.status_code == 422 and "give it again" in moved.text and "p/w:d" not in moved.text
+    assert moved.status_code == 422 and "must be entered again" in moved.text and "p/w:d" not in moved.text
     site.hub.registry.services.delete("mq")
 
 

@@ -15,7 +15,7 @@ def test_an_empty_hub_lists_empty_arrays_and_tells_people_what_is_next(hub: Hub)
     for listing in LISTINGS:
         assert read(hub, *listing.split()) == [], listing
         said = hub(*listing.split())
-        assert said.stdout == "" and said.stderr.strip() not in ("", "nothing matches this filter"), listing
+        assert said.stdout == "" and said.stderr.strip() not in ("", "nothing matches the filter"), listing
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_an_empty_hub_lists_empty_arrays_and_tells_people_what_is_next(hub: Hub)
 def test_a_filter_that_leaves_nothing_does_not_say_that_there_is_nothing(hub: Hub, listing: str) -> None:
     """Who has mistyped a name and is told "no rules yet" looks in the wrong place."""
     said = hub(*listing.split())
-    assert said.stdout == "" and said.stderr.strip() == "nothing matches this filter"
+    assert said.stdout == "" and said.stderr.strip() == "nothing matches the filter"
 
 
 def test_in_a_pipe_a_row_is_one_line_and_wide_cells_are_cut(hub: Hub, crm: str) -> None:

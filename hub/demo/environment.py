@@ -1,4 +1,4 @@
-"""The demo's stage: a temporary `HUB_HOME`, everything that `hub up` runs, and the services at the other end."""
+"""The environment of the demo: a temporary `HUB_HOME`, everything that `hub up` runs, and the services."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ from hub.store.database import Row
 from hub.tasks.ticker import Ticker
 from hub.web.server import WebServer
 
-PATIENCE = 60.0  # seconds that anything may take on a slow machine
-_LOOK = 0.05
+TIMEOUT = 60.0  # seconds for each step, on a slow machine
+_POLL = 0.05  # seconds
 _THREADS = 4
-_LAST_WORDS = 40  # lines of the log that are shown when the demo fails
+_LOG_LINES = 40  # last lines of the log, shown if the demo fails
 T = TypeVar("T")
 
 
-class Interrupted(Exception):  # noqa: N818 - no error: a person has seen enough
+class Interrupted(Exception):  # noqa: N818 - not an error
     """SIGINT or SIGTERM."""
 
 
-class DidNotHappen(Exception):  # noqa: N818 - the finding of a demo, not an error of the hub
-    """Something that had to happen did not, in `PATIENCE` seconds."""
+class NotObserved(Exception):  # noqa: N818 - a result of the demo, not an error of the hub
+    """Something expected did not happen within `TIMEOUT` seconds."""
 
 
 class _OwnSettings(Settings):
-    """Settings that take nothing from the environment: the demo never touches the user's own hub."""
+    """Settings that ignore the environment, so that the demo never touches the user's own hub."""
 
     reads_environment = False
 
 
-class Witness(PrometheusHooks):
-    """Counts as every hub does, and remembers what circuits did."""
+class RecordingHooks(PrometheusHooks):
+    """The usual metrics; also records changes of circuits, parked tasks and dead letters."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -78,33 +78,33 @@ class Witness(PrometheusHooks):
         self.replays += count
 
 
-class Stage:
-    """A hub at work and its surroundings. Made by `open_stage`."""
+class Environment:
+    """A running hub with its services. Made by `open_environment`."""
 
     def __init__(
         self,
         hub: Hub,
         *,
-        witness: Witness,
+        recorded: RecordingHooks,
         target: Target,
         web: str,
         screen: Screen,
         stop: threading.Event,
-        last_words: Callable[[], list[str]],
+        log_lines: Callable[[], list[str]],
     ) -> None:
         self.hub = hub
-        self.witness = witness
+        self.recorded = recorded
         self.target = target
         self.web = web
         self.screen = screen
-        self.last_words = last_words
+        self.log_lines = log_lines
         self.accepted: list[Accepted] = []
         self._stop = stop
-        self._told: set[int] = set()
-        self._moves_told = self._parks_told = 0
+        self._reported: set[int] = set()
+        self._moves_reported = self._parks_reported = 0
 
     def feed(self, events: Sequence[Event]) -> list[Accepted]:
-        """Hand events to the hub, as `hub emit FILE` does."""
+        """Send events to the hub, as `hub emit FILE` does."""
         accepted = self.hub.intake.handle_events(events)
         self.accepted += accepted
         for name, count in Counter(event.name for event in events).items():
@@ -112,40 +112,40 @@ class Stage:
         return accepted
 
     def until(self, look: Callable[[], T | None], what: str) -> T:
-        """Wait until `look` finds something true, and tell meanwhile what happens.
+        """Wait until `look` returns something true, and print meanwhile what happens.
 
         Raises:
-            DidNotHappen: it did not, in time.
-            Interrupted: the process was asked to end.
+            NotObserved: it did not within `TIMEOUT`.
+            Interrupted: the process got a signal to end.
         """
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         with self.screen.waiting(what):
             while True:
                 found = look()
-                self.tell()
+                self.report()
                 if found:
                     return found
                 if time.monotonic() > deadline:
-                    raise DidNotHappen(f"{what}: not within {PATIENCE:.0f} s")
-                if self._stop.wait(_LOOK):
+                    raise NotObserved(f"{what}: not within {TIMEOUT:.0f} s")
+                if self._stop.wait(_POLL):
                     raise Interrupted
 
-    def tell(self) -> None:
-        """Print what the log, the circuits and the gate have to say that was not told yet."""
-        new = [row for row in self.deliveries() if row["id"] not in self._told]
+    def report(self) -> None:
+        """Print deliveries, circuit changes and parked tasks that were not printed yet."""
+        new = [row for row in self.deliveries() if row["id"] not in self._reported]
         for row in sorted(new, key=lambda row: row["created_at"]):
-            self._told.add(row["id"])
+            self._reported.add(row["id"])
             mark, text, style = _line(row)
             self.screen.happened(mark, text, style=style)
-        for service, before, after in self.witness.moves[self._moves_told :]:
-            self._moves_told += 1
+        for service, before, after in self.recorded.moves[self._moves_reported :]:
+            self._moves_reported += 1
             self.screen.happened("⚡", f"circuit of {service}: {before} → {after}", style="bold magenta")
-        parked = self.witness.parks[self._parks_told :]
-        self._parks_told += len(parked)
+        parked = self.recorded.parks[self._parks_reported :]
+        self._parks_reported += len(parked)
         for service in dict.fromkeys(parked):
             count = parked.count(service)
             self.screen.happened(
-                "‖", f"{count} task{'s'[: count > 1]} of {service} parked, no attempt spent", style="dim"
+                "‖", f"{count} task{'s'[: count > 1]} of {service} parked, no attempt counted", style="dim"
             )
 
     def deliveries(self, task: int | None = None) -> list[Row]:
@@ -153,13 +153,13 @@ class Stage:
         return self.hub.views.deliveries.list(task=task, limit=1000)[::-1]
 
     def metrics(self) -> str:
-        """What `/metrics` answers."""
+        """The text of `/metrics`."""
         with requests.Session() as session:
             session.trust_env = False
-            return session.get(f"{self.web}/metrics", timeout=PATIENCE).text
+            return session.get(f"{self.web}/metrics", timeout=TIMEOUT).text
 
     def delivered(self, task: int) -> Row | None:
-        """The row that says so, when a task is over and delivered."""
+        """The successful delivery of a task; None if it was not delivered yet."""
         ended = self.hub.views.tasks.ended(task)
         if not ended or ended["how"] != "delivered":
             return None
@@ -167,8 +167,8 @@ class Stage:
 
 
 @contextmanager
-def open_stage(screen: Screen, stop: threading.Event) -> Iterator[Stage]:
-    """Put everything up; take all of it down again, whatever happens in between."""
+def open_environment(screen: Screen, stop: threading.Event) -> Iterator[Environment]:
+    """Start everything; stop and remove it at the end, also after an error."""
     home = Path(tempfile.mkdtemp(prefix="hub-demo-"))
     with ExitStack() as stack:
         stack.callback(_remove, home)
@@ -179,8 +179,8 @@ def open_stage(screen: Screen, stop: threading.Event) -> Iterator[Stage]:
             with screen.waiting("starting a private PostgreSQL and the hub"):
                 target = Target(token="demo-token")  # noqa: S106 - the sample service's
                 stack.callback(target.close)
-                witness = Witness(settings.metrics_folder)
-                hub = stack.enter_context(build(settings, role="up", hooks=witness))
+                recorded = RecordingHooks(settings.metrics_folder)
+                hub = stack.enter_context(build(settings, role="up", hooks=recorded))
                 web = stack.enter_context(WebServer(hub))
                 stack.enter_context(work(hub, threads=_THREADS))
                 hub.start_heartbeat("web")
@@ -192,7 +192,9 @@ def open_stage(screen: Screen, stop: threading.Event) -> Iterator[Stage]:
                 ticker = Ticker(tick, now=hub.clock.now)
                 ticker.start()
                 stack.callback(ticker.stop)
-            yield Stage(hub, witness=witness, target=target, web=web.url, screen=screen, stop=stop, last_words=log)
+            yield Environment(
+                hub, recorded=recorded, target=target, web=web.url, screen=screen, stop=stop, log_lines=log
+            )
         except BaseException as e:
             if not isinstance(e, Interrupted | KeyboardInterrupt):
                 screen.raw("".join(log()))
@@ -207,18 +209,18 @@ def sample_events() -> list[Event]:
 
 @contextmanager
 def _log_into(settings: Settings, path: Path) -> Iterator[Callable[[], list[str]]]:
-    """The hub's log goes into a file; gives its last lines."""
+    """Log into a file; returns a function that returns the last lines."""
     configure_logging(settings)
     handlers = [h for h in logging.getLogger().handlers if isinstance(h, logging.StreamHandler)]
     with path.open("w", encoding="utf-8") as file:
         before = [handler.setStream(file) for handler in handlers]
 
-        def last_words() -> list[str]:
+        def log_lines() -> list[str]:
             file.flush()
-            return list(deque(path.read_text("utf-8").splitlines(keepends=True), _LAST_WORDS))
+            return list(deque(path.read_text("utf-8").splitlines(keepends=True), _LOG_LINES))
 
         try:
-            yield last_words
+            yield log_lines
         finally:
             for handler, stream in zip(handlers, before, strict=True):
                 handler.setStream(stream)
@@ -234,10 +236,10 @@ def _remove(home: Path) -> None:
 def _line(row: Row) -> tuple[str, str, str]:
     """A delivery as mark, text and style."""
     if row["direction"] == "inbound":
-        return "←", f"answer from {row['service']}, belongs to task {row['task_id']}: {row['response_body']}", "green"
+        return "←", f"response from {row['service']} for task {row['task_id']}: {row['response_body']}", "green"
     what = f"{row['method']} {row['endpoint']}" if row["status"] else f"{row['method']}"
-    answer = f"{row['status']}" if row["status"] else "confirmed" if row["success"] else str(row["error"])
+    response = f"{row['status']}" if row["status"] else "confirmed" if row["success"] else str(row["error"])
     tries = f", {row['tries']} tries" if row["tries"] > 1 else ""
-    text = f"task {row['task_id']}, attempt {row['attempt']}: {row['service']} {what} → {answer}"
+    text = f"task {row['task_id']}, attempt {row['attempt']}: {row['service']} {what} → {response}"
     text += f" ({row['latency_ms']:.0f} ms{tries})"
     return ("✔", text, "green") if row["success"] else ("✘", text, "yellow")
