@@ -48,6 +48,7 @@ from hub.store.clock import Clock
 from hub.store.database import Database
 from hub.store.dead_letters import DeadLetterStore
 from hub.store.delivery_log import DeliveryLog
+from hub.store.erasures import ErasureStore
 from hub.store.heartbeats import Heartbeats
 from hub.store.housekeeping import Housekeeping
 from hub.store.intake import IntakeStore
@@ -115,6 +116,7 @@ class Hub:
             park=settings.circuit_open == "park",
         )
         self.resends = ResendStore(self.db, max_age=settings.task_max_age)
+        self.erasures = ErasureStore(self.db)
         self.backfills = BackfillStore(self.db)
         self.backfill_steps = BackfillSteps(self.db, max_age=settings.task_max_age)
         self.backfill_runner = BackfillRunner(self.backfill_steps, self.configuration.rule_by_id)

@@ -18,6 +18,7 @@ from hub.cli import (
     backfills,
     breaker,
     dlq,
+    erase,
     event_log,
     events,
     rules,
@@ -69,6 +70,7 @@ for name, group in (
 ):
     app.add_typer(group, name=name)
 logs.register(app)
+erase.register(app)
 
 
 def _version(wanted: bool) -> None:
