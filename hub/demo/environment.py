@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import tempfile
 import threading
@@ -23,6 +22,7 @@ from hub.demo.target import Target
 from hub.domain.events import parse_event
 from hub.models import Accepted, Event
 from hub.monitoring.prometheus_hooks import PrometheusHooks
+from hub.programs.log_lines import redirected
 from hub.programs.log_setup import configure_logging
 from hub.programs.up import work
 from hub.settings import Settings
@@ -211,19 +211,12 @@ def sample_events() -> list[Event]:
 def _log_into(settings: Settings, path: Path) -> Iterator[Callable[[], list[str]]]:
     """Log into a file; returns a function that returns the last lines."""
     configure_logging(settings)
-    handlers = [h for h in logging.getLogger().handlers if isinstance(h, logging.StreamHandler)]
-    with path.open("w", encoding="utf-8") as file:
-        before = [handler.setStream(file) for handler in handlers]
+    with path.open("w", encoding="utf-8") as file, redirected(file.fileno()):
 
         def log_lines() -> list[str]:
-            file.flush()
             return list(deque(path.read_text("utf-8").splitlines(keepends=True), _LOG_LINES))
 
-        try:
-            yield log_lines
-        finally:
-            for handler, stream in zip(handlers, before, strict=True):
-                handler.setStream(stream)
+        yield log_lines
 
 
 def _remove(home: Path) -> None:

@@ -16,6 +16,7 @@ from hub.demo.environment import (
     sample_events,
 )
 from hub.demo.install import install
+from hub.demo.moodle import from_moodle
 from hub.demo.roundtrip import NoBroker, responder, round_trip
 from hub.demo.scenarios import Scenario, Scenarios, run
 from hub.demo.screen import Screen
@@ -55,6 +56,8 @@ def _run_all(env: Environment, broker: str | None) -> dict[str, Any]:
     screen = env.screen
     _introduce(env)
     scenarios = [run(env, scenario, play) for scenario, play in Scenarios(sample_events()).all()]
+    moodle = Scenario("6. A Moodle site is read without a plugin, with names for its ids")
+    scenarios.append(run(env, moodle, from_moodle))
     if url := broker or from_environment("HUB_BROKER_URL"):
         scenarios += _with_rabbitmq(env, url, asked_for=broker is not None)
     document = _document(env)
@@ -75,7 +78,7 @@ def _introduce(env: Environment) -> None:
 
 def _with_rabbitmq(env: Environment, url: str, *, asked_for: bool) -> list[Scenario]:
     """The scenario that needs RabbitMQ. Left out if the broker of `HUB_BROKER_URL` cannot be used."""
-    scenario = Scenario("6. A request by AMQP, and its response from the response queue")
+    scenario = Scenario("7. A request by AMQP, and its response from the response queue")
     try:
         with responder(url) as service:
             return [run(env, scenario, lambda env, scenario: round_trip(env, scenario, url, service))]

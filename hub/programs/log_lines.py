@@ -11,7 +11,8 @@ import logging
 import os
 import re
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 from hub import __version__
@@ -26,12 +27,26 @@ _LEVEL_WIDTH, _MESSAGE_WIDTH = 9, 30
 _encode = json.JSONEncoder(default=repr).encode
 
 
+_descriptor = 2
+
+
+@contextmanager
+def redirected(descriptor: int) -> Iterator[None]:
+    """Write lines to this file descriptor inside the block, in every thread."""
+    global _descriptor
+    before, _descriptor = _descriptor, descriptor
+    try:
+        yield
+    finally:
+        _descriptor = before
+
+
 def write(line: str) -> None:
     """Write a line to stderr. One that cannot be written is dropped: nothing could report it."""
     data = line.encode("utf-8", "backslashreplace") + b"\n"
     try:
         while data:
-            data = data[os.write(2, data) :]
+            data = data[os.write(_descriptor, data) :]
     except OSError:
         pass
 
