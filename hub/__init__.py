@@ -11,12 +11,12 @@ The packages, in the order in which an event passes them:
  7. `domain.breaker`, `.retry_policy`  the circuit's transitions and the tries within an attempt, pure
  8. `transports`                  REST, AMQP, SOAP: send once
  9. `pipeline.dead_letters`       after the fifth failure: store, replay
-10. `inbound`                     responses and webhook calls: read, stored, turned into events
-    (`sources`                   the core of a Moodle log source: rows as events, position with gaps)
+10. `inbound`                     responses, webhook calls and rows of sources: stored, turned into events
+    (`sources`                    reads Moodle's log store: rows as events, position with gaps)
 11. `scheduling`                  cron expressions, the tick, housekeeping
 
 `store` holds all SQL, `config` the definitions of services and rules. `app` builds a process, `programs` runs it.
-`operations` is what a person can do; `cli`, `web` and `api` call it. `monitoring` counts and exposes.
+`operations` has the actions of people; `cli`, `web` and `api` call it. `monitoring` counts and exposes.
 docs/explanation/architecture.md has the picture.
 
 From any Python program: `hub.emit(name, data)` and `hub.request(service, endpoint, payload)`.
@@ -35,7 +35,7 @@ __all__ = ["emit", "request"]
 
 
 def emit(name: str, data: JSON = None, *, id: str | None = None) -> Accepted:
-    """Hand one event to the hub; see `hub.api.emit`."""
+    """Accept one event; see `hub.api.emit`."""
     from hub import api  # late: `import hub` stays cheap
 
     return api.emit(name, data, id=id)

@@ -17,7 +17,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 NESTED = 200
-"""Deeper JSON may be read here, and not where a worker is deeper in its stack, or by what writes an answer."""
+"""Most levels of nesting. Deeper JSON could be read here, but not by code that runs deeper in the stack."""
 
 INT_DIGITS = sys.get_int_max_str_digits() or 4300
 """Most digits of an integer: Python converts longer ones neither from text nor to text."""
@@ -39,7 +39,7 @@ def loads(text: str | bytes) -> Any:
             text = bytes(text).decode().removeprefix("\ufeff")
         value = _decoder.decode(text)
         if "\\ud" in text or "\\uD" in text:
-            dumps(value).encode()  # a lone surrogate escape parses but can be written nowhere
+            dumps(value).encode()  # a lone surrogate escape can be parsed, but not encoded
         return value
     except UnicodeEncodeError:
         raise PayloadError("the text holds half a surrogate pair (\\ud800-\\udfff)") from None
@@ -67,15 +67,15 @@ def _reason(e: Exception) -> str:
 
 
 def readable(text: str | None) -> Any:
-    """Stored JSON for people to look at: its value, or the text as it is where there is none that can be shown.
+    """The value of stored JSON, for display; the text itself where it has no value that can be shown.
 
-    Whoever only shows a row must not fail because of it; whoever acts on one takes `loads`.
+    A page must not fail because of one row. Code that acts on a row uses `loads`.
     """
     if text is None:
         return None
     try:
         value = loads(text)
-        dumps(value)  # 1e999 is read as infinity, which JSON cannot say
+        dumps(value)  # 1e999 is read as infinity, which JSON cannot express
     except PayloadError:
         return text
     return text if deeper_than(value, NESTED) else value

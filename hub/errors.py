@@ -6,11 +6,11 @@
     ├── ConfigError            a setting, file or service definition is wrong; says which field
     ├── NotFoundError          no such service, rule, task, dead letter
     ├── ConflictError          the name is taken
-    │   └── StaleError         somebody else changed it first
+    │   └── StaleError         another change came first
     ├── PayloadError           event data or a template cannot become a request
     │   └── TooLargeError      it is more than a limit allows
     ├── SourceError            a source's database does not respond, or refuses
-    ├── UnavailableError       the hub's own database or broker is down: never a service's fault
+    ├── UnavailableError       the hub's own database or broker does not respond: never a service's failure
     │   └── NotSentError(retry_after)        internal error before the first byte left: the attempt is released
     └── DeliveryError          one attempt failed; `.outcome` is the metric label
         ├── CircuitOpenError(retry_after)    nothing was sent
@@ -18,12 +18,12 @@
         ├── SecretsError(retry_after)        no key opens the service's secrets: nothing was sent
         └── TransportError
             ├── ConnectError                 refused, DNS, TLS, connection lost
-            ├── TimedOutError                no complete answer within the deadline
-            ├── RejectedError(status, retry_after)   an answer that means no
+            ├── TimedOutError                no complete response within the deadline
+            ├── RejectedError(status, retry_after)   a response with another status than success
             │   └── ExpiredTokenError            401 to an OAuth token that was good before
             ├── AuthenticationError          AMQP: user, password, vhost or permission refused
             ├── FaultError                   a SOAP fault
-            └── UnroutableError              AMQP: nobody would take the message
+            └── UnroutableError              AMQP: unroutable (basic.return) or refused (nack)
 
 A transport maps its library's exceptions to these in one place, most specific first, and never
 puts a secret into a message.
@@ -50,15 +50,15 @@ class ConfigError(HubError):
 
 
 class NotFoundError(HubError):
-    """The thing asked for does not exist."""
+    """The object does not exist."""
 
 
 class ConflictError(HubError):
-    """The thing exists already, or has changed since it was read."""
+    """The object exists already, or has changed since it was read."""
 
 
 class StaleError(ConflictError):
-    """The thing has changed since it was read: read it again."""
+    """The object has changed since it was read. Read it again."""
 
 
 class PayloadError(HubError):
@@ -66,7 +66,7 @@ class PayloadError(HubError):
 
 
 class TooLargeError(PayloadError):
-    """It has more bytes than a limit allows; the text names both."""
+    """It is larger than a limit; the text names both sizes."""
 
 
 class UnavailableError(HubError):
@@ -96,7 +96,7 @@ class DeliveryError(HubError):
         sent: whether the service may have been reached. False: the attempt made no try.
         outcome: bounded label: http_4xx, http_5xx, timeout, connect_error, unroutable, invalid_payload, fault.
         status: HTTP status or None.
-        response_body: what the service answered, bounded, or None.
+        response_body: the response, bounded, or None.
         retry_after: seconds the service asked to wait, or None.
         tries: network sends made, set by the retry policy.
         delivery: the log row of the attempt, set by the gateway.
@@ -153,14 +153,14 @@ class RateLimitedError(DeliveryError):
 
 
 class SecretsError(DeliveryError):
-    """No key of this process opens the service's secrets: nothing was sent, and the hub is to blame."""
+    """No key of this process opens the service's secrets: nothing was sent. An internal error, not the service's."""
 
     outcome = "secrets_unreadable"
     sent = False
 
 
 class TransportError(DeliveryError):
-    """Something went wrong between the hub and the service."""
+    """The exchange with the service failed."""
 
 
 class ConnectError(TransportError):
@@ -178,13 +178,13 @@ class ConnectError(TransportError):
 
 
 class TimedOutError(ConnectError):
-    """No complete answer (or publisher confirm) within the service's timeout."""
+    """No complete response (or publisher confirm) within the service's timeout."""
 
     outcome = "timeout"
 
 
 class RejectedError(TransportError):
-    """The service answered with a status that is no success."""
+    """The response has another status than success."""
 
     @property
     def outcome(self) -> str:  # type: ignore[override]
@@ -208,20 +208,20 @@ class ExpiredTokenError(RejectedError):
 
 
 class EgressRefusedError(TransportError):
-    """The egress guard does not let the hub talk to that address."""
+    """The egress guard refuses the address."""
 
     outcome = "connect_error"
     sent = False
 
 
 class AuthenticationError(TransportError):
-    """The AMQP broker is there, and refuses the user, the vhost or the permission. HTTP says it with a status."""
+    """The AMQP broker refuses the user, the virtual host or the permission."""
 
     outcome = "connect_error"
 
 
 class FaultError(TransportError):
-    """The SOAP service answered with a fault."""
+    """The response is a SOAP fault."""
 
     outcome = "fault"
 

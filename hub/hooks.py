@@ -1,4 +1,4 @@
-"""How business code reports what happened. `metric_hooks` implements it; the event path imports only this.
+"""Hooks: how the path of an event reports what happened. `hub.monitoring.prometheus_hooks` implements them.
 
 Durations are seconds. Every method returns nothing and must not raise.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class Hooks:
-    """Reports to nobody: the base class of real reporters, and what unit tests use."""
+    """Reports nothing. Base class of the hooks that count."""
 
     def event_accepted(self, result: str, count: int = 1) -> None:
         """`result` is accepted, duplicate or unmatched."""

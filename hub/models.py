@@ -243,7 +243,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class BreakerSnapshot:
-    """A circuit as one row. `epoch` grows with every opening, so that late answers can be told apart."""
+    """A circuit as one row. `epoch` grows with every opening, so that late responses are recognised."""
 
     state: BreakerState = BreakerState.CLOSED
     failures: int = 0

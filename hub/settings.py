@@ -159,7 +159,7 @@ class Settings(BaseModel):
         10.0, description="A task enqueued longer ago than this, and in no queue, is republished."
     )
     processes: int = Field(2, ge=1, description="Worker processes of `hub worker`.")
-    threads: int = Field(64, ge=1, description="Threads of each worker process; more when services answer slowly.")
+    threads: int = Field(64, ge=1, description="Threads of each worker process; more when services respond slowly.")
     db_pool: int = Field(8, ge=2, description="Most PostgreSQL connections of one process.")
     queue_prefix: str = Field("hub", pattern=r"^[A-Za-z0-9_.-]{1,60}$", description="Prefix of the hub's queues.")
     queue_limit: int = Field(
@@ -205,7 +205,7 @@ class Settings(BaseModel):
         description="Most bytes of a response-queue message that are stored;"
         " a longer one keeps its first bytes, size and hash.",
     )
-    max_depth: int = Field(5, ge=0, description="How long a chain of events caused by answers may become.")
+    max_depth: int = Field(5, ge=0, description="Longest chain of events that are caused by responses.")
     public_url: str | None = Field(None, description="Address under which people reach the console, for links.")
 
     @field_validator("search_keys")

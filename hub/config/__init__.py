@@ -1,1 +1,1 @@
-"""Configuration as people write it: definitions of services and rules, the YAML file, documents."""
+"""Configuration: definitions of services, sources and rules, the YAML file, documents."""

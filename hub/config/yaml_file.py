@@ -164,8 +164,11 @@ def dump(document: dict[str, Any], variables: list[str]) -> str:
     """The file as text, headed by the variables it needs. A `Reference` becomes `${NAME}`."""
     text = yaml.dump(
         {part: _literal(value) for part, value in document.items()},
-        Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False, allow_unicode=True, width=100,
-    )  # fmt: skip
+        Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper),
+        sort_keys=False,
+        allow_unicode=True,
+        width=100,
+    )
     needs = "".join(f"#   {name}\n" for name in variables)
     head = (
         f"# Written by `hub export`; `hub apply` reads it.\n{'# It needs these variables:' + chr(10) if needs else ''}"

@@ -14,12 +14,12 @@ from hub.models import JSON
 USERS: Final = {"user": "userid", "relateduser": "relateduserid"}
 """Names of users in templates, and the event's key that holds the id."""
 ROOTS: Final = frozenset({*USERS, "course", "cohorts"})
-"""First steps of placeholders that a lookup may answer. A member of that name in the event's data wins."""
+"""First steps of placeholders that a lookup may resolve. A member of that name in the event's data wins."""
 _CACHED_TEXT = 16_384  # characters of a text that may be the key of a cache
 
 
 def named(*texts: str | None) -> frozenset[str]:
-    """Placeholders of these templates that a lookup may answer, as dotted paths."""
+    """Placeholders of these templates that a lookup may resolve, as dotted paths."""
     found: frozenset[str] = frozenset()
     for text in texts:
         if text and "{{" in text:

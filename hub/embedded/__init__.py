@@ -1,4 +1,4 @@
-"""Embedded mode's own servers: a hub on a machine that has none. What `hub up` and `make demo` stand on."""
+"""Embedded mode: a private PostgreSQL under `HUB_HOME`, used by `hub up` and `make demo`."""
 
 from hub.embedded.home import load_or_create_key
 from hub.embedded.programs import binaries

@@ -110,7 +110,7 @@ class Schedule:
 
         Args:
             now: defaults to the clock.
-            launch: hands one task to the broker (never runs it: the rows are locked) and returns how many
+            launch: enqueues one task (never runs it: the rows are locked) and returns how many
                 runs that makes, None for one; called before the claim is committed. What it raises is raised
                 here, and the claim is taken back.
 

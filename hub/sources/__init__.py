@@ -1,1 +1,1 @@
-"""Event sources that the hub reads by itself: the core of `moodle_log`, free of drivers and of the ledger."""
+"""Event sources: reads Moodle's log store. Rows become events; `hub.inbound` writes them to the ledger."""

@@ -24,9 +24,21 @@ _TOGETHER = 200  # ids of one query
 _DOWN = 5.0  # seconds without a new attempt after the database failed
 
 USER_COLUMNS: Final = (
-    "id", "username", "idnumber", "firstname", "lastname", "email", "institution", "department", "city", "country",
-    "lang", "auth", "suspended", "deleted",
-)  # fmt: skip
+    "id",
+    "username",
+    "idnumber",
+    "firstname",
+    "lastname",
+    "email",
+    "institution",
+    "department",
+    "city",
+    "country",
+    "lang",
+    "auth",
+    "suspended",
+    "deleted",
+)
 COURSE_COLUMNS: Final = ("id", "shortname", "fullname", "idnumber", "startdate", "enddate", "visible")
 _USERS = "SELECT {columns} FROM {p}user WHERE id IN ({ids})"
 _PROFILES = (

@@ -1,1 +1,1 @@
-"""PostgreSQL: the only package that imports psycopg. One class per concern, SQL beside its function."""
+"""PostgreSQL: all SQL of the hub's database. One class per concern, SQL beside its function."""

@@ -59,7 +59,7 @@ class BoundedReads:
             with self._conn.cursor(row_factory=dict_row) as cur:
                 return cur.execute(sql, params).fetchall()
         except (pg.OperationalError, pg.InterfaceError) as e:
-            raise UnavailableError(f"the database does not answer: {str(e).splitlines()[0]}") from e
+            raise UnavailableError(f"the database does not respond: {str(e).splitlines()[0]}") from e
 
     def try_all(self, sql: LiteralString, params: Mapping[str, Any]) -> list[Row] | None:
         """All rows; None: the statement took too long."""

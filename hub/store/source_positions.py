@@ -138,12 +138,22 @@ class SourcePositions:
             waits: why reading pauses, if it does.
         """
         values = {
-            "source": self._source, "version": before.version, "last_id": after.last_id, "last_row": after.last_row,
-            "last_time": after.last_time, "skip_before": after.skip_before, "skip_until": after.skip_until,
-            "marks": Jsonb([list(mark) for mark in after.marks]), "newest_id": after.newest_id, "reached": reached,
-            "rows": counts.rows, "events": counts.events, "undecoded": counts.undecoded, "refused": counts.refused,
+            "source": self._source,
+            "version": before.version,
+            "last_id": after.last_id,
+            "last_row": after.last_row,
+            "last_time": after.last_time,
+            "skip_before": after.skip_before,
+            "skip_until": after.skip_until,
+            "marks": Jsonb([list(mark) for mark in after.marks]),
+            "newest_id": after.newest_id,
+            "reached": reached,
+            "rows": counts.rows,
+            "events": counts.events,
+            "undecoded": counts.undecoded,
+            "refused": counts.refused,
             "waits_for": waits,
-        }  # fmt: skip
+        }
         self._known = None  # until the commit is certain
         if not conn.execute(_ADVANCE, values).rowcount:
             return False

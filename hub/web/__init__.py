@@ -1,1 +1,1 @@
-"""What people and their programs touch: the HTTP API, inbound webhooks and the console. Only here is FastAPI."""
+"""HTTP: the API, inbound webhooks and the console. The only package that imports FastAPI."""

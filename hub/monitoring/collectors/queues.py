@@ -48,7 +48,7 @@ class RabbitSource:
         """Read depth and consumers of each queue. A missing queue is left out.
 
         Raises:
-            UnavailableError: the broker does not answer.
+            UnavailableError: the broker does not respond.
         """
         found = self.read()
         return [
@@ -60,7 +60,7 @@ class RabbitSource:
         """Return (queue, ready messages, consumers) of each existing queue.
 
         Raises:
-            UnavailableError: the broker does not answer.
+            UnavailableError: the broker does not respond.
         """
         for last in (False, True):
             try:
@@ -69,7 +69,7 @@ class RabbitSource:
                 was_open = self._connection is not None
                 self.close()
                 if last or not was_open:  # an idle connection may have been closed: retry once with a new one
-                    raise UnavailableError(f"the broker does not answer: {type(e).__name__}") from None
+                    raise UnavailableError(f"the broker does not respond: {type(e).__name__}") from None
         raise AssertionError("unreachable")
 
     def _read(self) -> list[tuple[str, float, float]]:

@@ -53,8 +53,12 @@ _OUTCOMES: dict[str, LiteralString] = {
     "cancelled": "(SELECT true FROM cancellations t WHERE t.event_id = d.id{} LIMIT 1)",
 }
 _ERROR: dict[str, LiteralString] = {
-    "pending": "t.last_error", "delivered": "t.error", "failed": "t.error", "dead": "t.error", "cancelled": "t.reason",
-}  # fmt: skip
+    "pending": "t.last_error",
+    "delivered": "t.error",
+    "failed": "t.error",
+    "dead": "t.error",
+    "cancelled": "t.reason",
+}
 _NONE = 2**63 - 1  # below this number no path is indexed
 _PLAIN = re.compile(r"[A-Za-z0-9@._+-]+")
 

@@ -128,9 +128,12 @@ class EventStories:
                 task |= {"state": "cancelled", "ended_at": c["created_at"], "last_error": why}
         for letter in letters:
             found[letter["task_id"]] = _ended(letter["task_id"], letter["rule"], letter["service"]) | {
-                "state": "dead", "ended_at": letter["created_at"], "attempts": letter["attempts"],
-                "last_error": letter["error"], "dead_letter_id": letter["id"],
-            }  # fmt: skip
+                "state": "dead",
+                "ended_at": letter["created_at"],
+                "attempts": letter["attempts"],
+                "last_error": letter["error"],
+                "dead_letter_id": letter["id"],
+            }
         for live in self._tasks.of_event(number):
             found[live["id"]] = _ended(live["id"], live["rule"], live["service"]) | {name: live[name] for name in _LIVE}
         return [found[task_id] for task_id in sorted(found)]
@@ -148,9 +151,18 @@ _LIVE = ("state", "attempts", "next_run_at", "waits_for", "waits_until", "last_e
 
 def _ended(task_id: int, rule: str | None, service: str | None) -> dict[str, Any]:
     return {
-        "id": task_id, "rule": rule, "service": service, "state": "replayed", "attempts": 0, "next_run_at": None,
-        "waits_for": None, "waits_until": None, "ended_at": None, "last_error": None, "dead_letter_id": None,
-    }  # fmt: skip
+        "id": task_id,
+        "rule": rule,
+        "service": service,
+        "state": "replayed",
+        "attempts": 0,
+        "next_run_at": None,
+        "waits_for": None,
+        "waits_until": None,
+        "ended_at": None,
+        "last_error": None,
+        "dead_letter_id": None,
+    }
 
 
 def _since(rule: Row, accepted: datetime) -> str:

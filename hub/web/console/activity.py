@@ -18,9 +18,21 @@ from hub.web.console.pages import Pages
 _PAGE = 50
 _LONGEST = 300  # characters of a value in a diff
 KINDS = (
-    "service", "rule", "source", "schedule", "task", "dead_letter", "delivery", "event", "backfill", "user", "token",
-    "session", "link", "secrets",
-)  # fmt: skip
+    "service",
+    "rule",
+    "source",
+    "schedule",
+    "task",
+    "dead_letter",
+    "delivery",
+    "event",
+    "backfill",
+    "user",
+    "token",
+    "session",
+    "link",
+    "secrets",
+)
 
 
 def make_activity(pages: Pages) -> APIRouter:
