@@ -10,6 +10,7 @@ import itertools
 import json
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from typing import Any, Literal, Protocol
 from urllib.parse import quote
 
@@ -94,6 +95,11 @@ class MoodleSite:
         self._admin.close()
         self._close()
 
+    def reconnect(self) -> None:
+        """Open the administrator's connection again, after the server was restarted."""
+        self._admin.close()
+        self._admin = self._connect()
+
     def run(self, sql: str, params: Sequence[Any] = (), conn: Connection | None = None) -> list[tuple[Any, ...]]:
         """Execute one statement; committed, unless within the transaction of `conn`."""
         with (conn or self._admin).cursor() as cur:
@@ -145,6 +151,7 @@ def _mariadb_site(server: MariaDbServer) -> MoodleSite:
     ):
         with admin.cursor() as cur:
             cur.execute(statement.replace("%%", "%"))
+    admin.close()
 
     def connect() -> Connection:
         conn = server.connect(name)
@@ -152,9 +159,8 @@ def _mariadb_site(server: MariaDbServer) -> MoodleSite:
         return conn
 
     def close() -> None:
-        with admin.cursor() as cur:
+        with closing(server.connect()) as last, last.cursor() as cur:
             cur.execute(f"DROP DATABASE {name}")
-        admin.close()
 
     url = f"mysql://hubtest_reader:{quote(PASSWORD, safe='')}@127.0.0.1:{server.port}/{name}"
     return MoodleSite("mariadb", url, connect, close)
