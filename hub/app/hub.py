@@ -66,6 +66,7 @@ from hub.store.task_admin import TaskAdmin
 from hub.store.vault import Vault
 from hub.store.views import Views
 from hub.store.views.activity import Activity
+from hub.store.watch import ServerWatch
 from hub.tasks.actors import register
 from hub.tasks.broker import (
     queue_names,
@@ -101,6 +102,7 @@ class Hub:
         assert url
         self.db = Database(url, direct_url=settings.direct_url, size=settings.db_pool)
         self.db.open()
+        self.watch = ServerWatch(self.db.servers, self.db.connections, self.db.choose_servers)
         self.clock = Clock(self.db)
         self.registry = Registry(self.db, self.vault)
         self.configuration = self.registry.configuration

@@ -41,6 +41,8 @@ class Lifetime:
 
     def start_heartbeat(self, component: str) -> None:
         """Record heartbeats as `component` (worker, scheduler, web) in a thread."""
+        if not self._hub.settings.embedded:
+            self._hub.watch.start()
         heartbeat = Heartbeat(partial(self.heartbeat, component))
         heartbeat.start()
         self._heartbeats[component] = heartbeat
@@ -112,6 +114,7 @@ class Lifetime:
             log.debug("broker not closed", exc_info=True)
         if self._hub.enqueuer is not None:
             self._hub.enqueuer.join(_ENQUEUE)  # a publish that hung has failed with its connection
+        self._hub.watch.stop()
         self._hub.db.close()
         if isinstance(self._hub.hooks, PrometheusHooks):
             self._hub.hooks.close()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, LiteralString, TypeAlias
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import psycopg
 from psycopg import errors as pg
@@ -16,6 +16,7 @@ from psycopg.rows import TupleRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from hub.errors import ConfigError, ConflictError, UnavailableError
+from hub.store.servers import Servers
 
 _PING: LiteralString = "SELECT 1 AS x"
 _TRUSTED = 1.0  # seconds for which a connection that worked is not checked again
@@ -73,8 +74,10 @@ def _client_options(url: str, field: str, timeout: float) -> tuple[dict[str, Any
         own = psycopg.conninfo.conninfo_to_dict(url)
     except psycopg.ProgrammingError:
         raise ConfigError("not a PostgreSQL URL; expected postgresql://user:password@host/name", field=field) from None
-    network = _NETWORK | {"connect_timeout": max(2, min(_NETWORK["connect_timeout"], int(timeout)))}
+    network: dict[str, Any] = _NETWORK | {"connect_timeout": max(2, min(_NETWORK["connect_timeout"], int(timeout)))}
     options: dict[str, Any] = {"autocommit": True, "application_name": "hub"}
+    if "," in str(own.get("host") or ""):
+        network["target_session_attrs"] = "read-write"  # of several servers, the primary
     options |= {name: value for name, value in network.items() if name not in own}
     return options, str(own.get("options") or "")
 
@@ -111,6 +114,9 @@ class Database:
             self._direct_options, _ = _client_options(direct_url, "HUB_DATABASE_DIRECT_URL", timeout)
             self._options["prepare_threshold"] = None
             self._server = {}
+        self.servers = Servers(direct_url or url, self._direct_options)
+        self._lock = threading.Lock()
+        self._connections: WeakSet[Connection] = WeakSet()
         self.pool: ConnectionPool[Connection] = ConnectionPool(
             url,
             min_size=1,
@@ -127,12 +133,29 @@ class Database:
 
     def _configure(self, conn: Connection) -> None:
         """Set the server's limits on a new connection. By a statement: poolers refuse unknown start-up parameters."""
+        self._track(conn)
         if self._server:
             calls = ", ".join(["set_config(%s, %s, false)"] * len(self._server))
             conn.execute(f"SELECT {calls}".encode(), [part for pair in self._server.items() for part in pair])
 
+    def _track(self, conn: Connection) -> None:
+        with self._lock:
+            self._connections.add(conn)
+
+    def connections(self) -> list[Connection]:
+        """The open connections of this process, those outside the pool included."""
+        with self._lock:
+            return [conn for conn in self._connections if not conn.closed]
+
+    def choose_servers(self) -> None:
+        """Open new pooled connections to the servers that `servers` prefers now."""
+        if self.direct_url is None:
+            self.pool.kwargs = self._options | self.servers.preference()
+
     def open(self) -> None:
-        """Open the pool; the first connection is made when it is needed."""
+        """Open the pool; the first connection is made when it is needed. An old primary is left aside."""
+        if self.servers.several and self.servers.survey() and self.direct_url is None:
+            self.pool.kwargs = self._options | self.servers.preference()
         self.pool.open(wait=False)
 
     def close(self) -> None:
@@ -151,9 +174,12 @@ class Database:
     def connect(self) -> Connection:
         """Open a connection outside the pool, for LISTEN and advisory locks; autocommit."""
         try:
-            return psycopg.connect(self.direct_url or self._url, **self._direct_options)
+            options = self._direct_options | self.servers.preference()
+            conn: Connection = psycopg.connect(self.direct_url or self._url, **options)
         except psycopg.Error as e:
             raise unavailable(e) from e
+        self._track(conn)
+        return conn
 
     @contextmanager
     def together(self) -> Iterator[None]:
