@@ -145,9 +145,20 @@ def preview(
     data: Annotated[str | None, typer.Option("--data", help="Event data: JSON, or @FILE.")] = None,
     event: Annotated[str | None, typer.Option("--event", help="Name of the event, for a rule with *.")] = None,
     event_id: Annotated[str | None, typer.Option("--event-id", help="Id of a stored event.")] = None,
+    last: Annotated[
+        int | None, typer.Option("--last", min=1, max=1000, help="Try it on so many latest events.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show the request of a rule for the latest event that it matches, or for another. Nothing is sent."""
+    """Show the request of a rule for the latest event that it matches, or for another. Nothing is sent.
+
+    With --last: what the rule would have done with the latest events, enabled or not.
+    """
+    if last is not None:
+        if data is not None or event is not None or event_id is not None:
+            raise usage("give either --last, or --data, --event or --event-id")
+        _try(name, last, as_json=as_json)
+        return
     from hub.codec import loads
     from hub.errors import NotFoundError, PayloadError
     from hub.models import Event
@@ -180,3 +191,14 @@ def preview(
         "body": None if found.body is None else loads(found.body),
     }
     show_object(row, as_json=as_json)
+
+
+def _try(name: str, last: int, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from hub.operations.trial import trial
+
+    with open_hub() as hub:
+        found = trial(hub, hub.configuration.rule(name), last)
+    errors = [{"error": error, "events": events} for error, events in found.errors]
+    show_object({"rule": name} | asdict(found) | {"errors": errors}, as_json=as_json)

@@ -24,11 +24,11 @@ def main() -> int:
     options = parser.parse_args()
     if not provision.ready():
         return 1
-    from tests.bench import accept, intake, rates, waits
+    from tests.bench import accept, backfill, intake, rates, waits
     from tests.bench.rig import Rig
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    known = [*rates.rows(), *accept.rows(), *intake.rows(), *waits.rows()]
+    known = [*rates.rows(), *accept.rows(), *intake.rows(), *waits.rows(), *backfill.rows()]
     rows = chosen(known, options.rows)
     scale = Scale.small() if options.quick else Scale()
     begun = time.monotonic()

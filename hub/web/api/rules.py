@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Response
@@ -14,6 +15,7 @@ from hub.config.documents import rule_document
 from hub.domain import rules
 from hub.models import Event, Rule
 from hub.operations.preview import latest_event, preview
+from hub.operations.trial import MOST, trial
 from hub.web.api import parameters, shapes
 from hub.web.api.partial import partial
 from hub.web.api.routers import problems, routers
@@ -56,6 +58,39 @@ class Preview(BaseModel):
     endpoint: str | None
     body: Any = Field(None, description="The body of the request; null if there is none or rendering failed.")
     error: str | None = Field(None, description="Why no valid request can be made.")
+
+
+class TrialOf(parameters.Given):
+    """A rule and how many of the latest events to try it on."""
+
+    rule: RuleSpec | None = Field(None, description="An unsaved rule; left out: the rule of the path.")
+    last: int = Field(MOST, ge=1, le=MOST)
+
+
+class TrialError(BaseModel):
+    error: str
+    events: int
+
+
+class TrialRequest(BaseModel):
+    event_id: str
+    event: str
+    created_at: shapes.Utc
+    method: str
+    endpoint: str
+    body: Any
+
+
+class Trial(BaseModel):
+    events: int = Field(description="Events that were looked at, the latest ones.")
+    since: shapes.Utc | None = Field(description="When the oldest of them was accepted.")
+    other_name: int = Field(description="Events whose name the rule does not match.")
+    conditions_failed: int = Field(description="Events whose name the rule matches, and whose data it does not.")
+    matched: int = Field(description="Events that would have become a task.")
+    failed: int = Field(description="Those of them that make no valid request.")
+    errors: list[TrialError] = Field(description="Why, the most frequent first.")
+    requests: list[TrialRequest] = Field(description="The latest requests, masked.")
+    rendered: bool = Field(description="false: no requests were made, because the rule looks data up in a source.")
 
 
 def shown(rule: Rule) -> dict[str, Any]:
@@ -138,6 +173,14 @@ def make_rules(hub: Hub, authenticator: Authenticator) -> APIRouter:
     def preview_rule(name: parameters.RuleName, what: PreviewOf) -> dict[str, Any]:
         """Renders the request of the rule for an event. Nothing is sent."""
         return _preview(hub, _unsaved(what.rule) if what.rule else hub.configuration.rule(name), what)
+
+    @r.view.post("/{name}/trial", summary="Try a rule on the latest events", response_model=Trial)
+    def try_rule(name: parameters.RuleName, what: TrialOf | None = None) -> dict[str, Any]:
+        """What the rule would have done with the latest stored events, enabled or not. Nothing is sent."""
+        what = what or TrialOf.model_validate({})
+        rule = _unsaved(what.rule) if what.rule else hub.configuration.rule(name)
+        found = trial(hub, rule, what.last)
+        return asdict(found) | {"errors": [{"error": error, "events": events} for error, events in found.errors]}
 
     return r.joined()
 
