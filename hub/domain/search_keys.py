@@ -44,19 +44,37 @@ def key_of(path: str, text: str) -> int:
     return zlib.crc32(f"{path}={text}".encode("utf-8", "surrogatepass"))
 
 
-def keys_of(paths: Sequence[str], data: JSON, strings: JsonStrings | None = None) -> list[int]:
-    """The keys of an event's data; values that are null, missing, no scalars or longer than 255 characters have none.
+class SearchKeys:
+    """Computes the keys of events for fixed paths; it runs for every accepted event."""
 
-    Args:
-        strings: the JSON in the strings of this event, if others read it too.
-    """
-    keys = []
-    for path in paths:
-        value = data.get(path) if type(data) is dict and "." not in path else dig(data, split_path(path), strings)
-        text = text_of(value)
-        if text is not None and len(text) <= _LONGEST:
-            keys.append(key_of(path, text))
-    return keys
+    def __init__(self, paths: Sequence[str]) -> None:
+        # CRC-32 goes on where it stopped: the part of the path is computed once.
+        self._plain = [(path, key_of(path, "")) for path in paths if "." not in path]
+        self._deep = [(split_path(path), path) for path in paths if "." in path]
+
+    def of(self, data: JSON, strings: JsonStrings | None = None) -> list[int]:
+        """The keys of an event's data. Values that are null, missing, no scalars or longer than 255 have none.
+
+        Args:
+            strings: the JSON in the strings of this event, if others read it too.
+        """
+        keys = []
+        if type(data) is dict:
+            for name, prefix in self._plain:
+                value = data.get(name)
+                if type(value) is int:
+                    keys.append(zlib.crc32(b"%d" % value, prefix))
+                elif value is not None and (text := _short(value)) is not None:
+                    keys.append(zlib.crc32(text.encode("utf-8", "surrogatepass"), prefix))
+        for steps, path in self._deep:
+            if (text := _short(dig(data, steps, strings))) is not None:
+                keys.append(key_of(path, text))
+        return keys
+
+
+def _short(value: JSON) -> str | None:
+    text = text_of(value)
+    return text if text is not None and len(text) <= _LONGEST else None
 
 
 def stored(key: int, block: int) -> int:

@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 
 from hub.domain import rules
 from hub.domain.events import check_event, deduplication_key, old_deduplication_key
-from hub.domain.search_keys import keys_of
+from hub.domain.search_keys import SearchKeys
 from hub.errors import HubError, UnavailableError
 from hub.hooks import Hooks
 from hub.models import Accepted, Event, Rule, TaskState
@@ -83,6 +83,7 @@ class Intake:
         self._hooks = hooks
         self._limit = event_limit
         self._paths = tuple(search_paths)
+        self._keys = SearchKeys(self._paths)
         self._indexed = not search_paths
         self._keep = keep_unmatched
         self._seen: OrderedDict[str, float] = OrderedDict()
@@ -200,7 +201,7 @@ class Intake:
                 tasks=tasks,
                 old_key=old_key,
                 kept=kept,
-                keys=keys_of(self._paths, event.data, strings) if kept else (),
+                keys=self._keys.of(event.data, strings) if kept else (),
                 source=event.source,
                 cause_task=event.cause_task,
             )

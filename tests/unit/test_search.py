@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hub.domain.rule_reasons import explain
 from hub.domain.rules import matches
-from hub.domain.search_keys import key_of, keys_of, stored
+from hub.domain.search_keys import SearchKeys, key_of, stored
 from hub.domain.search_query import Query, parse_query
 from hub.errors import PayloadError
 from hub.models import Event, Rule
@@ -74,11 +74,17 @@ def test_any_text_is_a_search_or_is_refused(text: str) -> None:
 
 def test_ids_have_one_key_as_numbers_and_as_texts() -> None:
     """Moodle's ids may be either."""
-    paths = ("userid", "other.username", "missing", "nothing", "list")
+    keys = SearchKeys(("userid", "other.username", "missing", "nothing", "list"))
     data = {"userid": 5, "other": '{"username": "ann"}', "nothing": None, "list": [1]}
-    assert keys_of(paths, data) == [key_of("userid", "5"), key_of("other.username", "ann")]
-    assert keys_of(paths, data) == keys_of(paths, data | {"userid": "5"})
-    assert keys_of(("a",), {"a": "x" * 256}) == [] == keys_of(("a",), [1]) and len(keys_of(("a",), {"a": True})) == 1
+    assert keys.of(data) == [key_of("userid", "5"), key_of("other.username", "ann")]
+    assert keys.of(data) == keys.of(data | {"userid": "5"})
+    a = SearchKeys(("a",))
+    assert (
+        a.of({"a": "x" * 256}) == [] == a.of([1])
+        and len(a.of({"a": True})) == 1
+        and a.of({"a": -5}) == [key_of("a", "-5")]
+    )
+    assert a.of({"a": "\ud800é"}) == [key_of("a", "\ud800é")]
     assert stored(key_of("userid", "5"), 3) >> 32 == 3 and 0 <= key_of("userid", "5") < 2**32
 
 
