@@ -8,9 +8,12 @@ import sys
 import psycopg
 import pytest
 
+from hub.domain.search_keys import SearchKeys
+from hub.domain.search_query import Query
 from hub.errors import ConfigError, UnavailableError
 from hub.store.database import Database
 from hub.store.dead_letters import Chosen, DeadLetterStore
+from hub.store.intake import IntakeStore, NewEvent
 from hub.store.ledger import Ledger
 from hub.store.migrate import check, migrate, migrations, pending
 from hub.store.outbox import Outbox
@@ -172,4 +175,47 @@ def test_tasks_and_rules_of_the_release_before_have_no_order(
     assert Views(db).dead_letters.list()[0]["waiting"] is None
     made, _ = DeadLetterStore(db, max_age=60).requeue(Chosen(), limit=1)
     assert [row["state"] for row in db.all("SELECT state FROM tasks WHERE id = %s", [made[0][0]])] == ["pending"]
+    db.close()
+
+
+def test_events_of_the_first_release_are_found_and_tell_their_story(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have no search keys: a search reads them one by one, below the event since which a path is indexed."""
+    every = migrations()
+    db = Database(empty_database_url)
+    db.open()
+    with monkeypatch.context() as patched:
+        patched.setattr("hub.store.migrate.migrations", lambda: every[:2])
+        migrate(db)
+    with psycopg.connect(empty_database_url) as conn:
+        conn.execute("INSERT INTO services (name, type, base_url) VALUES ('crm', 'rest', 'http://h')")
+        conn.execute("INSERT INTO rules (name, event, service_id) SELECT 'r', 'e', id FROM services")
+        conn.execute(
+            "INSERT INTO events (uid, name, data) SELECT n::text, 'e', json_build_object('relateduserid', n % 3)::text"
+            " FROM generate_series(1, 9) n"
+        )
+        conn.execute(
+            "INSERT INTO tasks (event_id, rule_id, service_id, state, expires_at)"
+            " VALUES (1, 1, 1, 'pending', now() + interval '1 day')"
+        )
+        conn.execute(
+            "INSERT INTO deliveries (direction, service, service_id, rule_id, event_id, task_id, success, outcome)"
+            " VALUES ('outbound', 'crm', 1, 1, 2, 77, true, 'success')"
+        )
+        conn.execute(
+            "INSERT INTO dead_letters (task_id, event_id, event_uid, event, event_data, rule_id, service_id, attempts,"
+            " reason, accepted_at) VALUES (78, 3, '3', 'e', '{}', 1, 1, 5, 'attempts', now())"
+        )
+    migrate(db)
+    views = Views(db)
+    store = IntakeStore(db, max_age=3600)
+    store.index(["relateduserid"])
+    keys = SearchKeys(("relateduserid",)).of({"relateduserid": 1})
+    store.write([NewEvent(b"k", 60, "10", "e", '{"relateduserid":1}', 0, [], keys=keys)])
+    found = views.event_search.search(Query(values=(("relateduserid", "1"),)))
+    assert [row["id"] for row in found.rows] == ["10", "7", "4", "1"] and found.next is None
+    assert [row["state"] for row in found.rows] == ["unmatched", "unmatched", "unmatched", "pending"]
+    states = {ident: views.stories.get(views.event_log.find(ident))["tasks"] for ident in ("1", "task:77", "task:78")}
+    assert [task["state"] for tasks in states.values() for task in tasks] == ["pending", "delivered", "dead"]
     db.close()
