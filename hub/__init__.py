@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hub.models import JSON, Accepted, Delivery
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["emit", "request"]
 
 
