@@ -10,10 +10,11 @@ import re
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from hub.codec import dumps, loads
-from hub.config.fields import HEADER, Headers, Line, Name, no_control
+from hub.config.auth import AuthSpec, InboundSpec, Spec
+from hub.config.fields import Headers, Line, Name, no_control
 from hub.domain.rules import check_conditions, check_endpoint, check_ordering_key, check_template
 from hub.domain.urls import check_brackets, split_password
 from hub.errors import ConfigError, PayloadError
@@ -34,56 +35,7 @@ PLAIN_OPTIONS = (
 """Fields of a service that are stored unchanged in its `options`."""
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
-
-
-class AuthSpec(_Spec):
-    """How the hub authenticates to a service."""
-
-    type: Literal["none", "bearer", "apikey", "basic", "oauth2", "wsse"] = "none"
-    token: Line | None = Field(None, description="Bearer token or API key.")
-    header: Annotated[str, Field(pattern=HEADER.pattern)] | None = Field(None, description="Header of the API key.")
-    username: Line | None = None
-    password: Line | None = None
-    password_type: Literal["text", "digest"] | None = Field(
-        None, description="WS-Security UsernameToken: how the password is sent; text when not given."
-    )
-    token_url: Line | None = None
-    client_id: Line | None = None
-    client_secret: Line | None = None
-    scope: Line | None = None
-
-    @model_validator(mode="after")
-    def _complete(self) -> AuthSpec:
-        needed = {
-            "bearer": ("token",),
-            "apikey": ("token",),
-            "basic": ("username", "password"),
-            "wsse": ("username", "password"),
-            "oauth2": ("token_url", "client_id", "client_secret"),
-        }.get(self.type, ())
-        if self.token_url:
-            try:
-                check_brackets(urlsplit(self.token_url).netloc)
-            except ValueError as e:
-                raise ValueError(f"token_url is not a URL: {e}") from None
-        for name in needed:
-            if not getattr(self, name):
-                raise ValueError(f"auth of type {self.type!r} needs {name!r}")
-        if self.password_type and self.type != "wsse":
-            raise ValueError("password_type is for auth of type 'wsse'")
-        return self
-
-
-class InboundSpec(_Spec):
-    """How a service authenticates to the webhook of the hub. Independent of the outbound secrets."""
-
-    token: Line | None = None
-    signing_secret: Line | None = None
-
-
-class ServiceSpec(_Spec):
+class ServiceSpec(Spec):
     """An external system. docs/reference/services.md describes the fields."""
 
     name: Name
@@ -97,8 +49,8 @@ class ServiceSpec(_Spec):
     cb_failure_threshold: int = Field(5, ge=0, le=1000, description="Failures in a row that open the circuit; 0: off.")
     cb_cooldown: float = Field(30.0, gt=0, le=86400, description="Seconds an open circuit waits before its probe.")
     response_queue: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(no_control)] | None = None
-    headers: Headers = {}
-    secret_headers: Headers = {}
+    headers: Headers = Field(default_factory=dict)
+    secret_headers: Headers = Field(default_factory=dict)
     signing_secret: Line | None = Field(None, description="Standard Webhooks secret (`whsec_...`) for requests.")
     signing_secret_old: Line | None = Field(None, description="The secret before, which signs too while rotating.")
     inbound: InboundSpec = InboundSpec()
@@ -193,7 +145,7 @@ class ServiceSpec(_Spec):
         return columns, {k: v for k, v in secrets.items() if v}
 
 
-class RuleSpec(_Spec):
+class RuleSpec(Spec):
     """Sends events of a name to a service. docs/reference/rules.md describes the fields."""
 
     name: Name

@@ -16,7 +16,7 @@ from hub.domain import rules
 from hub.models import Event, Rule
 from hub.operations.preview import latest_event, preview
 from hub.operations.trial import MOST, trial
-from hub.web.api import parameters, shapes
+from hub.web.api import config_shapes, parameters, shapes
 from hub.web.api.partial import partial
 from hub.web.api.routers import problems, routers
 from hub.web.api.versions import (
@@ -33,7 +33,7 @@ _PATCH = partial(RuleSpec)
 
 
 class Rules(BaseModel):
-    items: list[shapes.Rule]
+    items: list[config_shapes.Rule]
 
 
 class Deleted(BaseModel):
@@ -119,7 +119,7 @@ def make_rules(hub: Hub, authenticator: Authenticator) -> APIRouter:
             found = [rule for rule in found if _fits(rule, event)]
         return {"items": [shown(rule) for rule in found]}
 
-    @r.manage.post("", status_code=201, summary="Add a rule", response_model=shapes.Rule)
+    @r.manage.post("", status_code=201, summary="Add a rule", response_model=config_shapes.Rule)
     def add_rule(spec: RuleSpec, response: Response) -> dict[str, Any]:
         return tagged(response, shown(hub.registry.rules.add(spec)))
 
@@ -130,7 +130,7 @@ def make_rules(hub: Hub, authenticator: Authenticator) -> APIRouter:
             raise Problem(422, "is missing", field="rule")
         return _preview(hub, _unsaved(what.rule), what)
 
-    @r.view.get("/{name}", summary="Show a rule", response_model=shapes.Rule)
+    @r.view.get("/{name}", summary="Show a rule", response_model=config_shapes.Rule)
     def show_rule(name: parameters.RuleName, response: Response) -> dict[str, Any]:
         return tagged(response, shown(hub.configuration.rule(name)))
 
@@ -139,7 +139,7 @@ def make_rules(hub: Hub, authenticator: Authenticator) -> APIRouter:
         summary="Change a rule",
         responses=problems(412),
         openapi_extra={"requestBody": _PATCH},
-        response_model=shapes.Rule,
+        response_model=config_shapes.Rule,
     )
     def edit_rule(
         name: parameters.RuleName,
@@ -161,11 +161,11 @@ def make_rules(hub: Hub, authenticator: Authenticator) -> APIRouter:
         hub.registry.rules.enable(name, enabled)
         return tagged(response, shown(hub.configuration.rule(name)))
 
-    @r.manage.post("/{name}/enable", summary="Enable a rule", response_model=shapes.Rule)
+    @r.manage.post("/{name}/enable", summary="Enable a rule", response_model=config_shapes.Rule)
     def enable_rule(name: parameters.RuleName, response: Response) -> dict[str, Any]:
         return switch(name, True, response)
 
-    @r.manage.post("/{name}/disable", summary="Disable a rule: its tasks are held", response_model=shapes.Rule)
+    @r.manage.post("/{name}/disable", summary="Disable a rule: its tasks are held", response_model=config_shapes.Rule)
     def disable_rule(name: parameters.RuleName, response: Response) -> dict[str, Any]:
         return switch(name, False, response)
 

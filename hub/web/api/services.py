@@ -14,7 +14,7 @@ from hub.config.documents import service_document
 from hub.models import Service
 from hub.operations import services
 from hub.operations.service_test import run_service_test
-from hub.web.api import parameters, shapes
+from hub.web.api import config_shapes, parameters
 from hub.web.api.partial import partial
 from hub.web.api.routers import problems, routers
 from hub.web.api.versions import (
@@ -30,7 +30,7 @@ _PATCH = partial(ServiceSpec)
 
 
 class Services(BaseModel):
-    items: list[shapes.Service]
+    items: list[config_shapes.Service]
 
 
 class Deleted(BaseModel):
@@ -61,7 +61,7 @@ def _note(saved: services.Saved) -> dict[str, str]:
 def make_services(hub: Hub, authenticator: Authenticator) -> APIRouter:
     """The endpoints of services."""
     r = routers(hub, authenticator, "/services", "services")
-    as_written: dict[str, Any] = {"response_model": shapes.Service, "response_model_exclude_unset": True}
+    as_written: dict[str, Any] = {"response_model": config_shapes.Service, "response_model_exclude_unset": True}
 
     @r.view.get("", summary="List services", response_model=Services, response_model_exclude_unset=True)
     def list_services() -> dict[str, Any]:

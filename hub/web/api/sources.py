@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from hub.app.lifecycle import Hub
 from hub.config.sources import SourceSpec
 from hub.operations import sources
-from hub.web.api import parameters, shapes
+from hub.web.api import config_shapes, parameters
 from hub.web.api.partial import partial
 from hub.web.api.routers import problems, routers
 from hub.web.api.versions import IfMatch, changes, expected, tagged
@@ -22,11 +22,11 @@ _PATCH = partial(SourceSpec)
 
 
 class Sources(BaseModel):
-    items: list[shapes.Source]
+    items: list[config_shapes.Source]
 
 
 class SourceStates(BaseModel):
-    items: list[shapes.SourceStatus]
+    items: list[config_shapes.SourceStatus]
 
 
 class DeletedSource(BaseModel):
@@ -46,7 +46,7 @@ def make_sources(hub: Hub, authenticator: Authenticator) -> APIRouter:
     """The endpoints of event sources."""
     r = routers(hub, authenticator, "/sources", "sources")
     store = hub.registry.sources
-    as_written: dict[str, Any] = {"response_model": shapes.Source}
+    as_written: dict[str, Any] = {"response_model": config_shapes.Source}
 
     @r.view.get("", summary="List event sources", response_model=Sources)
     def list_sources() -> dict[str, Any]:
@@ -67,7 +67,9 @@ def make_sources(hub: Hub, authenticator: Authenticator) -> APIRouter:
         return tagged(response, sources.shown(store.source(name)))
 
     @r.view.get(
-        "/{name}/status", summary="Show how far an event source has been read", response_model=shapes.SourceStatus
+        "/{name}/status",
+        summary="Show how far an event source has been read",
+        response_model=config_shapes.SourceStatus,
     )
     def show_status(name: parameters.SourceName) -> dict[str, Any]:
         return sources.source_status(hub, name)[0]
