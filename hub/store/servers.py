@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-import structlog
 from psycopg.conninfo import conninfo_to_dict
 
-log = structlog.get_logger("hub.store.servers")
 PROBE_TIMEOUT = 2  # seconds; libpq's minimum
 _STATE = """
 SELECT (SELECT system_identifier FROM pg_control_system()), CASE WHEN pg_is_in_recovery() THEN 0
@@ -94,8 +92,6 @@ class Servers:
             server for server, state in primaries.items() if state.system != self._system or state.timeline < highest
         }
         changed = stale != self.stale
-        for host, port in stale - self.stale:
-            log.error("an old primary still accepts writes; the hub leaves it", host=host, port=port, timeline=highest)
         self.stale = frozenset(stale)
         return changed
 

@@ -51,6 +51,7 @@ class ServerWatch:
         self._active: dict[Connection, float] = {}  # connection -> when its statement was first seen
         self._ended: WeakSet[Connection] = WeakSet()
         self._surveyed_at = float("-inf")
+        self._reported: frozenset[Server] = frozenset()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -83,6 +84,9 @@ class ServerWatch:
             self._surveyed_at = now
             if self._servers.survey():
                 self._changed()
+        for host, port in self._servers.stale - self._reported:
+            log.error("an old primary still accepts writes; the hub leaves it", host=host, port=port)
+        self._reported = self._servers.stale
         for server in self._servers.stale:  # each time: a connection may have been opened meanwhile
             self._leave(server, "connections to an old primary are ended")
 
