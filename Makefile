@@ -5,10 +5,10 @@ ARGS ?=
 UV = $(or $(wildcard .venv/.uv/bin/uv),uv)
 export PYTHON
 
-.PHONY: help demo up test lint format types docs bench soak audit dist sbom clean
+.PHONY: help demo up test coverage lint format types docs bench soak audit dist sbom clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .venv/.ready: uv.lock pyproject.toml scripts/bootstrap
 	@scripts/bootstrap
@@ -22,6 +22,10 @@ up: .venv/.ready ## run the whole hub in one process, its data under .hub
 test: .venv/.ready ## all tests on real, private servers (ARGS="-k breaker" for some)
 	@$(BIN)/python -m tests.support.provision
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+coverage: .venv/.ready ## branch coverage by unit and integration tests, subprocesses included, with a floor
+	@$(BIN)/python -m tests.support.provision
+	$(BIN)/python -m pytest -p tests.support.branch_coverage -n 3 --dist loadfile tests/unit tests/integration $(ARGS)
 
 lint: .venv/.ready ## style, formatting, and which module may import which
 	$(BIN)/ruff check .
