@@ -70,7 +70,14 @@ def make_deliveries(pages: Pages) -> APIRouter:
         row = hub.views.deliveries.get(id_)
         attempts = hub.views.deliveries.list(task=row["task_id"], limit=200)[::-1] if row["task_id"] else []
         hexed = hex_preview(hub, id_)
-        return pages.render(request, "delivery.html", row=row, attempts=attempts, hexed=hexed)
+        return pages.render(
+            request,
+            "delivery.html",
+            row=row,
+            attempts=attempts,
+            hexed=hexed,
+            origin=hub.views.origins.get(row["task_id"]),
+        )
 
     @router.get("/deliveries/{id_}/raw")
     @needs(Access.ROLE_MANAGE)

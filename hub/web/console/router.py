@@ -22,6 +22,7 @@ from hub.web.console.pages import Pages
 from hub.web.console.queue import make_queue
 from hub.web.console.rules import make_rules
 from hub.web.console.schedules import make_schedules
+from hub.web.console.send_again import make_send_again
 from hub.web.console.services import make_services
 from hub.web.console.sources import make_sources
 from hub.web.failed_logins import FailedLogins
@@ -53,6 +54,7 @@ def make_console(hub: Hub) -> APIRouter:
         make_queue,
         make_dlq,
         make_deliveries,
+        make_send_again,
         make_schedules,
         make_activity,
     ):
