@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hub.cli.common import JsonFlag, Yes, confirm, open_hub, usage
+from hub.cli.common import JsonFlag, Yes, confirm, open_hub, parse_time, progress, usage
 from hub.cli.fields import Fields, collect
 from hub.cli.output import cell, print_json, show_object, show_rows
 
@@ -170,6 +170,42 @@ def reset(
         confirm(f"Read source {name!r} from {to} on?", yes=yes)
         source = reset_source(hub, name, to)
     _said(source, f"reset to {to}", as_json)
+
+
+@app.command()
+def replay(
+    name: Name,
+    rule: Annotated[str, typer.Option("--rule", help="The rule that gets the rows.")],
+    since: Annotated[str, typer.Option("--since", help="Rows of this time or later: ISO time, or an age.")],
+    until: Annotated[str | None, typer.Option("--until", help="Rows up to this time; else up to now.")] = None,
+    rate: Annotated[float, typer.Option("--rate", help="Most tasks made in a second.")] = 50.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    yes: Yes = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Send rows of the past to one rule; those that the rule has had are skipped. Safe to repeat."""
+    from hub.operations.sources import replay_source
+
+    with open_hub() as hub:
+        start, end = parse_time(since), parse_time(until) or hub.clock.read()
+        assert start is not None
+        hub.configuration.rule(rule)
+        if not dry_run:
+            moment = start.isoformat(timespec="minutes")
+            confirm(f"Send rows of source {name!r} since {moment} to rule {rule!r}?", yes=yes)
+        with progress("rows read", 1000) as (bar, bar_task):
+            done = replay_source(
+                hub,
+                name,
+                rule,
+                start,
+                end,
+                rate=rate,
+                dry_run=dry_run,
+                told=lambda _, part: bar.update(bar_task, completed=int(part * 1000)),
+            )
+    row = {"source": name, "rule": rule, "since": start, "until": end, "read": done.read, "matched": done.matched}
+    show_object(row | {"skipped": done.skipped, "tasks": done.tasks, "dry_run": dry_run}, as_json=as_json)
 
 
 def _given(

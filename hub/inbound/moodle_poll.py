@@ -15,13 +15,11 @@ from typing import Literal
 import structlog
 
 from hub.config.sources import option
-from hub.domain import rules
-from hub.domain.events import check_event
-from hub.errors import PayloadError
-from hub.models import Event, Rule, Source
+from hub.inbound.moodle_names import EventNames
+from hub.models import Event, Source
 from hub.pipeline.intake import Intake, ToEnqueue
 from hub.sources.log_position import Gap, LogPosition, Marks
-from hub.sources.moodle_event import MAX_OTHER, to_event, without_other
+from hub.sources.moodle_event import checked_event
 from hub.sources.moodle_log import LogReader, Row, fingerprint
 from hub.store.configuration import Snapshot
 from hub.store.database import Database
@@ -76,16 +74,12 @@ class MoodlePoller:
         self._positions = positions
         self._intake = intake
         self._db = db
-        self._snapshot = snapshot
+        self._names = EventNames(source, snapshot)
         self._now = now
         self._lease = lease
         self._event_limit = event_limit
         self._batch = int(option(source, "batch"))
         self._gap_age = float(option(source, "gap_age"))
-        self._patterns = [Rule(0, "", pattern, 0, "") for pattern in option(source, "events")]
-        self._rules: Snapshot | None = None
-        self._wanted: dict[str, bool] = {}
-        self._passed: dict[str, bool] = {}
         self._tasks = (0, float("-inf"))
 
     def look(self) -> Outcome:
@@ -222,20 +216,20 @@ class MoodlePoller:
 
     def _events(self, rows: Iterable[Row], before: Progress) -> tuple[list[Event], list[Event], int, Counts]:
         """(events that a rule may want, one event of each other name, how many no rule wants, counts)."""
-        self._refresh()
+        self._names.refresh()
         events: list[Event] = []
         samples: dict[str, Event] = {}
         read = undecoded = refused = unmatched = 0
         for row in rows:
             read += 1
             name = str(row["eventname"])
-            if _skipped(row, before) or not self._is_read(name):
+            if _skipped(row, before) or not self._names.is_read(name):
                 continue
-            wanted = self._is_wanted(name)
+            wanted = self._names.is_wanted(name)
             unmatched += not wanted
             if not wanted and name in samples:
                 continue
-            event, problem = self._event(row)
+            event, problem = checked_event(row, self._source.id, self._event_limit)
             if event is None:
                 refused += 1
                 log.warning("row is no event", source=self._source.name, id=row["id"], error=problem)
@@ -246,42 +240,6 @@ class MoodlePoller:
             else:
                 samples[name] = event
         return events, list(samples.values()), unmatched, Counts(read, len(events), undecoded, refused)
-
-    def _event(self, row: Row) -> tuple[Event | None, str | None]:
-        """(the event of a row, what is wrong with it). A row whose `other` cannot be read is an event all the same."""
-        problem = None
-        try:
-            if row["other_bytes"] > MAX_OTHER:
-                raise PayloadError(f"other: {row['other_bytes']} bytes are more than {MAX_OTHER}")
-            return check_event(to_event(row, self._source.id), limit=self._event_limit), None
-        except PayloadError as e:
-            problem = str(e)
-        try:
-            return check_event(without_other(row, self._source.id, problem), limit=self._event_limit), problem
-        except PayloadError as e:
-            return None, str(e)
-
-    def _refresh(self) -> None:
-        """Take the rules as they are now."""
-        snapshot = self._snapshot()
-        if snapshot is not self._rules:
-            self._rules = snapshot
-            self._wanted = {}
-
-    def _is_wanted(self, name: str) -> bool:
-        """Whether a row with this name is written: a rule's event fits it (conditions are for intake), or all are."""
-        if name not in self._wanted:
-            event = Event(name, {})
-            rules_ = self._rules.rules if self._rules else ()
-            fits = any(rules.matches(replace(rule, conditions=None), event) for rule in rules_)
-            self._wanted[name] = fits or bool(option(self._source, "keep_unmatched"))
-        return self._wanted[name]
-
-    def _is_read(self, name: str) -> bool:
-        """Whether the source's own filter lets the name pass."""
-        if name not in self._passed:
-            self._passed[name] = any(rules.matches(pattern, Event(name, {})) for pattern in self._patterns)
-        return self._passed[name]
 
 
 def _skipped(row: Row, before: Progress) -> bool:

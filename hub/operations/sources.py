@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from hub.app.lifecycle import Hub
 from hub.config.definitions import parse_spec
 from hub.config.sources import SourceSpec, option, source_document
 from hub.errors import ConfigError, HubError
+from hub.inbound.moodle_replay import MoodleReplay, Replayed
 from hub.models import Source
 from hub.sources.moodle_database import MoodleDatabase
 from hub.sources.moodle_log import LogReader
@@ -74,6 +77,54 @@ def shown(source: Source) -> dict[str, Any]:
         "updated_at": source.updated_at,
         "secrets_unreadable": source.secrets_unreadable,
     }
+
+
+def replay_source(
+    hub: Hub,
+    name: str,
+    rule_name: str,
+    since: datetime,
+    until: datetime,
+    *,
+    rate: float = 50.0,
+    dry_run: bool = False,
+    told: Callable[[Replayed, float], None] = lambda done, part: None,
+) -> Replayed:
+    """Pass rows of the past to one rule; rows of which the rule has or had a task are skipped.
+
+    Rows younger than `gap_age` are left to the source itself, which may not have read them yet.
+
+    Raises:
+        NotFoundError: no such source or rule.
+        ConfigError: the time is empty, or the rate is not positive.
+        SourceError: the site's database does not respond; a second replay goes on.
+    """
+    source, rule = hub.registry.sources.source(name), hub.configuration.rule(rule_name)
+    settled = hub.clock.read() - timedelta(seconds=float(option(source, "gap_age")))
+    until = min(until, settled)
+    if since >= until:
+        raise ConfigError(f"since must be before {until.isoformat(timespec='seconds')}", field="since")
+    if not 0 < rate <= 10_000:
+        raise ConfigError("must be above 0 and at most 10000", field="rate")
+    database = MoodleDatabase(source, hub.settings)
+    replay = MoodleReplay(
+        source,
+        LogReader(database, option(source, "prefix")),
+        hub.intake,
+        hub.db,
+        event_limit=hub.settings.event_limit,
+        rate=rate,
+        write=not dry_run,
+    )
+    try:
+        done = replay.run(rule, int(since.timestamp()), int(until.timestamp()), told)
+    finally:
+        database.close()
+    if not dry_run:
+        with hub.db.transaction() as conn:
+            after = {"rule": rule_name, "since": since.isoformat(), "until": until.isoformat(), "tasks": done.tasks}
+            record(conn, "source.replay", "source", id=source.id, name=name, after=after)
+    return done
 
 
 STATUS_FIELDS = (

@@ -124,15 +124,24 @@ class Intake:
         return accepted
 
     def write(
-        self, events: Sequence[Event], depths: Sequence[int], conn: Connection | None = None
+        self,
+        events: Sequence[Event],
+        depths: Sequence[int],
+        conn: Connection | None = None,
+        *,
+        only: int | None = None,
     ) -> tuple[list[Accepted], ToEnqueue]:
-        """Write events within `conn`'s transaction; pass the second result to `enqueue` after its commit."""
+        """Write events within `conn`'s transaction; pass the second result to `enqueue` after its commit.
+
+        Args:
+            only: the id of the one rule that is matched; None: all are.
+        """
         events = [check_event(event, limit=self._limit) for event in events]
         if not self._indexed:
             self._store.index(self._paths)
             self._indexed = True
         samples = self._samples(events)
-        prepared = self._prepare(events, depths, samples)
+        prepared = self._prepare(events, depths, samples, only)
         new = [p.new for p in prepared if p.new is not None]
         written = iter(self._store.write(new, conn) if new else [])
         accepted: list[Accepted] = []
@@ -174,14 +183,16 @@ class Intake:
             self._hooks.event_accepted("unmatched", unmatched)
         self._remember(self._samples(events).values())
 
-    def _prepare(self, events: Sequence[Event], depths: Sequence[int], samples: Container[int]) -> list[_Prepared]:
-        snapshot = self._configuration.snapshot()
+    def _prepare(
+        self, events: Sequence[Event], depths: Sequence[int], samples: Container[int], only: int | None
+    ) -> list[_Prepared]:
+        known = [rule for rule in self._configuration.snapshot().rules if only in (None, rule.id)]
         at: dict[bytes, int] = {}
         prepared: list[_Prepared] = []
         for i, (event, depth) in enumerate(zip(events, depths, strict=True)):
             assert event.text is not None
             strings = rules.JsonStrings()
-            matching = [rule for rule in snapshot.rules if rules.matches(rule, event, strings)]
+            matching = [rule for rule in known if rules.matches(rule, event, strings)]
             uid = event.key or str(uuid.uuid4())
             key, lifetime = deduplication_key(event, matched=bool(matching))
             if key in at:

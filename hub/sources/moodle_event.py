@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from hub.codec import loads
 from hub.domain import php_serialized
+from hub.domain.events import check_event
 from hub.errors import PayloadError
 from hub.models import JSON, Event
 
@@ -63,6 +64,28 @@ def without_other(row: Mapping[str, Any], source_id: int, reason: str) -> Event:
     assert isinstance(event.data, dict)
     event.data[ERROR_KEY] = reason
     return event
+
+
+def checked_event(row: Mapping[str, Any], source_id: int, limit: int) -> tuple[Event | None, str | None]:
+    """The event of a row and what is wrong with the row. A row whose `other` cannot be read is an event all the same.
+
+    Args:
+        row: values by the names of `COLUMNS`, and `other_bytes`, the size of `other`.
+        limit: most bytes of an event.
+
+    Returns:
+        No event where the row cannot be one, such as a name of 300 characters.
+    """
+    try:
+        if row["other_bytes"] > MAX_OTHER:
+            raise PayloadError(f"other: {row['other_bytes']} bytes are more than {MAX_OTHER}")
+        return check_event(to_event(row, source_id), limit=limit), None
+    except PayloadError as e:
+        problem = str(e)
+    try:
+        return check_event(without_other(row, source_id, problem), limit=limit), problem
+    except PayloadError as e:
+        return None, str(e)
 
 
 def decode_other(text: str | None) -> JSON:

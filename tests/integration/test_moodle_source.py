@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any
 from unittest import mock
 
@@ -16,6 +17,7 @@ from hub.codec import loads
 from hub.errors import SourceError
 from hub.inbound.moodle_poll import MoodlePoller
 from hub.models import Source
+from hub.operations.sources import replay_source
 from hub.sources.moodle_event import EVENT_KEYS
 from hub.store.source_positions import SourcePositions, reset, status
 from tests.support.hubs import add_rule, add_service, add_source
@@ -411,3 +413,34 @@ def test_a_failure_is_recorded_and_reading_goes_on(hub: Hub, moodle_pg: MoodleSi
     eventually(lambda: len(read_ids(hub)) == 2)
     eventually(lambda: status(hub.db)[0]["state"] == "up_to_date")
     assert positions_of(hub, source).waiting_tasks() == 2
+
+
+def test_a_replay_feeds_the_past_to_one_rule_once(hub: Hub, moodle_pg: MoodleSite) -> None:
+    """Rows of before the source began, and rows that the rule has had already; a second replay does nothing."""
+    now = int(hub.clock.read().timestamp())
+    old = moodle_pg.insert(
+        [log_row("\\core\\event\\user_created", userid=2 + n % 2, timecreated=now - 9000 + n) for n in range(10)]
+    )
+    source = source_of(hub, moodle_pg, start=old[7], gap_age=1)
+    add_rule(hub, "late", event="\\core\\event\\user_*", conditions={"userid": 2})
+    hub.registry.rules.enable("late", False)
+    drain(poller(hub, source))
+    assert hub.db.one("SELECT count(*) AS n FROM tasks") == {"n": 4}  # three rows for r1, one of them for both
+    since, until = datetime.fromtimestamp(now - 9000, UTC), datetime.fromtimestamp(now - 8991, UTC)
+    counted = replay_source(hub, "site", "late", since, until, dry_run=True)
+    assert (counted.read, counted.matched, counted.skipped, counted.tasks) == (10, 5, 1, 4)
+    assert hub.db.one("SELECT count(*) AS n FROM tasks") == {"n": 4}
+    done = replay_source(hub, "site", "late", since, until, rate=1000)
+    assert (done.skipped, done.tasks) == (1, 4)
+    late = hub.configuration.rule("late").id
+    uids = hub.db.all(
+        "SELECT e.uid FROM tasks t JOIN events e ON e.id = t.event_id WHERE t.rule_id = %s ORDER BY e.uid", [late]
+    )
+    assert [int(row["uid"].split(":")[1]) for row in uids] == [old[n] for n in (0, 2, 4, 6, 8)]
+    assert hub.db.one("SELECT count(*) AS n FROM tasks") == {"n": 8}
+    again = replay_source(hub, "site", "late", since, until)
+    assert (again.skipped, again.tasks) == (5, 0)
+    hub.db.run("DELETE FROM event_keys")  # a day later
+    assert replay_source(hub, "site", "late", since, until).tasks == 0
+    moodle_pg.insert([log_row("\\core\\event\\user_created", timecreated=now + 60)])
+    assert replay_source(hub, "site", "late", since, datetime.fromtimestamp(now + 99, UTC)).read == 10
