@@ -44,6 +44,8 @@ def check_pooler(db: Database) -> None:
                 " HUB_DATABASE_DIRECT_URL to the URL of the PostgreSQL server itself, or use pool_mode=session",
                 field="HUB_DATABASE_URL",
             )
+    except psycopg.errors.InsufficientPrivilege:
+        pass  # a managed server that does not show its identity
     except psycopg.Error as e:
         raise unavailable(e) from e
 

@@ -68,9 +68,13 @@ def free_ports(count: int) -> list[int]:
 
 
 class RabbitNode:
-    """One node. `url` is its default vhost; `new_vhost()` gives an empty one."""
+    """One node. `url` is its default vhost; `new_vhost()` gives an empty one.
 
-    def __init__(self, *, management: bool = False) -> None:
+    Args:
+        beside: another node, which runs: `join` can make this one a member of its cluster.
+    """
+
+    def __init__(self, *, management: bool = False, beside: RabbitNode | None = None) -> None:
         sbin = binaries()
         if sbin is None:
             raise RuntimeError(MISSING)
@@ -79,10 +83,10 @@ class RabbitNode:
         self.port, dist, epmd, web = free_ports(4)
         self.management_port = web if management else None
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
-        self._epmd_port = epmd
+        self._epmd_port: int = epmd if beside is None else beside._epmd_port
         self._keeper: subprocess.Popen[bytes] | None = None
         self._vhosts: list[str] = []
-        name = f"hubtest{uuid.uuid4().hex[:8]}@localhost"
+        self.name = name = f"hubtest{uuid.uuid4().hex[:8]}@localhost"
         plugins = ["rabbitmq_management"] if management else []
         (self.folder / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
         (self.folder / "rabbitmq.conf").write_text(
@@ -97,6 +101,8 @@ class RabbitNode:
         (self.folder / "definitions.json").write_text(json.dumps(_definitions(self._vhosts)))
         home = self.folder / "home"
         home.mkdir()
+        if beside is not None:
+            shutil.copy2(beside.folder / "home" / ".erlang.cookie", home)
         self._env = {
             "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin",
             "HOME": str(home),
@@ -113,7 +119,7 @@ class RabbitNode:
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.folder / "advanced"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
-            "ERL_EPMD_PORT": str(epmd),
+            "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
         }
 
@@ -142,6 +148,13 @@ class RabbitNode:
                 self.close()
                 raise RuntimeError(f"RabbitMQ did not start:\n{text}")
             time.sleep(0.05)
+
+    def join(self, other: RabbitNode) -> None:
+        """Become a member of the cluster of `other`; what this node held is lost."""
+        self.ctl("stop_app")
+        self.ctl("reset")
+        self.ctl("join_cluster", other.name)
+        self.ctl("start_app")
 
     def stop(self) -> None:
         """A clean stop: durable queues and persistent messages stay."""
