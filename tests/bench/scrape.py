@@ -1,6 +1,6 @@
 """What a scrape costs: `python -m tests.bench.scrape [TASKS] [SERVICES] [PROCESSES]`.
 
-By default a million tasks (the oldest 50,000 queued, as the releaser would have it), 100 rules of 50 services,
+By default a million tasks (the oldest 50,000 queued, as the relay would have it), 100 rules of 50 services,
 10,000 dead letters, and the files of four processes that have used every label. Prints medians; asserts nothing,
 for machines differ: on a busy one the best and the CPU time tell more than the median.
 """

@@ -39,7 +39,7 @@ def alone(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settin
 
 @pytest.fixture
 def hub(alone: Settings) -> Iterator[Hub]:
-    """A hub whose lease is held, and of which nothing else runs: the test is the worker and the releaser."""
+    """A hub whose lease is held, and of which nothing else runs: the test is the worker and the relay."""
     with build(alone, role="up") as hub:
         hub.lease.start()
         yield hub

@@ -118,7 +118,7 @@ def test_what_has_expired_goes(db: Database) -> None:
 
 
 def test_a_dead_worker_that_still_holds_a_task_stays_until_it_was_taken(db: Database) -> None:
-    """Its row is how the releaser knows that the task may be taken up again."""
+    """The relay needs its row to recover the task."""
     db.run("INSERT INTO workers VALUES ('dead', 'h', 1, now() - interval '1 day')")
     db.run(
         "INSERT INTO tasks (event_id, rule_id, service_id, state, worker, expires_at)"

@@ -1,4 +1,4 @@
-"""The releaser: what is due gets to the broker, never more than a window of it, and nothing is forgotten."""
+"""Outbox relay: publishes what is due, keeps the queue limit per service, republishes lost messages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.support.hubs import (
 from tests.support.waiting import eventually
 
 
-def releaser(hub: Hub) -> OutboxRelay:
+def relay_of(hub: Hub) -> OutboxRelay:
     assert hub.relay is not None
     return hub.relay
 
@@ -47,25 +47,25 @@ def states(hub: Hub) -> dict[str, int]:
     return {row["state"]: row["n"] for row in hub.db.all("SELECT state, count(*) AS n FROM tasks GROUP BY 1")}
 
 
-def not_handed(hub: Hub) -> None:
+def unpublished(hub: Hub) -> None:
     """As if the publisher had died: the tasks are pending, the queue is empty."""
     hub.broker.flush_all()
     hub.db.run("UPDATE tasks SET state = 'pending', handed_at = NULL")
 
 
-def test_what_is_due_is_handed_over_and_what_is_not_is_not(hub: Hub, target: HttpTarget) -> None:
+def test_what_is_due_is_published_and_what_is_not_is_not(hub: Hub, target: HttpTarget) -> None:
     add_service(hub, target.url)
     add_rule(hub)
     due, later, now = emit_many(hub, 3)
-    not_handed(hub)
+    unpublished(hub)
     hub.db.run("UPDATE tasks SET state = 'delayed', next_run_at = now() + interval '1 h' WHERE id = %s", [later])
     hub.db.run("UPDATE tasks SET state = 'delayed', next_run_at = now() - interval '1 s' WHERE id = %s", [due])
-    assert releaser(hub).tick()
+    assert relay_of(hub).tick()
     assert [task(hub, t)["state"] for t in (due, now, later)] == ["queued", "queued", "delayed"]
-    assert waiting(hub) == 2 and not releaser(hub).tick() and waiting(hub) == 2 and counts_are_exact(hub)
+    assert waiting(hub) == 2 and not relay_of(hub).tick() and waiting(hub) == 2 and counts_are_exact(hub)
 
 
-def test_a_service_never_has_more_than_its_window_in_the_broker(alone: Settings, target: HttpTarget) -> None:
+def test_a_service_never_has_more_than_its_queue_limit_in_the_broker(alone: Settings, target: HttpTarget) -> None:
     """So none can fill the queue, and what is in it is soon done."""
     with build(alone.model_copy(update={"queue_limit": 10}), role="up") as hub:
         hub.lease.start()
@@ -75,8 +75,8 @@ def test_a_service_never_has_more_than_its_window_in_the_broker(alone: Settings,
         add_rule(hub, "to-crm-2", "crm", "crm")
         emit_many(hub, 30, "crm")
         emit_many(hub, 5, "erp")
-        not_handed(hub)
-        while releaser(hub).tick():
+        unpublished(hub)
+        while relay_of(hub).tick():
             pass
         rows = hub.db.all(
             "SELECT r.name, count(*) AS n FROM tasks t JOIN rules r ON r.id = t.rule_id WHERE t.state = 'queued'"
@@ -87,11 +87,11 @@ def test_a_service_never_has_more_than_its_window_in_the_broker(alone: Settings,
         taken = hub.db.all("SELECT id FROM tasks WHERE state = 'queued' AND rule_id = 1")
         for row in taken:
             attempt(hub, row["id"])
-        releaser(hub).tick()
+        relay_of(hub).tick()
         assert states(hub)["queued"] == 15, "as much comes after as was done"
 
 
-def test_accepted_events_go_straight_to_the_broker_until_the_window_is_full(
+def test_accepted_events_go_straight_to_the_broker_until_the_queue_limit_is_reached(
     alone: Settings, target: HttpTarget
 ) -> None:
     with build(alone.model_copy(update={"queue_limit": 7}), role="up") as hub:
@@ -115,30 +115,30 @@ def test_an_open_circuit_gets_one_probe_when_it_has_cooled_down(hub: Hub, target
     add_service(hub, target.url)
     add_rule(hub)
     emit_many(hub, 10)
-    not_handed(hub)
+    unpublished(hub)
     hub.db.run("UPDATE breakers SET state = 'open', epoch = 1, retry_at = now() + interval '1 h'")
-    releaser(hub).tick()
+    relay_of(hub).tick()
     assert states(hub) == {"pending": 10}
     hub.db.run("UPDATE breakers SET retry_at = now()")
     for _ in range(3):
-        releaser(hub).tick()
+        relay_of(hub).tick()
         assert states(hub) == {"pending": 9, "queued": 1}
     (row,) = hub.db.all("SELECT id FROM tasks WHERE state = 'queued'")
     assert attempt(hub, row["id"]) == "delivered", "the probe closes it"
-    releaser(hub).tick()
+    relay_of(hub).tick()
     assert states(hub) == {"queued": 9}
 
 
-def test_held_tasks_are_handed_to_nobody(hub: Hub, target: HttpTarget) -> None:
+def test_held_tasks_are_not_published(hub: Hub, target: HttpTarget) -> None:
     add_service(hub, target.url)
     add_rule(hub)
     emit_many(hub, 3)
-    not_handed(hub)
+    unpublished(hub)
     hub.registry.services.enable("crm", False)
-    releaser(hub).tick()
+    relay_of(hub).tick()
     assert states(hub) == {"pending": 3} and waiting(hub) == 0
     hub.registry.services.enable("crm", True)
-    releaser(hub).tick()
+    relay_of(hub).tick()
     assert states(hub) == {"queued": 3}
 
 
@@ -150,8 +150,8 @@ def test_a_rate_limit_parks_what_is_too_much_without_costing_attempts(hub: Hub, 
     assert results.count("delivered") in (2, 3) and set(results) == {"delivered", "parked"}
     parked = [t for t, result in zip(ids, results, strict=True) if result == "parked"]
     assert {task(hub, t)["attempts"] for t in parked} == {0} and "2 requests/s" in task(hub, parked[0])["last_error"]
-    not_handed(hub)
-    releaser(hub).tick()
+    unpublished(hub)
+    relay_of(hub).tick()
     assert states(hub)["queued"] <= 2, "no more than a second's worth waits in the broker"
 
 
@@ -163,37 +163,37 @@ def test_tasks_of_a_lost_worker_are_taken_up_once_the_new_leader_has_looked_long
     add_rule(hub)
     (task_id,) = emit(hub)
     assert Ledger(hub.db, worker="lost", body_limit=10).claim(task_id)
-    assert releaser(hub)._lead()
-    releaser(hub).tick()
+    assert relay_of(hub)._lead()
+    relay_of(hub).tick()
     assert task(hub, task_id)["state"] == "running"
-    monkeypatch.setattr(releaser(hub), "_leading_since", float("-inf"))
-    releaser(hub).tick()
+    monkeypatch.setattr(relay_of(hub), "_leading_since", float("-inf"))
+    relay_of(hub).tick()
     assert task(hub, task_id)["state"] == "queued" and attempt(hub, task_id) == "delivered"
-    releaser(hub)._resign()
+    relay_of(hub)._resign()
 
 
 def test_one_process_leads_and_another_takes_over(alone: Settings, hub: Hub, target: HttpTarget) -> None:
     with build(alone, role="up") as other:
-        assert releaser(hub)._lead() and not releaser(other)._lead()
-        releaser(hub)._resign()
-        assert releaser(other)._lead() and not releaser(hub)._lead()
+        assert relay_of(hub)._lead() and not relay_of(other)._lead()
+        relay_of(hub)._resign()
+        assert relay_of(other)._lead() and not relay_of(hub)._lead()
         hub.db.run("SELECT pg_terminate_backend(l.pid) FROM pg_locks l WHERE l.locktype = 'advisory'"
                    " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())")  # fmt: skip
-        eventually(lambda: releaser(hub)._lead(), "the lead is taken over")
-        releaser(hub)._resign()
-        releaser(other)._resign()
+        eventually(lambda: relay_of(hub)._lead(), "the lead is taken over")
+        relay_of(hub)._resign()
+        relay_of(other)._resign()
 
 
-def test_what_a_dead_process_had_in_memory_is_handed_out_again(hub: Hub, target: HttpTarget) -> None:
+def test_what_a_dead_process_had_in_memory_is_published_again(hub: Hub, target: HttpTarget) -> None:
     """Embedded mode: a crash empties the in-process broker; the ledger makes it safe."""
     add_service(hub, target.url)
     add_rule(hub)
     emit_many(hub, 5)
     hub.broker.flush_all()
-    assert releaser(hub)._lead()
-    releaser(hub).tick()
+    assert relay_of(hub)._lead()
+    relay_of(hub).tick()
     assert waiting(hub) == 5 and states(hub) == {"queued": 5}
-    releaser(hub)._resign()
+    relay_of(hub)._resign()
 
 
 @pytest.fixture
@@ -208,10 +208,10 @@ def apart(settings: Settings) -> Iterator[Hub]:
 
 def age(hub: Hub, seconds: float) -> None:
     hub.db.run("UPDATE tasks SET handed_at = handed_at - make_interval(secs => %s) WHERE state = 'queued'", [seconds])
-    releaser(hub)._lost_at = float("-inf")
+    relay_of(hub)._lost_at = float("-inf")
 
 
-def test_what_the_queue_lost_is_handed_over_again(apart: Hub, target: HttpTarget) -> None:
+def test_what_the_queue_lost_is_published_again(apart: Hub, target: HttpTarget) -> None:
     """The broker was wiped, or the publisher was killed between commit and publish."""
     add_service(apart, target.url)
     add_rule(apart)
@@ -219,13 +219,13 @@ def test_what_the_queue_lost_is_handed_over_again(apart: Hub, target: HttpTarget
     eventually(lambda: waiting(apart) == 2)  # 32 and 8
     apart.broker.flush(apart.queues["dispatch"])
     age(apart, 0)
-    releaser(apart).tick()
+    relay_of(apart).tick()
     assert waiting(apart) == 0, "too young: they may be on their way"
     age(apart, 60)
-    releaser(apart).tick()
+    relay_of(apart).tick()
     eventually(lambda: waiting(apart) == 2)
     age(apart, 60)
-    releaser(apart).tick()
+    relay_of(apart).tick()
     assert waiting(apart) == 2, "the queue holds them"
 
 
@@ -237,7 +237,7 @@ def test_a_deleted_queue_is_made_again(apart: Hub, target: HttpTarget) -> None:
         channel.queue_delete(apart.queues["dispatch"])
     assert apart.broker.ready(apart.queues["dispatch"]) is None
     age(apart, 60)
-    releaser(apart).tick()
+    relay_of(apart).tick()
     eventually(lambda: waiting(apart) == 2)
 
 
@@ -249,7 +249,7 @@ def test_a_backlog_is_not_published_again_and_again(apart: Hub, target: HttpTarg
     eventually(lambda: waiting(apart) == 7)
     for _ in range(5):
         age(apart, 60)
-        releaser(apart).tick()
+        relay_of(apart).tick()
     assert waiting(apart) == 7 and count(apart, "queued") == 200
 
 
@@ -261,7 +261,7 @@ def test_a_broker_that_is_away_costs_nothing_but_time(settings: Settings, target
         add_rule(hub)
         emit_many(hub, 5)
         assert states(hub) == {"pending": 5} and cast(BrokerPublisher, hub.publisher).down
-        assert not releaser(hub).tick() and states(hub) == {"pending": 5}
+        assert not relay_of(hub).tick() and states(hub) == {"pending": 5}
         emit_many(hub, 5, start=5)
         assert states(hub) == {"pending": 10} and counts_are_exact(hub)
 
@@ -292,7 +292,7 @@ def test_due_retries_run_by_themselves(hub: Hub, target: HttpTarget) -> None:
     assert all(gap >= low for gap, low in zip(gaps, (0.18, 0.27, 0.36, 0.45), strict=True))
 
 
-def test_a_stop_gives_back_what_waited_in_memory(hub: Hub, target: HttpTarget) -> None:
+def test_a_stop_releases_what_waited_in_memory(hub: Hub, target: HttpTarget) -> None:
     """Tasks that found no room in the bulkhead are the ledger's again, not lost until the next start."""
     hold = threading.Event()
 
@@ -326,7 +326,7 @@ def test_a_stop_without_a_database_leaves_the_waiting_tasks_to_the_relay(hub: Hu
     assert line["count"] == 1
 
 
-def test_a_retry_by_hand_is_handed_over_at_once(hub: Hub, target: HttpTarget) -> None:
+def test_a_retry_by_hand_is_published_at_once(hub: Hub, target: HttpTarget) -> None:
     target.default = 500
     add_service(hub, target.url)
     add_rule(hub)
@@ -334,7 +334,7 @@ def test_a_retry_by_hand_is_handed_over_at_once(hub: Hub, target: HttpTarget) ->
     attempt(hub, task_id)
     hub.db.run("UPDATE tasks SET next_run_at = now() + interval '1 h'")
     assert hub.admin.retry([task_id]) == [task_id]
-    releaser(hub).tick()
+    relay_of(hub).tick()
     target.default = 204
     assert task(hub, task_id)["attempts"] == 1 and attempt(hub, task_id) == "delivered"
     due_now(hub)

@@ -199,7 +199,7 @@ def test_the_setting_count_makes_an_open_circuit_cost_attempts(alone: Settings, 
         while count(hub, "tasks"):
             due_now(hub)
             counting.relay.tick()
-            assert task(hub, task_id)["state"] == "queued", "the releaser does not hold it back either"
+            assert task(hub, task_id)["state"] == "queued", "the relay does not hold it back either"
             assert attempt(counting, task_id) == "failed"
     letter = hub.views.dead_letters.list()[0]
     assert letter["attempts"] == 5 and "circuit" in letter["error"] and target.seen == []

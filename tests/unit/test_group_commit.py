@@ -38,12 +38,12 @@ def test_a_lone_caller_runs_at_once() -> None:
 
 def test_who_comes_while_a_batch_runs_forms_the_next_one() -> None:
     slow = Slow()
-    batcher = GroupCommit(slow)
+    commit = GroupCommit(slow)
     with ThreadPoolExecutor(20) as pool:
-        first = pool.submit(batcher, 0)
+        first = pool.submit(commit, 0)
         assert slow.entered.wait(120)
-        others = [pool.submit(batcher, n) for n in range(1, 20)]
-        eventually(lambda: len(batcher._waiting) == 19, "all of them waiting")
+        others = [pool.submit(commit, n) for n in range(1, 20)]
+        eventually(lambda: len(commit._waiting) == 19, "all of them waiting")
         slow.gate.set()
         assert first.result(120) == 0 and [f.result(120) for f in others] == [n * 2 for n in range(1, 20)]
     assert [len(batch) for batch in slow.batches] == [1, 19]
@@ -51,11 +51,11 @@ def test_who_comes_while_a_batch_runs_forms_the_next_one() -> None:
 
 def test_no_batch_is_larger_than_the_limit() -> None:
     slow = Slow()
-    batcher = GroupCommit(slow, limit=7)
+    commit = GroupCommit(slow, limit=7)
     with ThreadPoolExecutor(21) as pool:
-        futures = [pool.submit(batcher, n) for n in range(21)]
+        futures = [pool.submit(commit, n) for n in range(21)]
         assert slow.entered.wait(120)
-        eventually(lambda: len(batcher._waiting) == 20, "all of them waiting")
+        eventually(lambda: len(commit._waiting) == 20, "all of them waiting")
         slow.gate.set()
         assert sorted(f.result(120) for f in futures) == [n * 2 for n in range(21)]
     assert [len(batch) for batch in slow.batches] == [1, 7, 7, 6]
@@ -63,27 +63,27 @@ def test_no_batch_is_larger_than_the_limit() -> None:
 
 def test_a_batch_that_fails_fails_for_each_of_its_callers_and_the_next_one_runs() -> None:
     slow = Slow()
-    batcher = GroupCommit(slow)
+    commit = GroupCommit(slow)
     with ThreadPoolExecutor(4) as pool:
-        bad = pool.submit(batcher, -1)
+        bad = pool.submit(commit, -1)
         assert slow.entered.wait(120)
-        good = [pool.submit(batcher, n) for n in (1, 2)]
+        good = [pool.submit(commit, n) for n in (1, 2)]
         slow.gate.set()
         with pytest.raises(ValueError, match="negative"):
             bad.result(120)
         assert [f.result(120) for f in good] == [2, 4]
-    assert batcher(5) == 10
+    assert commit(5) == 10
 
 
 def test_one_that_spoils_a_batch_fails_alone() -> None:
     """A row that PostgreSQL does not take must not fail the others that happened to come along with it."""
     slow = Slow()
-    batcher = GroupCommit(slow)
+    commit = GroupCommit(slow)
     with ThreadPoolExecutor(4) as pool:
-        first = pool.submit(batcher, 0)
+        first = pool.submit(commit, 0)
         assert slow.entered.wait(120)
-        good, bad = [pool.submit(batcher, n) for n in (1, 2)], pool.submit(batcher, -1)
-        eventually(lambda: len(batcher._waiting) == 3, "all of them waiting")
+        good, bad = [pool.submit(commit, n) for n in (1, 2)], pool.submit(commit, -1)
+        eventually(lambda: len(commit._waiting) == 3, "all of them waiting")
         slow.gate.set()
         with pytest.raises(ValueError, match="negative"):
             bad.result(120)
@@ -98,12 +98,12 @@ def test_a_database_that_is_away_is_not_asked_for_each_of_a_batch() -> None:
         raise UnavailableError("the database does not respond")
 
     slow = Slow()
-    batcher: GroupCommit[int, int] = GroupCommit(lambda items: away(items) if slow.gate.is_set() else slow(items))
+    commit: GroupCommit[int, int] = GroupCommit(lambda items: away(items) if slow.gate.is_set() else slow(items))
     with ThreadPoolExecutor(4) as pool:
-        first = pool.submit(batcher, 0)
+        first = pool.submit(commit, 0)
         assert slow.entered.wait(120)
-        others = [pool.submit(batcher, n) for n in (1, 2, 3)]
-        eventually(lambda: len(batcher._waiting) == 3, "all of them waiting")
+        others = [pool.submit(commit, n) for n in (1, 2, 3)]
+        eventually(lambda: len(commit._waiting) == 3, "all of them waiting")
         slow.gate.set()
         assert first.result(120) == 0
         for other in others:
@@ -113,10 +113,10 @@ def test_a_database_that_is_away_is_not_asked_for_each_of_a_batch() -> None:
 
 
 def test_many_threads_for_a_while() -> None:
-    batcher: GroupCommit[int, int] = GroupCommit(lambda items: [i * 3 for i in items], limit=5)
+    commit: GroupCommit[int, int] = GroupCommit(lambda items: [i * 3 for i in items], limit=5)
     with ThreadPoolExecutor(16) as pool:
-        assert list(pool.map(batcher, range(3000))) == [n * 3 for n in range(3000)]
-    assert not batcher._leading and not batcher._waiting
+        assert list(pool.map(commit, range(3000))) == [n * 3 for n in range(3000)]
+    assert not commit._leading and not commit._waiting
 
 
 def test_a_batch_that_hangs_holds_nobody_else() -> None:
@@ -130,18 +130,18 @@ def test_a_batch_that_hangs_holds_nobody_else() -> None:
             assert release.wait(120)
         return [item * 2 for item in items]
 
-    batcher = GroupCommit(execute, patience=0.05)
+    commit = GroupCommit(execute, patience=0.05)
     with ThreadPoolExecutor(41) as pool:
-        first = pool.submit(batcher, 0)
+        first = pool.submit(commit, 0)
         assert hung.wait(120)
-        others = [pool.submit(batcher, n) for n in range(1, 41)]
+        others = [pool.submit(commit, n) for n in range(1, 41)]
         assert [other.result(120) for other in others] == [n * 2 for n in range(1, 41)]
-        again = [pool.submit(batcher, n) for n in range(41, 61)]
+        again = [pool.submit(commit, n) for n in range(41, 61)]
         assert [one.result(120) for one in again] == [n * 2 for n in range(41, 61)]
         assert not first.done()
         release.set()
         assert first.result(120) == 0
-    assert batcher(7) == 14
+    assert commit(7) == 14
 
 
 def test_many_leaders_beside_each_other_lose_and_mix_up_nothing() -> None:
@@ -149,6 +149,6 @@ def test_many_leaders_beside_each_other_lose_and_mix_up_nothing() -> None:
         threading.Event().wait(0.002 * (items[0] % 5))
         return [item * 2 for item in items]
 
-    batcher = GroupCommit(execute, limit=7, patience=0.001)
+    commit = GroupCommit(execute, limit=7, patience=0.001)
     with ThreadPoolExecutor(32) as pool:
-        assert list(pool.map(batcher, range(3000))) == [n * 2 for n in range(3000)]
+        assert list(pool.map(commit, range(3000))) == [n * 2 for n in range(3000)]

@@ -101,7 +101,7 @@ def test_no_look_at_the_ledger_reads_all_of_it(hub: Hub, tasks: list[int]) -> No
         "claim": (ledger_sql._CLAIM, {"ids": tasks, "worker": "w", "doubt": []}),
         "promote": (outbox_sql._PROMOTE, [100]),
         "take": (outbox_sql._TAKE, {"rules": rules, "limits": [10, 10, 10]}),
-        "strays": (outbox_sql._LOST_MESSAGES, {"age": 5, "limit": 10}),
+        "lost messages": (outbox_sql._LOST_MESSAGES, {"age": 5, "limit": 10}),
         "expired": (outbox_sql._EXPIRED, {"limit": 100}),
         "lost": (outbox_sql._LOST, {"limit": 100, "max_attempts": 5, "why": "x"}),
         "release_queued": (ledger_sql._RELEASE_QUEUED, [tasks]),

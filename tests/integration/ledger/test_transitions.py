@@ -136,7 +136,7 @@ def test_a_task_that_is_too_old_is_dead_with_its_last_error(hub: Hub, tasks: lis
     claim = taken(hub, tasks[0])
     hub.ledger.fail(claim, outcome(claim, "HTTP 500"), delay=3600)
     hub.db.run("UPDATE tasks SET expires_at = now() - interval '1 s' WHERE id = ANY(%s)", [tasks[:2]])
-    assert hub.ledger.claim(tasks[1]) is None  # it was queued: back to the releaser, which buries it
+    assert hub.ledger.claim(tasks[1]) is None  # it was queued: the relay moves it to the dead letters
     assert hub.outbox.expire() == ["crm", "crm"]
     letters = {row["task_id"]: row for row in hub.views.dead_letters.list()}
     assert letters.keys() == set(tasks[:2]) and {row["reason"] for row in letters.values()} == {"expired"}

@@ -22,8 +22,8 @@ from hub.store.run_log import RunLog
 from hub.store.schedules import Schedules
 
 
-class Handed:
-    """Takes what the intake hands over."""
+class Recorded:
+    """A publisher that records tasks instead of publishing them."""
 
     def __init__(self) -> None:
         self.tasks: list[tuple[int, int]] = []
@@ -66,13 +66,13 @@ class Bench:
     queue: str
     registry: Registry
     hooks: Counts = field(default_factory=Counts)
-    handed: Handed = field(default_factory=Handed)
+    enqueued: Recorded = field(default_factory=Recorded)
 
     def intake(self) -> Intake:
         return Intake(
             self.registry.configuration,
             IntakeStore(self.db, max_age=3600),
-            self.handed,
+            self.enqueued,
             self.hooks,
             event_limit=self.settings.event_limit,
         )

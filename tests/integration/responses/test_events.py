@@ -30,7 +30,7 @@ def test_a_response_is_an_event_that_rules_match_and_knows_its_task(bench: Bench
     }  # fmt: skip
     assert [event["depth"] for event in events] == [1, 1]
     tasks = bench.db.all("SELECT id FROM tasks WHERE event_id = ANY(%s)", [[e["id"] for e in events]])
-    assert {row["id"] for row in tasks} <= {task_id for _, task_id in bench.handed.tasks}
+    assert {row["id"] for row in tasks} <= {task_id for _, task_id in bench.enqueued.tasks}
 
 
 def test_a_response_on_one_services_queue_attaches_to_no_task_of_another(bench: Bench) -> None:

@@ -64,7 +64,7 @@ def test_a_number_that_no_writer_can_write_becomes_no_event_but_is_stored(bench:
     result = bench.consumer().consume(bench.registry.configuration.service("erp"))
     assert (result.outcome, result.stored) == ("ok", 3)
     assert "no event" in bench.rows()[1]["error"]
-    assert len(bench.handed.tasks) == 2
+    assert len(bench.enqueued.tasks) == 2
 
 
 def test_of_an_oversize_message_the_first_bytes_its_size_and_hash_are_kept(bench: Bench) -> None:
@@ -133,7 +133,7 @@ def test_equal_messages_are_not_taken_for_repeats(bench: Bench) -> None:
     bench.publish("1", "1")
     result = bench.consumer().consume(bench.registry.configuration.service("erp"))
     assert (result.stored, result.repeated) == (4, 0)
-    assert len(bench.handed.tasks) == 4
+    assert len(bench.enqueued.tasks) == 4
 
 
 def test_configured_paths_are_masked_in_the_log(bench: Bench) -> None:
