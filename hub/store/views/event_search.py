@@ -262,7 +262,10 @@ class EventSearch:
             page.next = bottom if len(rows) < 1000 else rows[-1]["id"]
             _take(rows, want, numbers, limit, page)
             page.read += top - page.next
-            span = min(span * 2, _MOST_SPAN) if time.monotonic() - begun < _FAST else max(span // 2, 256)
+            took = time.monotonic() - begun
+            span = min(span * 2, _MOST_SPAN) if took < _FAST else max(span // 2, 256)
+            if page.next > low and len(numbers) < limit:
+                time.sleep(min(took, _FAST))  # at most half of the time of one core of the database
 
 
 _KEY: tuple[LiteralString, ...] = (

@@ -63,7 +63,7 @@ def make_event_log(pages: Pages) -> APIRouter:
     def find(id: str = "") -> Response:
         return pages.go(f"/events/{hub.views.event_log.find(id)}")
 
-    @router.get("/events/{number:int}")
+    @router.get("/events/{number}")
     @needs(Access.ROLE_VIEW)
     def show(request: Request, number: int) -> Response:
         story = hub.views.stories.get(number)
