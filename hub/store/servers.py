@@ -64,12 +64,14 @@ class Servers:
             self._order = [s for s in self._order if s != server] + [server]
 
     def responds(self, server: Server) -> bool:
-        """Whether a server accepts a new connection within `PROBE_TIMEOUT` seconds."""
+        """Whether a server responds to a new connection in time. A refusal (too many connections) is a response."""
         host, port = server
         try:
             psycopg.connect(self._url, **self._options | {"host": host, "port": port}).close()
-        except psycopg.Error:
+        except psycopg.errors.ConnectionTimeout:
             return False
+        except psycopg.Error:
+            pass
         return True
 
     def survey(self) -> bool:

@@ -24,6 +24,8 @@ from hub.store.servers import Server, Servers
 log = structlog.get_logger("hub.store.watch")
 _EVERY = 0.5  # seconds between two checks
 _LONG = 2.0  # seconds of a statement after which its server is probed
+_AGAIN = 5.0  # seconds before a server that responded is probed again
+_PROBES = 3  # failed probes after which the only server of a URL is left; of several servers, one is enough
 _SURVEY = 5.0  # seconds between two surveys of all servers
 
 
@@ -49,6 +51,8 @@ class ServerWatch:
         self._changed = changed
         self._clock = clock
         self._active: dict[Connection, float] = {}  # connection -> when its statement was first seen
+        self._probe_at: dict[Server, float] = {}
+        self._failed: dict[Server, int] = {}
         self._ended: WeakSet[Connection] = WeakSet()
         self._surveyed_at = float("-inf")
         self._reported: frozenset[Server] = frozenset()
@@ -76,7 +80,7 @@ class ServerWatch:
         """One round: probe the servers of long statements, and survey the servers of a URL with several hosts."""
         now = self._clock()
         for server in self._long(now):
-            if not self._servers.responds(server):
+            if self._unresponsive(server, now):
                 self._servers.try_last(server)
                 self._changed()
                 self._leave(server, "a database server does not respond; its connections are ended")
@@ -89,6 +93,20 @@ class ServerWatch:
         self._reported = self._servers.stale
         for server in self._servers.stale:  # each time: a connection may have been opened meanwhile
             self._leave(server, "connections to an old primary are ended")
+
+    def _unresponsive(self, server: Server, now: float) -> bool:
+        """Probe a server, unless it has responded a moment ago."""
+        if now < self._probe_at.get(server, float("-inf")):
+            return False
+        if self._servers.responds(server):
+            self._probe_at[server] = now + _AGAIN
+            self._failed.pop(server, None)
+            return False
+        failed = self._failed[server] = self._failed.get(server, 0) + 1
+        if failed < (1 if self._servers.several else _PROBES):
+            return False
+        del self._failed[server]
+        return True
 
     def _long(self, now: float) -> set[Server]:
         """The servers whose statements take long. Samples: a fast series of statements counts too; a probe is cheap."""

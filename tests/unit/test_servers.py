@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from hub.store.servers import Servers, State
 
 ONE, TWO = ("a", "5432"), ("b", "5433")
@@ -45,3 +47,10 @@ def test_a_server_that_does_not_respond_is_tried_last() -> None:
     both = servers()
     both.try_last(ONE)
     assert both.preference() == {"host": "b,a", "port": "5433,5432"}
+
+
+def test_a_server_that_refuses_responds_and_a_silent_one_does_not() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections, and sends nothing
+        server = ("127.0.0.1", str(silent.getsockname()[1]))
+        assert not Servers("postgresql://hub@127.0.0.1/hub", {}).responds(server)
+    assert Servers("postgresql://hub@127.0.0.1/hub", {}).responds(server)
