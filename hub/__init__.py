@@ -11,6 +11,7 @@ The packages, in the order in which an event passes them:
  7. `domain.breaker`, `.retry_policy`  the circuit's transitions and the tries within an attempt, pure
  8. `transports`                  REST, AMQP, SOAP: send once
  9. `pipeline.dead_letters`       after the fifth failure: store, replay
+    `pipeline.operator_events`    what happened in the hub, as events
 10. `inbound`                     responses, webhook calls and rows of sources: stored, turned into events
     (`sources`                    reads Moodle's log store: rows as events, position with gaps)
 11. `scheduling`                  cron expressions, the tick, housekeeping

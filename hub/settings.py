@@ -147,6 +147,10 @@ class Settings(BaseModel):
         ("userid", "relateduserid", "courseid", "objectid", "contextid"),
         description="Dotted paths into event data that searches have an index for. Alike for every process.",
     )
+    operator_event_window: Duration = Field(
+        900.0,
+        description="After an operator event, further ones of its kind and subject become one event with their count.",
+    )
     audit_retention: Duration = Field(365 * 86400.0, description="How long the audit trail is kept.")
     actor: str | None = Field(
         None, max_length=100, description="Who the commands of `hub` act for, in the audit trail. Not set: the OS user."

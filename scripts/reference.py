@@ -1,11 +1,12 @@
-"""Generates the reference pages that repeat the code: the command line, the settings, the metrics, the log lines.
+"""Generates the reference pages that repeat the code: command line, settings, metrics, log lines, operator events.
 
-`python scripts/reference.py` writes docs/reference/{cli,settings,metrics,logs}.md; with `--check` it writes nothing and
+`python scripts/reference.py` writes them to docs/reference; with `--check` it writes nothing and
 exits with 1 when a page differs from the code.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import typer.main
 from pydantic import AliasChoices
 
 from hub.cli.app import app
+from hub.domain.operator_events import SCHEMAS
 from hub.monitoring.collectors.ledger import LEDGER_METRICS
 from hub.monitoring.metrics import CATALOGUE, Metric
 from hub.programs.log_fields import ATTEMPT, COMMON, OTHER
@@ -40,6 +42,16 @@ line: `delivered` (`HUB_LOG_SUCCESSES` samples these), `attempt failed`, `dead l
 error for what ends badly or is a fault of the hub.
 
 `hub logs schema` prints this page as JSON Schema. Fields that are not listed may change between releases."""
+_OPERATOR_EVENTS = """\
+What happens in the hub is an event that rules can match, to send it by [mail or to a chat](../how-to/be-told.md).
+
+* Operator events match only rules whose `event` begins with `hub.`: a rule for `*` does not get them.
+* The first of a kind about a service is written at once. Those of the next `HUB_OPERATOR_EVENT_WINDOW` become one event
+  with their `count` when it ends; further dead letters become `hub.dead_letters_digest`.
+* They are recorded in the transaction of what they report. The web process writes the events, or the scheduler once a
+  minute.
+* There are no loops: dead letters of operator events are not reported, nor circuits of services that only get operator
+  events, and an event about a service is not sent to that service."""
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
@@ -139,9 +151,24 @@ def logs_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def operator_events_page() -> str:
+    """The operator events with the JSON Schema of their data."""
+    parts = [f"{NOTE}\n# Operator events\n\n{_OPERATOR_EVENTS}"]
+    for name, schema in SCHEMAS.items():
+        text = json.dumps(schema, indent=2)
+        parts.append(f"## `{name}`\n{schema['description']}\n\n```json\n{text}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
 def main(argv: list[str]) -> int:
     """Write the pages, or with `--check` compare them; 1 when one is out of date."""
-    pages = {"settings.md": settings_page(), "cli.md": cli_page(), "metrics.md": metrics_page(), "logs.md": logs_page()}
+    pages = {
+        "settings.md": settings_page(),
+        "cli.md": cli_page(),
+        "metrics.md": metrics_page(),
+        "logs.md": logs_page(),
+        "operator-events.md": operator_events_page(),
+    }
     stale = [
         name for name, text in pages.items() if not (FOLDER / name).exists() or (FOLDER / name).read_text() != text
     ]

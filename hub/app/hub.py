@@ -29,6 +29,7 @@ from hub.pipeline.dead_letters import DeadLetters
 from hub.pipeline.dispatch import Dispatcher
 from hub.pipeline.gateway import Gateway
 from hub.pipeline.intake import Intake, Publisher
+from hub.pipeline.operator_events import OperatorEvents
 from hub.scheduling.backfill import BackfillRunner
 from hub.scheduling.housekeeping import HousekeepingTask
 from hub.scheduling.schedule import CONSUME as CONSUME_TASK
@@ -54,6 +55,7 @@ from hub.store.housekeeping import Housekeeping
 from hub.store.intake import IntakeStore
 from hub.store.leases import Leases
 from hub.store.ledger import Ledger
+from hub.store.notices import Notices
 from hub.store.ordering import OrderingKeys
 from hub.store.outbox import Outbox
 from hub.store.rate_limits import RateLimits
@@ -187,6 +189,8 @@ class Hub:
             self.heartbeats,
             self.hooks,
         )
+        self.notices = Notices(self.db, window=settings.operator_event_window)
+        self.operator_events = OperatorEvents(self.db, self.notices, self.intake, self.configuration.services)
         self.stopping = threading.Event()
         self.schedules = Schedules(self.db, claimed_by=self.instance)
         self.schedule = Schedule(self.schedules, settings.timezone, now=self.clock.read)
@@ -236,6 +240,7 @@ class Hub:
 
     def tick(self) -> list[Due]:
         """Launch the scheduled tasks that are due in this minute, unless another process has claimed it."""
+        self.operator_events.step()  # where no web process runs
         return run_due(
             self.schedule,
             {

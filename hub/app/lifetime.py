@@ -46,6 +46,8 @@ class Lifetime:
         heartbeat = Heartbeat(partial(self.heartbeat, component))
         heartbeat.start()
         self._heartbeats[component] = heartbeat
+        if component == "web":
+            self._hub.operator_events.start()
 
     def start_worker(self, threads: int) -> None:
         """Start the lease, the listener for configuration changes, and the relay. The caller runs Dramatiq."""
@@ -93,6 +95,7 @@ class Lifetime:
             act()
         self.stop_sources()
         self._hub.stopping.set()
+        self._hub.operator_events.stop()
         if self._hub.enqueuer is not None:
             self._hub.enqueuer.close(_ENQUEUE)
         for heartbeat in self._heartbeats.values():

@@ -12,6 +12,7 @@ from typing import Final
 
 from hub.codec import dumps, loads
 from hub.domain.conditions import check_conditions, holds
+from hub.domain.operator_events import OPERATOR_EVENTS, may_match
 from hub.domain.paths import JsonStrings
 from hub.domain.template_compiler import MAX_BODY
 from hub.domain.templates import Scope, check_endpoint, check_template, render_body, render_endpoint, render_text
@@ -35,7 +36,7 @@ PREVIEW_LIMIT: Final = 1_048_576
 def matches(rule: Rule, event: Event, strings: JsonStrings | None = None) -> bool:
     """Whether the event's name fits the rule's (`*`: any run of characters) and its conditions hold.
 
-    Disabled rules match, too: they still collect tasks.
+    Disabled rules match, too: they still collect tasks. Operator events match only rules that name them.
 
     Args:
         strings: shared by all rules that the event is matched against, so that JSON in strings is parsed once.
@@ -49,6 +50,8 @@ def matches(rule: Rule, event: Event, strings: JsonStrings | None = None) -> boo
         if name != pieces[0]:
             return False
     elif not _fits(pieces, name):
+        return False
+    if name in OPERATOR_EVENTS and not may_match(rule.event, rule.service, name, event.data):
         return False
     return not rule.conditions or holds(rule.conditions, event.data, strings or JsonStrings())
 

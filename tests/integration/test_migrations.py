@@ -173,6 +173,7 @@ def test_tasks_and_rules_of_the_release_before_have_no_order(
     ledger = Ledger(db, worker="w", body_limit=100)
     assert [ledger.claim_now(task_id) is not None for task_id in (1, 2, 3)] == [True] * 3, "they run side by side"
     assert Views(db).dead_letters.list()[0]["waiting"] is None
+    assert db.all("SELECT 1 FROM notices") == [], "what was dead before is no news"
     made, _ = DeadLetterStore(db, max_age=60).requeue(Chosen(), limit=1)
     assert [row["state"] for row in db.all("SELECT state FROM tasks WHERE id = %s", [made[0][0]])] == ["pending"]
     db.close()
