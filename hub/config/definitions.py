@@ -170,6 +170,8 @@ class RuleSpec(Spec):
     def _upper(cls, data: Any) -> Any:
         if isinstance(data, dict) and isinstance(data.get("method"), str):
             data = {**data, "method": data["method"].upper()}
+        if isinstance(data, dict) and data.get("ordering_key") == "":
+            data = {**data, "ordering_key": None}
         return data
 
     @model_validator(mode="after")

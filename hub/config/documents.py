@@ -217,8 +217,10 @@ def spec_document(spec: RuleSpec) -> dict[str, Any]:
         "payload": template_value(spec.template()),
         "conditions": spec.conditions,
         "strict": spec.strict,
+        "ordering_key": spec.ordering_key,
+        "on_failure": spec.on_failure,
         "enabled": spec.enabled,
-    } | _order(spec.ordering_key, spec.on_failure)
+    }
 
 
 def rule_document(rule: Rule) -> dict[str, Any]:
@@ -232,10 +234,7 @@ def rule_document(rule: Rule) -> dict[str, Any]:
         "payload": template_value(rule.payload),
         "conditions": rule.conditions,
         "strict": rule.strict,
+        "ordering_key": rule.ordering_key,
+        "on_failure": rule.on_failure,
         "enabled": rule.enabled,
-    } | _order(rule.ordering_key, rule.on_failure)
-
-
-def _order(ordering_key: str | None, on_failure: str) -> dict[str, Any]:
-    """The order of a rule, left out where there is none."""
-    return {"ordering_key": ordering_key, "on_failure": on_failure} if ordering_key else {}
+    }
