@@ -9,7 +9,7 @@ from hub.codec import loads
 from hub.domain.events import parse_event
 from hub.errors import PayloadError
 from hub.web.authorization import Access, needs
-from hub.web.console.filters import of, pretty
+from hub.web.console.filters import digits, of, pretty
 from hub.web.console.forms import Form
 from hub.web.console.pages import Pages
 from hub.web.console.rules import sample_event
@@ -20,7 +20,9 @@ def make_events(pages: Pages) -> APIRouter:
     router = pages.router()
     hub = pages.hub
 
-    def page(request: Request, name: str, data: str, *, source: str = "", problem: str = "") -> Response:
+    def page(
+        request: Request, name: str, data: str, *, source: str = "", problem: str = "", first: str = ""
+    ) -> Response:
         fitting = [rule for rule in hub.configuration.rules() if rule.enabled]
         return pages.render(
             request,
@@ -30,13 +32,17 @@ def make_events(pages: Pages) -> APIRouter:
             data=data,
             source=source,
             problem=problem,
+            first=first,
             names=hub.views.events.names(limit=200),
             rules=fitting,
         )
 
     @router.get("/events/new")
     @needs(Access.ROLE_MANAGE)
-    def new(request: Request, name: str = "") -> Response:
+    def new(request: Request, name: str = "", like: str = "") -> Response:
+        if (number := digits(like)) is not None:
+            seen = hub.views.stories.get(number)
+            return page(request, seen["name"], pretty(seen["data"]), source=f"the data of event {seen['id']}")
         if not name:
             rules = [rule.event for rule in hub.configuration.rules() if rule.enabled]
             name = rules[0] if rules else "\\core\\event\\user_created"
@@ -54,10 +60,11 @@ def make_events(pages: Pages) -> APIRouter:
         except PayloadError as e:
             return page(request, name, text, problem=str(e))
         if accepted.duplicate:
-            return page(request, name, text, problem="This event was accepted within the last minute already.")
+            problem = "This event was accepted within the last minute already."
+            return page(request, name, text, problem=problem, first=accepted.id)
+        to = f"/events/{hub.views.event_log.find(accepted.id)}"
         if not accepted.tasks:
-            return pages.go("/events/new", "The event was accepted. No rule matches it.", bad=True)
-        to = f"/tasks/{accepted.tasks[0]}" if len(accepted.tasks) == 1 else "/deliveries"
+            return pages.go(to, "The event was accepted. No rule matches it.", bad=True)
         return pages.go(to, f"The event was accepted and created {of(len(accepted.tasks), 'task')}.")
 
     return router

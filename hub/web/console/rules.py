@@ -23,6 +23,7 @@ from hub.models import JSON, Event, Rule
 from hub.operations import preview as operation
 from hub.web.authorization import Access, needs
 from hub.web.console.filters import digits, pretty, segment
+from hub.web.console.form_errors import RULE_LABELS, FormError, form_errors
 from hub.web.console.forms import Form
 from hub.web.console.links import back
 from hub.web.console.pages import Pages
@@ -63,6 +64,7 @@ def make_rules(pages: Pages) -> APIRouter:
         old: str | None,
         version: int,
         problem: str = "",
+        errors: list[FormError] | None = None,
         status: int = 200,
     ) -> Response:
         return pages.render(
@@ -75,6 +77,7 @@ def make_rules(pages: Pages) -> APIRouter:
             old=old,
             version=version,
             problem=problem,
+            errors=errors,
             methods=METHODS,
             services=[s.name for s in hub.configuration.services()],
             names=hub.views.events.names(limit=200),
@@ -93,7 +96,7 @@ def make_rules(pages: Pages) -> APIRouter:
         try:
             rule = hub.registry.rules.add(parse_spec(RuleSpec, _document(form)))
         except HubError as e:
-            return form_page(request, _typed(form), old=None, version=0, problem=str(e), status=422)
+            return form_page(request, _typed(form), old=None, version=0, errors=form_errors(e, RULE_LABELS), status=422)
         return pages.go("/rules", f"Rule {rule.name} was added. Matching events create tasks from now on.")
 
     @router.get("/rules/{name}/edit")
@@ -123,7 +126,8 @@ def make_rules(pages: Pages) -> APIRouter:
                 status=409,
             )
         except (ConfigError, ConflictError, PayloadError) as e:
-            return form_page(request, _typed(form), old=name, version=version or 0, problem=str(e), status=422)
+            errors = form_errors(e, RULE_LABELS)
+            return form_page(request, _typed(form), old=name, version=version or 0, errors=errors, status=422)
         return pages.go("/rules", f"Rule {rule.name} was saved.")
 
     @router.post("/rules/preview")

@@ -23,6 +23,7 @@ from hub.store.dead_letters import Chosen
 from hub.web.authorization import Access, needs
 from hub.web.console import charts
 from hub.web.console.filters import digits, of, segment
+from hub.web.console.form_errors import service_errors
 from hub.web.console.forms import Form
 from hub.web.console.links import back
 from hub.web.console.pages import Pages
@@ -72,7 +73,8 @@ def make_services(pages: Pages) -> APIRouter:
             saved = services.add_service(hub, parse_spec(ServiceSpec, document))
         except (ConfigError, ConflictError) as e:
             shown = to_fields(BLANK | document, request.state.form)
-            return pages.render(request, "service_form.html", 422, **shown, old=None, version=0, problem=str(e))
+            errors = service_errors(e, shown["d"])
+            return pages.render(request, "service_form.html", 422, **shown, old=None, version=0, errors=errors)
         return pages.go(f"/services/{segment(saved.service.name)}", _message(saved, "added"))
 
     @router.get("/services/{name}")
@@ -136,7 +138,8 @@ def make_services(pages: Pages) -> APIRouter:
                 **shown,
                 old=name,
                 version=current.version,
-                problem=str(e),
+                problem=str(e) if isinstance(e, StaleError) else "",
+                errors=[] if isinstance(e, StaleError) else service_errors(e, shown["d"]),
                 unreadable=current.secrets_unreadable,
             )
         return pages.go(f"/services/{segment(saved.service.name)}", _message(saved, "saved"))

@@ -191,6 +191,26 @@ function countSelected(form) {
   }
 }
 
+// The errors of a form stand in a list above it; each is also shown at its field.
+function placeError(item, number) {
+  const field = document.querySelector("main form").elements[item.dataset.errorOf];
+  const label = field?.closest("label");
+  if (!label) return;
+  if (!label.closest(".field")) {
+    const box = document.createElement("div");
+    box.className = label.classList.contains("wide") ? "field wide" : "field";
+    label.replaceWith(box);
+    box.append(label);
+  }
+  const note = document.createElement("p");
+  note.className = "wrong";
+  note.id = `wrong-${number}`;
+  note.textContent = item.textContent;
+  label.closest(".field").append(note);
+  field.setAttribute("aria-invalid", "true");
+  field.setAttribute("aria-describedby", `${note.id} ${field.getAttribute("aria-describedby") || ""}`.trim());
+}
+
 // Unsaved changes of a form with data-guard are not lost by leaving the page.
 const typed = (form) => new URLSearchParams(new FormData(form)).toString();
 function guard(form) {
@@ -306,6 +326,7 @@ show(document);
 document.querySelectorAll("[data-switch]").forEach(follow);
 document.querySelectorAll("[data-preview]").forEach(previewRule);
 document.querySelectorAll("[data-cron]").forEach(previewCron);
+document.querySelectorAll("[data-error-of]").forEach(placeError);
 document.querySelectorAll("form[data-guard]").forEach(guard);
 document.querySelectorAll("form:has(.picked)").forEach(countSelected);
 const wrong = document.querySelector("[aria-invalid=true]");

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Dialog, Page, expect
 
 from hub.config.definitions import RuleSpec, parse_spec
 from hub.domain.urls import join_password
@@ -106,9 +106,56 @@ def test_an_event_is_sent_by_hand(page: Page, site: Site) -> None:
     expect(page.get_by_role("alert")).to_contain_text("line 1")
     page.get_by_label("Data").fill('{"n": 7}')
     page.get_by_role("button", name="Send event").click()
-    expect(page.get_by_role("status")).to_contain_text("made 1 task")
-    expect(page.locator("#task")).to_contain_text("Delivered")
+    expect(page.get_by_role("status")).to_contain_text("created 1 task")
+    expect(page.locator("#event")).to_contain_text("by hand to kept matches")
+    expect(page.locator("#event")).to_contain_text("delivered")
     assert site.target.seen[-1].json() == {"n": 7}
+    page.get_by_role("link", name="Send one like it").click()
+    expect(page.get_by_label("Data")).to_have_value('{\n  "n": 7\n}')
+    page.get_by_label("Event").fill("hand.unknown")
+    page.get_by_role("button", name="Send event").click()
+    expect(page.get_by_role("status")).to_contain_text("No rule matches")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("hand.unknown")
+
+
+def test_errors_of_a_form_are_shown_at_their_fields_all_at_once(page: Page, site: Site) -> None:
+    """In the words of the form; the first wrong field has the focus, and typed values stay."""
+    signed_in(page, site, "maria")
+    page.goto("/services/new")
+    page.get_by_label("Name", exact=True).fill("typed")
+    page.get_by_label("Timeout").fill("soon")
+    page.get_by_label("Tries per attempt").fill("-1")
+    page.get_by_role("button", name="Add service").click()
+    alert = page.get_by_role("alert")
+    for text in ("Address ", "Timeout must be a number", "Tries per attempt must be at least 0"):
+        expect(alert).to_contain_text(text)
+    expect(page.locator("[name=base_url]")).to_be_focused()
+    for name in ("base_url", "timeout", "max_retries"):
+        expect(page.locator(f"[name={name}]")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("Timeout")).to_have_accessible_description(re.compile("Timeout must be a number"))
+    expect(page.get_by_label("Name", exact=True)).to_have_value("typed")
+    expect(page.get_by_label("Name", exact=True)).not_to_have_attribute("aria-invalid", "true")
+
+
+def test_leaving_a_form_with_unsaved_changes_asks_first(page: Page, site: Site) -> None:
+    """The browser asks; a form that was not changed is left without a question."""
+    signed_in(page, site, "maria")
+    asked: list[str] = []
+
+    def accept(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.accept()
+
+    page.on("dialog", accept)
+    page.goto("/rules/new")
+    page.get_by_role("link", name="Cancel").click()
+    page.wait_for_url("**/rules")
+    assert asked == []
+    page.goto("/rules/new")
+    page.get_by_label("Name", exact=True).fill("half a rule")
+    page.get_by_role("link", name="Cancel").click()
+    page.wait_for_url("**/rules")
+    assert asked == ["beforeunload"]
 
 
 def asked(client: clients.Client, **query: str) -> str:
