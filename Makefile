@@ -5,7 +5,7 @@ ARGS ?=
 UV = $(or $(wildcard .venv/.uv/bin/uv),uv)
 export PYTHON
 
-.PHONY: help demo up test coverage lint format types docs bench soak audit dist sbom clean
+.PHONY: help demo up test coverage lint format types docs bench soak audit image dist sbom clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ soak: .venv/.ready ## half an hour of load and faults, and is every promise kept
 
 audit: .venv/.ready ## known vulnerabilities of what uv.lock names, by OSV (needs the internet; fails without)
 	$(UV) --preview-features audit-command audit --frozen --no-dev $(ARGS)
+
+image: .venv/.ready ## build the image of deploy/Dockerfile and run its processes (root, Debian, some minutes)
+	HUB_TEST_IMAGE=1 $(BIN)/python -m pytest tests/deploy/test_image.py --timeout 1800 $(ARGS)
 
 dist: .venv/.ready ## a release in dist/: sdist, wheel, SBOM, SHA256SUMS; the same commit gives the same bytes
 	$(BIN)/python scripts/dist.py
