@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from hub.app.lifecycle import Hub
+from hub.errors import NotFoundError
 from hub.operations.raw_message import hex_preview, raw_message
 from hub.web.authorization import Access, needs
+from hub.web.console.curl import as_curl
 from hub.web.console.filters import beginning, digits, moment
 from hub.web.console.links import link
 from hub.web.console.pages import Pages
@@ -76,6 +81,8 @@ def make_deliveries(pages: Pages) -> APIRouter:
             row=row,
             attempts=attempts,
             hexed=hexed,
+            curl=_curl(hub, row),
+            rule_exists=any(rule.name == row["rule"] for rule in hub.configuration.rules()),
             origin=hub.views.origins.get(row["task_id"]),
         )
 
@@ -86,3 +93,11 @@ def make_deliveries(pages: Pages) -> APIRouter:
         return Response(raw_message(hub, id_), media_type="application/octet-stream", headers=headers)
 
     return router
+
+
+def _curl(hub: Hub, row: dict[str, Any]) -> str | None:
+    """The delivery as a cURL command; None if there is none, or the service was deleted."""
+    try:
+        return as_curl(hub.configuration.service(row["service"]), row)
+    except NotFoundError:
+        return None

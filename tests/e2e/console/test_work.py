@@ -240,3 +240,15 @@ def test_the_preview_shows_the_latest_real_event_and_where_a_template_is_wrong(m
     assert "nope" in strict["error"]
     other = maria.post("/rules/preview", data=form | {"conditions": '{"text": "other"}'}).json()
     assert other["matches"] is False and other["error"] is None
+
+
+def test_the_request_of_a_delivery_is_copied_as_curl(page: Page, site: Site) -> None:
+    """The button holds the whole command; the page links to the rule."""
+    signed_in(page, site, "maria")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    row = next(r for r in site.hub.views.deliveries.list(limit=100) if r["direction"] == "outbound" and r["rule"])
+    page.goto(f"/deliveries/{row['id']}")
+    page.get_by_role("button", name="Copy as cURL").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.startswith(f"curl -i -X {row['method']} {site.target.url}")
