@@ -87,7 +87,7 @@ def refused(response: httpx.Response) -> bool:
 def filled(path: str) -> str:
     """A path with something for each parameter: the name, or a number that no row has."""
     path = re.sub(r":\w+}", "}", path)  # without converters
-    return re.sub(r"{(name|service)}", NAME, re.sub(r"{\w*id_?}", "987654", path)).replace("{secret}", "x")
+    return re.sub(r"{(name|service)}", NAME, re.sub(r"{(\w*id_?|number)}", "987654", path)).replace("{secret}", "x")
 
 
 def test_every_route_lets_in_whom_it_declares_and_nobody_else(
