@@ -269,7 +269,7 @@ def build() -> dict[str, Any]:
                         lines(
                             "Event sources, lag",
                             "Time since every visible row of a source had been read.",
-                            [Q("max by (source) (hub_source_lag_seconds)", "{{source}}")],
+                            [Q(f"max by (environment, source) (hub_source_lag_seconds{{{ENV}}})", "{{source}}")],
                             "s",
                             limit=300,
                             none="no sources",
@@ -282,7 +282,7 @@ def build() -> dict[str, Any]:
                             "Rows read, and what became of them: events are those that a rule may want.",
                             [
                                 Q(
-                                    f"sum by (source, result) (rate(hub_source_rows_total{R}))",
+                                    f"sum by (environment, source, result) (rate(hub_source_rows_total{{{ENV}}}{R}))",
                                     "{{source}} {{result}}",
                                 )
                             ],
@@ -296,9 +296,9 @@ def build() -> dict[str, Any]:
                             "Event sources, missing ids and failures",
                             "Ranges of ids that may still appear, and looks that failed, per minute.",
                             [
-                                Q("max by (source) (hub_source_gaps)", "{{source}} gaps"),
+                                Q(f"max by (environment, source) (hub_source_gaps{{{ENV}}})", "{{source}} gaps"),
                                 Q(
-                                    f"60 * sum by (source) (rate(hub_source_errors_total{R}))",
+                                    f"60 * sum by (environment, source) (rate(hub_source_errors_total{{{ENV}}}{R}))",
                                     "{{source}} failures",
                                 ),
                             ],
