@@ -128,15 +128,20 @@ def metrics_page() -> str:
     head = "| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n"
     return (
         f"{NOTE}\n# Metrics\n\n{_METRICS}\n\n## Counted by the processes\n\n"
-        + head + "\n".join(_metric(m) for m in CATALOGUE)
-        + "\n\n## Read from the ledger at each scrape\n\n" + head + "\n".join(_metric(m) for m in LEDGER_METRICS)
-        + "\n\n## Read from the broker at each scrape\n\n" + head
+        + head
+        + "\n".join(_metric(m) for m in CATALOGUE)
+        + "\n\n## Read from the ledger at each scrape\n\n"
+        + head
+        + "\n".join(_metric(m) for m in LEDGER_METRICS)
+        + "\n\n## Read from the broker at each scrape\n\n"
+        + head
         + "| `hub_queue_depth` | gauge | `queue` | Ready messages in a queue. |\n"
-        "| `hub_queue_consumers` | gauge | `queue` | Consumers of a queue. |\n\n## About the exporter\n\n" + head
+        "| `hub_queue_consumers` | gauge | `queue` | Consumers of a queue. |\n\n## About the exporter\n\n"
+        + head
         + "| `hub_exporter_collector_up` | gauge | `collector` | 1 when the source was read, 0 when it failed. |\n"
         "| `hub_exporter_collector_duration_seconds` | gauge | `collector` | Time that reading the source took. |\n"
         "| `hub_build_info` | info | `version` | The version that runs. |\n"
-    )  # fmt: skip
+    )
 
 
 def logs_page() -> str:

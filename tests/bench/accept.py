@@ -83,9 +83,11 @@ def _load(
     if rate is None or count is None:
         raise RuntimeError(output[:500])
     return {
-        "per_second": float(rate[1]), "p50_ms": found["50"], "p99_ms": found["99"],
+        "per_second": float(rate[1]),
+        "p50_ms": found["50"],
+        "p99_ms": found["99"],
         "cpu_us": spent / int(count[1]) * 1e6,
-    }  # fmt: skip
+    }
 
 
 def _wrk(script: Path, url: str, connections: int, seconds: float) -> str:

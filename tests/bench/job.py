@@ -15,8 +15,21 @@ INSERT = "INSERT INTO bench_log (number, service, status, latency_ms, request_bo
 def event(number: int) -> dict[str, Any]:
     """A Moodle event of 1 kB that no other number has."""
     return {
-        "eventname": NAME, "component": "core", "action": "created", "target": "user", "objecttable": "user",
-        "objectid": number, "crud": "c", "edulevel": 0, "contextid": number + 7, "contextlevel": 30,
-        "contextinstanceid": number, "userid": 2, "courseid": 0, "relateduserid": number, "anonymous": 0,
-        "other": {"username": f"student{number}", "note": "x" * 640}, "timecreated": 1708258939,
-    }  # fmt: skip
+        "eventname": NAME,
+        "component": "core",
+        "action": "created",
+        "target": "user",
+        "objecttable": "user",
+        "objectid": number,
+        "crud": "c",
+        "edulevel": 0,
+        "contextid": number + 7,
+        "contextlevel": 30,
+        "contextinstanceid": number,
+        "userid": 2,
+        "courseid": 0,
+        "relateduserid": number,
+        "anonymous": 0,
+        "other": {"username": f"student{number}", "note": "x" * 640},
+        "timecreated": 1708258939,
+    }

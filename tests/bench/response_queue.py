@@ -84,9 +84,13 @@ def main() -> None:
         spec = {"name": "erp", "type": "amqp", "base_url": rabbit.url, "response_queue": "q"}
         service = registry.services.add(parse_spec(ServiceSpec, spec))
         consumer = ResponseConsumer(
-            Responses(db), RunLog(db), Schedules(db, claimed_by="bench"), Settings(consumer_batch=BATCH), Hooks(),
+            Responses(db),
+            RunLog(db),
+            Schedules(db, claimed_by="bench"),
+            Settings(consumer_batch=BATCH),
+            Hooks(),
             wanted=lambda: wanted_by(registry.configuration.rules()),
-        )  # fmt: skip
+        )
 
         def rate(drain: Callable[[], object]) -> float:
             fill(rabbit.url, count)

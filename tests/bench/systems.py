@@ -27,11 +27,18 @@ from tests.bench.job import NAME, event
 from tests.bench.rig import Rig, cpu, wait_for
 
 TEMPLATE = {
-    "source": "moodle", "event": "{{event.name}}", "id": "{{objectid}}", "by": "{{userid}}",
-    "user": "{{relateduserid}}", "context": {"id": "{{contextid}}", "level": "{{contextlevel}}"},
-    "action": "{{component}}/{{action}}", "table": "{{objecttable}}", "course": "{{courseid}}",
-    "details": "{{other}}", "at": "{{timecreated}}",
-}  # fmt: skip
+    "source": "moodle",
+    "event": "{{event.name}}",
+    "id": "{{objectid}}",
+    "by": "{{userid}}",
+    "user": "{{relateduserid}}",
+    "context": {"id": "{{contextid}}", "level": "{{contextlevel}}"},
+    "action": "{{component}}/{{action}}",
+    "table": "{{objecttable}}",
+    "course": "{{courseid}}",
+    "details": "{{other}}",
+    "at": "{{timecreated}}",
+}
 SHARE = 0.1  # of the events that are not measured in a drain: workers start up
 
 
@@ -105,9 +112,10 @@ class System:
             spent = cpu(pids) + time.process_time() - spent
             times = self.times()
         return {
-            "per_second": count / (times[-1] - begun), "sent_per_second": count / (sent - begun),
+            "per_second": count / (times[-1] - begun),
+            "sent_per_second": count / (sent - begun),
             "cpu_ms": spent / count * 1000,
-        }  # fmt: skip
+        }
 
     def drain(self, count: int, seconds: float = 120) -> float:
         """Deliveries per second out of a backlog, without the start of the workers."""
@@ -154,10 +162,19 @@ class HubSystem(System):
         self.hub.registry.rules.add(parse_spec(RuleSpec, spec))
 
     def commands(self) -> list[list[str]]:
-        return [[
-            sys.executable, "-m", "dramatiq", "--processes", "1", "--threads", str(self.threads), "--skip-logging",
-            "hub.worker:broker",
-        ]] * self.processes  # fmt: skip
+        return [
+            [
+                sys.executable,
+                "-m",
+                "dramatiq",
+                "--processes",
+                "1",
+                "--threads",
+                str(self.threads),
+                "--skip-logging",
+                "hub.worker:broker",
+            ]
+        ] * self.processes
 
     def env(self) -> dict[str, str]:
         values = {}
@@ -219,10 +236,18 @@ class BareSystem(System):
         self._sender.declare_queue("bare")
 
     def commands(self) -> list[list[str]]:
-        return [[
-            sys.executable, "-m", "dramatiq", "--processes", str(self.processes), "--threads", str(self.threads),
-            "tests.bench.bare:broker",
-        ]]  # fmt: skip
+        return [
+            [
+                sys.executable,
+                "-m",
+                "dramatiq",
+                "--processes",
+                str(self.processes),
+                "--threads",
+                str(self.threads),
+                "tests.bench.bare:broker",
+            ]
+        ]
 
     def env(self) -> dict[str, str]:
         return {**super().env(), "dramatiq_queue_prefetch": str(max(self.prefetch, 2 * self.threads))}
@@ -257,12 +282,25 @@ class CelerySystem(System):
     def commands(self) -> list[list[str]]:
         return [
             [
-                sys.executable, "-m", "celery", "-A", "tests.bench.celery_app", "worker", "--pool", self._pool,
-                "--concurrency", str(self.threads), "--without-gossip", "--without-mingle", "--loglevel", "WARNING",
-                "--hostname", f"w{i}@%h",
+                sys.executable,
+                "-m",
+                "celery",
+                "-A",
+                "tests.bench.celery_app",
+                "worker",
+                "--pool",
+                self._pool,
+                "--concurrency",
+                str(self.threads),
+                "--without-gossip",
+                "--without-mingle",
+                "--loglevel",
+                "WARNING",
+                "--hostname",
+                f"w{i}@%h",
             ]
             for i in range(self.processes)
-        ]  # fmt: skip
+        ]
 
     def env(self) -> dict[str, str]:
         return {**super().env(), "BENCH_PREFETCH": str(self._prefetch)}

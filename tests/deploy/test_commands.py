@@ -87,11 +87,14 @@ def test_each_deployed_process_is_a_command() -> None:
 
 
 NOT_SETTINGS = {
-    "HUB_IMAGE", "HUB_WEB_BIND",  # compose's own
-    "HUB_DB_HOST", "HUB_BROKER_HOST",  # of make-secrets.sh
+    "HUB_IMAGE",
+    "HUB_WEB_BIND",  # compose's own
+    "HUB_DB_HOST",
+    "HUB_BROKER_HOST",  # of make-secrets.sh
     "HUB_BUILD_COMMIT",  # of the build hook
-    "HUB_DB_PASSWORD", "HUB_PASSWORD",  # of the scripts that make users
-}  # fmt: skip
+    "HUB_DB_PASSWORD",
+    "HUB_PASSWORD",  # of the scripts that make users
+}
 
 
 @pytest.mark.parametrize("folder", ["", "systemd", "kubernetes", "runbooks", "rabbitmq", "postgres", "prometheus"])

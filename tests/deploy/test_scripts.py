@@ -34,8 +34,13 @@ def test_secret_files_become_variables_of_the_command(tmp_path: Path) -> None:
     """Quotes, dollars, spaces and backslashes arrive as they are; only the newline at the end goes."""
     secret = "postgresql://u:p%40'\"$(id)`id`\\n *;@h/db"
     (tmp_path / "url").write_text(secret + "\n")
-    done = run(ENTRYPOINT, "sh", "-c", 'printf %s "$HUB_DATABASE_URL"; env | grep -c _FILE',
-               HUB_DATABASE_URL_FILE=str(tmp_path / "url"))  # fmt: skip
+    done = run(
+        ENTRYPOINT,
+        "sh",
+        "-c",
+        'printf %s "$HUB_DATABASE_URL"; env | grep -c _FILE',
+        HUB_DATABASE_URL_FILE=str(tmp_path / "url"),
+    )
     assert done.stdout == secret + "0\n"
 
 
@@ -53,8 +58,12 @@ def test_a_secret_that_cannot_be_had_stops_the_start(tmp_path: Path, case: str) 
 
 def test_signals_reach_the_command_itself() -> None:
     """A shell in between would swallow SIGTERM, and the workers would be killed in the middle of their tasks."""
-    process = subprocess.Popen([ENTRYPOINT, "sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done"],
-                               env=PATH, stdout=subprocess.PIPE, text=True)  # fmt: skip
+    process = subprocess.Popen(
+        [ENTRYPOINT, "sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done"],
+        env=PATH,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None and process.stdout.readline() == "up\n"
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=120) == 7
@@ -103,8 +112,13 @@ def test_the_hubs_database_role_is_no_superuser(database_template: Template, tmp
     env = {f"PG{key.upper()}": str(value) for key, value in parts.items() if key in ("host", "port", "password")}
     try:
         for _ in range(2):  # the second run keeps role and database
-            done = run("sh", path, HUB_DB_PASSWORD_FILE=str(tmp_path / "password"),
-                       POSTGRES_USER=str(parts.get("user", "postgres")), **env)  # fmt: skip
+            done = run(
+                "sh",
+                path,
+                HUB_DB_PASSWORD_FILE=str(tmp_path / "password"),
+                POSTGRES_USER=str(parts.get("user", "postgres")),
+                **env,
+            )
             assert done.returncode == 0, done.stderr
         with psycopg.connect(make_conninfo(url, user=role, dbname=role, password=password)) as conn:
             row = conn.execute(
@@ -193,8 +207,9 @@ def test_the_containers_init_does_not_count_as_the_process_it_started(tmp_path: 
     init = tmp_path / "docker-init"
     shutil.copy("/bin/sh", init)
     word = f"hub-init-{os.getpid()}"
-    process = subprocess.Popen([init, "-c", "sleep 60 & echo up; wait", word], stdout=subprocess.PIPE, text=True,
-                               start_new_session=True)  # fmt: skip
+    process = subprocess.Popen(
+        [init, "-c", "sleep 60 & echo up; wait", word], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert process.stdout is not None and process.stdout.readline() == "up\n"
     try:
         assert run(sys.executable, HEALTH, "processes", word, "1").returncode == 1

@@ -53,8 +53,10 @@ def test_systemd_rates_every_unit_as_hardened(path: Path) -> None:
         pytest.skip("this systemd rates running units only")
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=yes", f"--threshold={MOST_EXPOSED}", "--no-pager", str(path)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-300:] + done.stderr
 
 

@@ -109,9 +109,14 @@ class Machine:
         log = self.folder / f"{name}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                shlex.split(command), env=env, cwd=self.folder, stdout=output, stderr=output,
-                stdin=subprocess.DEVNULL, preexec_fn=die_with_parent,
-            )  # fmt: skip
+                shlex.split(command),
+                env=env,
+                cwd=self.folder,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                preexec_fn=die_with_parent,
+            )
         try:
             yield log
             assert process.poll() is None, log.read_text()
@@ -197,9 +202,12 @@ def test_the_wrapper_drops_root_and_passes_secrets_and_settings(tmp_path: Path) 
     command.chmod(0o755)
     env = {"PATH": os.environ["PATH"], "ETC": str(tmp_path), "COMMAND": str(command), "RUN_AS": "nobody"}
     done = subprocess.run(
-        [DEPLOY / "systemd" / "hub", "stats", "a b"], env=env | {"SUDO_USER": "ann"}, capture_output=True, text=True,
+        [DEPLOY / "systemd" / "hub", "stats", "a b"],
+        env=env | {"SUDO_USER": "ann"},
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert done.stdout.splitlines() == [
         "nobody",
         "nogroup",

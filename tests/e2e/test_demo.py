@@ -27,9 +27,14 @@ def _start(home: Path, *arguments: str, **env: str) -> subprocess.Popen[str]:
     """The demo in a folder of its own, which is also where its temporary files go."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HUB_")}
     return subprocess.Popen(
-        [*_COMMAND, *arguments], cwd=home, env={**kept, "TMPDIR": str(home), **env}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
+        [*_COMMAND, *arguments],
+        cwd=home,
+        env={**kept, "TMPDIR": str(home), **env},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
 
 
 def _left_over(folder: Path) -> list[str]:

@@ -65,9 +65,14 @@ def test_a_newcomer_gets_there_with_what_the_tutorial_says(tmp_path: Path) -> No
     ):
         for step in [path.splitlines()[1], *steps, *(block for block in _blocks(guide))]:
             done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", step.replace("curl ", "curl --fail -sS ")], env=env, cwd=tmp_path,
-                timeout=_PATIENCE, check=False, capture_output=True, text=True,
-            )  # fmt: skip
+                ["bash", "-euo", "pipefail", "-c", step.replace("curl ", "curl --fail -sS ")],
+                env=env,
+                cwd=tmp_path,
+                timeout=_PATIENCE,
+                check=False,
+                capture_output=True,
+                text=True,
+            )
             assert done.returncode == 0, f"{step}\n{done.stdout}\n{done.stderr}"
         _until(seen, "PUT /crm/users/42 -> 201")
         _until(seen, "PUT /crm/users/43 -> 201")

@@ -31,8 +31,14 @@ def everything(hub: Hub, target: HttpTarget) -> None:
     """Delivered, delivered at the third attempt, dead after five, replayed: what the hub is for."""
     third_time(target)
     add_service(hub, target.url, cb_failure_threshold=0)
-    add_rule(hub, "moodle", "\\core\\event\\user_*", endpoint="/users/{{userid}}", method="PUT",
-             payload={"user": "{{other.username}}", "at": "{{timecreated}}", "none": "{{relateduserid}}"})  # fmt: skip
+    add_rule(
+        hub,
+        "moodle",
+        "\\core\\event\\user_*",
+        endpoint="/users/{{userid}}",
+        method="PUT",
+        payload={"user": "{{other.username}}", "at": "{{timecreated}}", "none": "{{relateduserid}}"},
+    )
     for name in ("ok", "third", "never"):
         add_rule(hub, name, name, endpoint=f"/{name}")
     hub.intake.handle_event(Event("\\core\\event\\user_loggedin", USER_LOGGED_IN))
@@ -89,8 +95,10 @@ def test_periodiq_ticks_and_a_worker_does_what_is_due(settings: Settings) -> Non
         hub.schedule.request_run("housekeeping_task")
         scheduler = subprocess.Popen(
             [sys.executable, "-c", "import periodiq; periodiq.entrypoint()", "hub.scheduler:broker"],
-            env=environment(settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            env=environment(settings),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         try:
             eventually(lambda: hub.views.runs.scheduled(name="housekeeping_task"), "the run")
             eventually(lambda: hub.views.runs.scheduled(name="housekeeping_task")[0]["result"], "its end")

@@ -229,10 +229,19 @@ def _foreseen(h: History, line: dict[str, Any]) -> bool:
 
 
 CHECKS: tuple[Check, ...] = (
-    every_accepted_event_ended, delivered_means_seen, five_attempts, never_two_at_once, duplicates_have_a_cause,
-    order_is_kept, nothing_inbound_dropped, one_probe, counters_agree, nothing_left, nothing_unforeseen,
+    every_accepted_event_ended,
+    delivered_means_seen,
+    five_attempts,
+    never_two_at_once,
+    duplicates_have_a_cause,
+    order_is_kept,
+    nothing_inbound_dropped,
+    one_probe,
+    counters_agree,
+    nothing_left,
+    nothing_unforeseen,
     no_minute_before_its_time,
-)  # fmt: skip
+)
 
 
 def broken_promises(h: History) -> list[str]:

@@ -42,12 +42,21 @@ class History:
     def dump(self, path: Path) -> None:
         """Everything as JSON, for whoever has to find out."""
         data = {
-            "seed": self.seed, "faults": self.faults, "sightings": [s.row() for s in self.sightings],
-            "falls": self.falls, "unsure": sorted(self.unsure), "tasks": self.tasks, "answers": self.answers,
-            "unanswered": sorted(self.confirmed - set(self.answers)), "queue": self.queue,
+            "seed": self.seed,
+            "faults": self.faults,
+            "sightings": [s.row() for s in self.sightings],
+            "falls": self.falls,
+            "unsure": sorted(self.unsure),
+            "tasks": self.tasks,
+            "answers": self.answers,
+            "unanswered": sorted(self.confirmed - set(self.answers)),
+            "queue": self.queue,
             "counters": {name: {"/".join(k): v for k, v in values.items()} for name, values in self.counters.items()},
-            "ends": self.ends, "ticks": self.ticks, "rest": self.rest, "logs": self.logs,
-        }  # fmt: skip
+            "ends": self.ends,
+            "ticks": self.ticks,
+            "rest": self.rest,
+            "logs": self.logs,
+        }
         path.write_text(json.dumps(data, default=str, indent=1))
 
 
@@ -69,12 +78,24 @@ def collect(rig: Rig, faults: list[dict[str, Any]]) -> History:
         events[n] = row["id"]
         assert row["name"] == event_name(rig.seed, n)
     return History(
-        seed=rig.seed, faults=faults, sightings=[s for t in rig.targets.values() for s in t.seen],
-        falls=rig.tide.falls, answered=answered, unsure=(tried | set(events)) - answered, events=events,
-        repeated=repeated, tasks=_tasks(rig, events), answers=_answers(rig),
-        confirmed=rig.answers.confirmed, queue=_queue(rig), counters=_counters(rig), logs=_logs(rig),
-        ends=rig.ends, ticks=[row["at"] for row in rig.rows(_TICKS)], rest=_rest(rig),
-    )  # fmt: skip
+        seed=rig.seed,
+        faults=faults,
+        sightings=[s for t in rig.targets.values() for s in t.seen],
+        falls=rig.tide.falls,
+        answered=answered,
+        unsure=(tried | set(events)) - answered,
+        events=events,
+        repeated=repeated,
+        tasks=_tasks(rig, events),
+        answers=_answers(rig),
+        confirmed=rig.answers.confirmed,
+        queue=_queue(rig),
+        counters=_counters(rig),
+        logs=_logs(rig),
+        ends=rig.ends,
+        ticks=[row["at"] for row in rig.rows(_TICKS)],
+        rest=_rest(rig),
+    )
 
 
 def _tasks(rig: Rig, events: dict[int, int]) -> dict[int, dict[str, Any]]:

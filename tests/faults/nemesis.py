@@ -193,14 +193,32 @@ def move_clock(nemesis: Nemesis) -> str:
 
 
 FAULTS: dict[str, Fault] = {
-    "kill_worker": kill_worker, "kill_leader": kill_leader, "kill_producer": kill_producer,
-    "kill_web": kill_web, "kill_scheduler": kill_scheduler, "stop_worker": stop_worker, "pause_worker": pause_worker,
-    "restart_rabbit": restart_rabbit, "restart_postgres": restart_postgres, "lose_queue": lose_queue,
-    "disturb_db": disturb_db, "disturb_broker": disturb_broker, "memory_alarm": memory_alarm,
-    "disk_alarm": disk_alarm, "move_clock": move_clock,
-}  # fmt: skip
+    "kill_worker": kill_worker,
+    "kill_leader": kill_leader,
+    "kill_producer": kill_producer,
+    "kill_web": kill_web,
+    "kill_scheduler": kill_scheduler,
+    "stop_worker": stop_worker,
+    "pause_worker": pause_worker,
+    "restart_rabbit": restart_rabbit,
+    "restart_postgres": restart_postgres,
+    "lose_queue": lose_queue,
+    "disturb_db": disturb_db,
+    "disturb_broker": disturb_broker,
+    "memory_alarm": memory_alarm,
+    "disk_alarm": disk_alarm,
+    "move_clock": move_clock,
+}
 # Who lives through these has no excuse for a leak.
-GENTLE = ("restart_rabbit", "restart_postgres", "lose_queue", "disturb_db", "disturb_broker", "memory_alarm",
-          "disk_alarm", "move_clock")  # fmt: skip
+GENTLE = (
+    "restart_rabbit",
+    "restart_postgres",
+    "lose_queue",
+    "disturb_db",
+    "disturb_broker",
+    "memory_alarm",
+    "disk_alarm",
+    "move_clock",
+)
 # After these a worker may have sent what the ledger does not know; after the others it may not.
 LOSES_WORK = ("kill_worker", "kill_leader", "pause_worker", "restart_postgres", "disturb_db")

@@ -49,9 +49,11 @@ def main(run: str, seed: int, begin: int, rate: float, path: str, web: str, toke
     n = begin
     headers = {"Authorization": f"Bearer {token}"}
     with (
-        stop_signals() as stop, build(settings, role="web") as hub, open(path, "a", buffering=1) as file,
+        stop_signals() as stop,
+        build(settings, role="web") as hub,
+        open(path, "a", buffering=1) as file,
         clients.Client(base_url=web, headers=headers) as client,
-    ):  # fmt: skip
+    ):
         ways: list[Callable[[list[Event]], object]] = [hub.intake.handle_events, lambda e: over_http(client, e)]
 
         def note(numbers: list[int], result: str) -> None:

@@ -38,9 +38,18 @@ LEASE = 3.0
 OUT_QUEUE = "out"
 _LOOK = 0.1
 _WORKER = [
-    sys.executable, "-m", "dramatiq", "--processes", "1", "--threads", str(THREADS),
-    "--worker-shutdown-timeout", "20000", "--skip-logging", "hub.worker:broker",
-]  # fmt: skip
+    sys.executable,
+    "-m",
+    "dramatiq",
+    "--processes",
+    "1",
+    "--threads",
+    str(THREADS),
+    "--worker-shutdown-timeout",
+    "20000",
+    "--skip-logging",
+    "hub.worker:broker",
+]
 _WEB = [sys.executable, "-c", "from hub.cli import main; main()", "web"]
 _SCHEDULER = [sys.executable, "-c", "import periodiq; periodiq.entrypoint()", "hub.scheduler:broker"]
 
@@ -55,9 +64,14 @@ class Process:
     """
 
     def __init__(
-        self, name: str, make: Callable[[], list[str]], env: dict[str, str], log: Path,
-        told: Callable[[str, int], None], clock: WallClock | None,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        make: Callable[[], list[str]],
+        env: dict[str, str],
+        log: Path,
+        told: Callable[[str, int], None],
+        clock: WallClock | None,
+    ) -> None:
         self.name = name
         self.clock = clock
         self._make = make
@@ -88,9 +102,13 @@ class Process:
             if self._wanted and self._process is None and time.monotonic() >= self._due:
                 with self.log.open("ab") as out:
                     self._process = subprocess.Popen(
-                        self._make(), env=self._env, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                        self._make(),
+                        env=self._env,
+                        stdin=subprocess.DEVNULL,
+                        stdout=out,
+                        stderr=out,
                         start_new_session=True,
-                    )  # fmt: skip
+                    )
                 self._asked = False
 
     def lines(self) -> Iterator[tuple[float, str]]:
@@ -195,10 +213,16 @@ class Rig:
         self._socket = f"{parts['host']}/.s.PGSQL.5432"
         self._user, self._name = parts["user"], parts["dbname"]
         self.settings = Settings(
-            database_url=self.postgres.url, broker_url=self.rabbit.url, home=self.folder / "home",
-            secret_keys="MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", retry_delays="0.2,0.3,0.4,0.5",
-            worker_lease=f"{LEASE}s", republish_after="1s", threads=THREADS, log_format="json",
-        )  # fmt: skip
+            database_url=self.postgres.url,
+            broker_url=self.rabbit.url,
+            home=self.folder / "home",
+            secret_keys="MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+            retry_delays="0.2,0.3,0.4,0.5",
+            worker_lease=f"{LEASE}s",
+            republish_after="1s",
+            threads=THREADS,
+            log_format="json",
+        )
         with socket.create_server(("127.0.0.1", 0)) as s:
             self._web_port = s.getsockname()[1]
         self._make_services()
@@ -273,9 +297,17 @@ class Rig:
     def _producer(self) -> list[str]:
         begin = max((n for line in self.journal_lines() if line["result"] != "failed" for n in line["n"]), default=-1)
         return [
-            sys.executable, "-m", "tests.faults.producer", self.run, str(self.seed), str(begin + 1), str(self._rate),
-            str(self.journal), f"http://127.0.0.1:{self._web_port}", self._token,
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "tests.faults.producer",
+            self.run,
+            str(self.seed),
+            str(begin + 1),
+            str(self._rate),
+            str(self.journal),
+            f"http://127.0.0.1:{self._web_port}",
+            self._token,
+        ]
 
     # While it runs
 

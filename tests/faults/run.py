@@ -32,8 +32,17 @@ def schedule(seed: int, kinds: tuple[str, ...], seconds: float | None) -> list[s
     return order if seconds is None else order + [dice.choice(kinds) for _ in range(int(seconds))]
 
 
-def run(folder: Path, seed: int, *, rate: float, gentle: float | None, harsh: float | None, say: Say = lambda _: None,
-        rounds: int = 1, soak: bool = False) -> History:  # fmt: skip
+def run(
+    folder: Path,
+    seed: int,
+    *,
+    rate: float,
+    gentle: float | None,
+    harsh: float | None,
+    say: Say = lambda _: None,
+    rounds: int = 1,
+    soak: bool = False,
+) -> History:
     """Run, and check.
 
     Args:

@@ -65,10 +65,26 @@ class SmallDisk:
         (self.folder / "disk").mkdir()
         with (self.folder / "log").open("wb") as log:
             self._keeper = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_KEEPER), str(self.folder), *_NEW,
-                 "sh", "-c", _SCRIPT, "sh", str(self.folder), str(binaries()), f"{self._megabytes}m"],
-                stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    str(_KEEPER),
+                    str(self.folder),
+                    *_NEW,
+                    "sh",
+                    "-c",
+                    _SCRIPT,
+                    "sh",
+                    str(self.folder),
+                    str(binaries()),
+                    f"{self._megabytes}m",
+                ],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         try:
             eventually(self.answers, "PostgreSQL's start")
         except BaseException:

@@ -24,8 +24,16 @@ def main() -> int:
     each = args.minutes * 60 / rounds
     print(f"seed {seed}, {args.minutes:g} minutes, {rounds} rounds, logs in {folder}", flush=True)
     try:
-        run(folder, seed, rate=args.rate, gentle=each * 0.4, harsh=each * 0.6, rounds=rounds, soak=True,
-            say=lambda text: print(text, flush=True))  # fmt: skip
+        run(
+            folder,
+            seed,
+            rate=args.rate,
+            gentle=each * 0.4,
+            harsh=each * 0.6,
+            rounds=rounds,
+            soak=True,
+            say=lambda text: print(text, flush=True),
+        )
     except BrokenPromise as e:
         print(e, file=sys.stderr)
         return 1

@@ -35,9 +35,11 @@ _ROOT = Path(__file__).parents[2]
 def _through(settings: Settings, url: str, port: int) -> Settings:
     parts = urlsplit(url)
     return settings.model_copy(
-        update={"broker_url": SecretStr(f"amqp://guest:guest@127.0.0.1:{port}{parts.path or '/'}"),
-                "listen": "127.0.0.1:0"}
-    )  # fmt: skip
+        update={
+            "broker_url": SecretStr(f"amqp://guest:guest@127.0.0.1:{port}{parts.path or '/'}"),
+            "listen": "127.0.0.1:0",
+        }
+    )
 
 
 @contextmanager
@@ -47,9 +49,12 @@ def _web(settings: Settings, target: HttpTarget) -> Iterator[tuple[Hub, clients.
         add_service(hub, target.url)
         add_rule(hub)
         _, token = hub.accounts.tokens.add("t", "ingest")
-        with WebServer(hub) as server, clients.Client(
-            base_url=server.url, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE
-        ) as client:  # fmt: skip
+        with (
+            WebServer(hub) as server,
+            clients.Client(
+                base_url=server.url, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE
+            ) as client,
+        ):
             yield hub, client
 
 
@@ -116,9 +121,14 @@ hub = build(load_settings(), role="web")
 
 def _run(settings: Settings, body: str, *, returncode: int = 0) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", _ACCEPT.format(body=body)], env=environment(settings), cwd=_ROOT, timeout=240,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", _ACCEPT.format(body=body)],
+        env=environment(settings),
+        cwd=_ROOT,
+        timeout=240,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == returncode, done.stderr[-3000:]
     return done.stdout
 
@@ -131,11 +141,15 @@ def test_killed_before_the_enqueue_nothing_is_lost(settings: Settings, broker_ur
             add_service(hub, target.url)
             add_rule(hub)
             proxy.swallow()
-            _run(through, """
+            _run(
+                through,
+                """
 for n in range(40):
     hub.intake.handle_event(Event("e", {"n": n}))
 os.kill(os.getpid(), signal.SIGKILL)
-""", returncode=-signal.SIGKILL)  # fmt: skip
+""",
+                returncode=-signal.SIGKILL,
+            )
             assert count(hub, "tasks") == 40 and count(hub, "queued") > 0
         proxy.restore()
         with workers(through):

@@ -26,21 +26,36 @@ def kept() -> History:
     """One event delivered, one dead after five attempts, one answer that is JSON and one that is none."""
     died = {"attempts": 5, "reason": "attempts", "error": "HTTP 500", "at": 10.0}
     return History(
-        seed=SEED, faults=[], falls=[], answered={GOOD, BROKEN}, unsure=set(), events={GOOD: 1, BROKEN: 2}, repeated=[],
-        sightings=[Sighting("good", "k1", GOOD, 10.0, 10.1, 204),
-                   *(Sighting("broken", "k2", BROKEN, 10.0 + i, 10.1 + i, 500) for i in range(5))],
-        tasks={1: {"n": GOOD, "service": "good", "rows": [row(1, True)], "dead": None},
-               2: {"n": BROKEN, "service": "broken", "rows": [row(i, False) for i in range(1, 6)], "dead": died}},
-        answers={1: [{"success": True, "raw": None, "error": None, "at": 10.0}]}, confirmed={1}, queue=[],
+        seed=SEED,
+        faults=[],
+        falls=[],
+        answered={GOOD, BROKEN},
+        unsure=set(),
+        events={GOOD: 1, BROKEN: 2},
+        repeated=[],
+        sightings=[
+            Sighting("good", "k1", GOOD, 10.0, 10.1, 204),
+            *(Sighting("broken", "k2", BROKEN, 10.0 + i, 10.1 + i, 500) for i in range(5)),
+        ],
+        tasks={
+            1: {"n": GOOD, "service": "good", "rows": [row(1, True)], "dead": None},
+            2: {"n": BROKEN, "service": "broken", "rows": [row(i, False) for i in range(1, 6)], "dead": died},
+        },
+        answers={1: [{"success": True, "raw": None, "error": None, "at": 10.0}]},
+        confirmed={1},
+        queue=[],
         counters={
             "hub_dispatch_attempts": {("success", "good"): 1, ("http_5xx", "broken"): 5},
             "hub_network_tries": {("success", "good"): 1, ("http_5xx", "broken"): 5},
             "hub_tasks_finished": {("delivered", "good"): 1, ("dead", "broken"): 1},
-            "hub_dead_letters": {("attempts", "broken"): 1}, "hub_events_accepted": {("accepted",): 2},
+            "hub_dead_letters": {("attempts", "broken"): 1},
+            "hub_events_accepted": {("accepted",): 2},
             "hub_consumer_messages": {("stored", "queue"): 1},
         },
-        logs=[], ends=[], ticks=[],
-    )  # fmt: skip
+        logs=[],
+        ends=[],
+        ticks=[],
+    )
 
 
 def test_a_history_without_fault_is_clean() -> None:
@@ -88,8 +103,16 @@ def _overtaken(h: History) -> None:
 
 def _two_probes(h: History) -> None:
     h.falls = [(100.0, 110.0)]
-    h.logs.append({"message": "circuit changed", "service": "tide", "now": "open", "at": 101.0, "level": "warning",
-                   "logger": "hub.store.breakers"})  # fmt: skip
+    h.logs.append(
+        {
+            "message": "circuit changed",
+            "service": "tide",
+            "now": "open",
+            "at": 101.0,
+            "level": "warning",
+            "logger": "hub.store.breakers",
+        }
+    )
     h.sightings += [Sighting("tide", f"p{i}", 5, 104.0 + i / 100, 104.5, 500) for i in range(2)]
 
 
@@ -126,16 +149,25 @@ def _too_early(h: History) -> None:
 @pytest.mark.parametrize(
     ("breaks", "check"),
     [
-        (_lost, checks.every_accepted_event_ended), (_gone, checks.every_accepted_event_ended),
-        (_unseen, checks.delivered_means_seen), (_sixth, checks.five_attempts), (_four, checks.five_attempts),
-        (_at_once, checks.never_two_at_once), (_twice, checks.duplicates_have_a_cause),
-        (_other_key, checks.duplicates_have_a_cause), (_overtaken, checks.order_is_kept),
+        (_lost, checks.every_accepted_event_ended),
+        (_gone, checks.every_accepted_event_ended),
+        (_unseen, checks.delivered_means_seen),
+        (_sixth, checks.five_attempts),
+        (_four, checks.five_attempts),
+        (_at_once, checks.never_two_at_once),
+        (_twice, checks.duplicates_have_a_cause),
+        (_other_key, checks.duplicates_have_a_cause),
+        (_overtaken, checks.order_is_kept),
         (_two_probes, checks.one_probe),
-        (_answer, checks.nothing_inbound_dropped), (_bytes, checks.nothing_inbound_dropped),
-        (_count, checks.counters_agree), (_claim, checks.nothing_left), (_fault, checks.nothing_unforeseen),
-        (_ended, checks.nothing_left), (_too_early, checks.no_minute_before_its_time),
+        (_answer, checks.nothing_inbound_dropped),
+        (_bytes, checks.nothing_inbound_dropped),
+        (_count, checks.counters_agree),
+        (_claim, checks.nothing_left),
+        (_fault, checks.nothing_unforeseen),
+        (_ended, checks.nothing_left),
+        (_too_early, checks.no_minute_before_its_time),
     ],
-)  # fmt: skip
+)
 def test_a_broken_promise_is_found_out(breaks: Callable[[History], None], check: checks.Check) -> None:
     history = kept()
     breaks(history)

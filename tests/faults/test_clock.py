@@ -60,8 +60,12 @@ def elsewhere(settings: Settings, tmp_path: Path) -> Elsewhere:
         clock.move(hours * 3600)
         done = subprocess.run(
             [sys.executable, "-c", PRELUDE + textwrap.dedent(body), *map(str, args)],
-            env=environment(settings) | clock.environment, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+            env=environment(settings) | clock.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
@@ -104,9 +108,13 @@ def test_a_clock_that_jumps_while_the_process_runs_moves_nothing(hub: Hub, setti
             tell(wall=time.time(), hub=hub.clock.now().timestamp())
     """
     with subprocess.Popen(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(body)], env=environment(settings) | clock.environment,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-    ) as process:  # fmt: skip
+        [sys.executable, "-c", PRELUDE + textwrap.dedent(body)],
+        env=environment(settings) | clock.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    ) as process:
         assert process.stdin is not None and process.stdout is not None
         for seconds in (0, 5000, -7000, 0):
             clock.move(seconds)
@@ -208,10 +216,12 @@ def test_a_signed_call_is_judged_by_the_true_time(hub: Hub, elsewhere: Elsewhere
     for at in (now, now + timedelta(hours=hours)):
         calls.append(
             {
-                "webhook-id": "m1", "webhook-timestamp": str(int(at.timestamp())),
-                "webhook-signature": Webhook(SECRET).sign("m1", at, body), "content-type": "application/json",
+                "webhook-id": "m1",
+                "webhook-timestamp": str(int(at.timestamp())),
+                "webhook-signature": Webhook(SECRET).sign("m1", at, body),
+                "content-type": "application/json",
             }
-        )  # fmt: skip
+        )
     told = elsewhere(
         hours,
         """

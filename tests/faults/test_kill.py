@@ -57,9 +57,12 @@ def run(settings: Settings, body: str, *args: object) -> None:
     """Run a process that kills itself in `body`."""
     script = PRELUDE + textwrap.dedent(body) + "\nsys.exit('it was to die')\n"
     done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, args)], env=environment(settings), capture_output=True, timeout=120,
+        [sys.executable, "-c", script, *map(str, args)],
+        env=environment(settings),
+        capture_output=True,
+        timeout=120,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == -9, done.stderr.decode()
 
 
@@ -79,11 +82,14 @@ def test_killed_before_the_commit_the_event_was_never_accepted(
     settings: Settings, hub: Hub, target: HttpTarget
 ) -> None:
     """Its sender got no answer and sends again: that one is no duplicate."""
-    run(settings, """
+    run(
+        settings,
+        """
         with hub.db.transaction() as conn:
             hub.intake.write([Event("e", {"n": 1}, "key-1")], [0], conn)
             die()
-    """)  # fmt: skip
+    """,
+    )
     assert count(hub, "events") == count(hub, "tasks") == 0
     assert len(emit(hub, key="key-1")) == 1
     let_workers_finish(hub, settings)
@@ -93,10 +99,13 @@ def test_killed_before_the_commit_the_event_was_never_accepted(
 def test_killed_between_commit_and_enqueue_the_tasks_are_found(
     settings: Settings, hub: Hub, target: HttpTarget
 ) -> None:
-    run(settings, """
+    run(
+        settings,
+        """
         hub.enqueuer.publish = die
         hub.intake.handle_events([Event("e", {"n": n}) for n in range(40)])
-    """)  # fmt: skip
+    """,
+    )
     assert count(hub, "queued") == 40 and emit(hub, data={"n": 1}) == []
     let_workers_finish(hub, settings)
     assert sorted(seen.json()["n"] for seen in target.seen) == list(range(40))
@@ -117,10 +126,14 @@ def test_killed_between_the_answer_and_the_ledger_the_service_gets_the_same_key_
 ) -> None:
     """At least once: the duplicate carries the key by which the service can tell."""
     (task_id,) = emit(hub)
-    run(settings, """
+    run(
+        settings,
+        """
         hub.ledger.finish_soon = hub.ledger.finish = die
         hub.dispatcher.run(int(sys.argv[1]))
-    """, task_id)  # fmt: skip
+    """,
+        task_id,
+    )
     assert len(target.seen) == 1 and task(hub, task_id)["state"] == "running"
     let_workers_finish(hub, settings)
     assert len(target.seen) == 2 and len({seen.headers["idempotency-key"] for seen in target.seen}) == 1
@@ -131,10 +144,14 @@ def test_killed_before_move_to_dlq_there_is_no_sixth_attempt(settings: Settings,
     target.default = 500
     (task_id,) = emit(hub)
     hub.db.run("UPDATE tasks SET attempts = 4")
-    run(settings, """
+    run(
+        settings,
+        """
         hub.ledger.move_to_dlq = die
         hub.attempts.record(hub.dispatcher.run(int(sys.argv[1])))
-    """, task_id)  # fmt: skip
+    """,
+        task_id,
+    )
     assert task(hub, task_id)["attempts"] == 5 and count(hub, "dead_letters") == 0
     let_workers_finish(hub, settings)
     assert len(target.seen) == 1
@@ -150,7 +167,9 @@ def test_killed_within_move_to_dlq_there_is_one_dead_letter(settings: Settings, 
     assert settings.database_url
     with psycopg.connect(settings.database_url.get_secret_value()) as lock:
         lock.execute("LOCK TABLE deliveries IN ACCESS EXCLUSIVE MODE")
-        run(settings, """
+        run(
+            settings,
+            """
             import threading, time
 
             def watch():
@@ -164,7 +183,9 @@ def test_killed_within_move_to_dlq_there_is_one_dead_letter(settings: Settings, 
 
             threading.Thread(target=watch).start()
             hub.attempts.record(hub.dispatcher.run(int(sys.argv[1])))
-        """, task_id)  # fmt: skip
+        """,
+            task_id,
+        )
         lock.rollback()
     let_workers_finish(hub, settings)
     assert count(hub, "dead_letters") == 1 and len(target.seen) == 1 and counts_are_exact(hub)

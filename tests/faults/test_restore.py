@@ -41,9 +41,16 @@ def test_a_restored_database_delivers_what_had_not_been_delivered(
 
     def settings(url: str, which: int) -> Settings:
         return Settings(
-            database_url=url, broker_url=urls[which], queue_prefix=prefixes[which], secret_keys=KEY,
-            home=tmp_path / str(which), max_attempts=2, retry_delays="1", worker_lease="3s", republish_after="1s",
-        )  # fmt: skip
+            database_url=url,
+            broker_url=urls[which],
+            queue_prefix=prefixes[which],
+            secret_keys=KEY,
+            home=tmp_path / str(which),
+            max_attempts=2,
+            retry_delays="1",
+            worker_lease="3s",
+            republish_after="1s",
+        )
 
     try:
         with HttpTarget() as target:

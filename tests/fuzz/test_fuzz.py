@@ -52,9 +52,14 @@ fuzz = settings(max_examples=80, derandomize=True, deadline=None, suppress_healt
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 texts = st.text(st.characters(codec=None), max_size=60)  # half surrogate pairs and NUL too
 scalars = (
-    st.none() | st.booleans() | st.integers() | st.integers(-(10**400), 10**400) | texts
-    | st.floats() | st.sampled_from(["1e999", "0x10", "-0", "٣", "1_000", "\ud800", "\x00"])
-)  # fmt: skip
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(-(10**400), 10**400)
+    | texts
+    | st.floats()
+    | st.sampled_from(["1e999", "0x10", "-0", "٣", "1_000", "\ud800", "\x00"])
+)
 values = st.recursive(scalars, lambda v: st.lists(v, max_size=4) | st.dictionaries(texts, v, max_size=4), max_leaves=12)
 
 
@@ -90,8 +95,12 @@ def test_event_bodies(outcomes: Counter[str], value: Any) -> None:
 
 
 @fuzz
-@given(st.binary(max_size=200) | pieces("{", "}", '"a"', ":", ",", "[", "]", "1e9", "\\ud800", "NaN", "\ufeff").map(
-    lambda text: text.encode("utf-8", "surrogatepass")))  # fmt: skip
+@given(
+    st.binary(max_size=200)
+    | pieces("{", "}", '"a"', ":", ",", "[", "]", "1e9", "\\ud800", "NaN", "\ufeff").map(
+        lambda text: text.encode("utf-8", "surrogatepass")
+    )
+)
 def test_json_bytes(outcomes: Counter[str], raw: bytes) -> None:
     try:
         value = loads(raw)
@@ -103,9 +112,12 @@ def test_json_bytes(outcomes: Counter[str], raw: bytes) -> None:
 
 
 @fuzz
-@given(pieces("{{", "}}", "a", ".", "0", '"', "\\", ":", ",", "{", "}", "[", "]", "event.name", "now", " ", "null"),
-       pieces("{{", "}}", "a", "/", "?", "=", "&", "..", "%2e", "%", "#", "event.id", "\\"),
-       values, st.booleans())  # fmt: skip
+@given(
+    pieces("{{", "}}", "a", ".", "0", '"', "\\", ":", ",", "{", "}", "[", "]", "event.name", "now", " ", "null"),
+    pieces("{{", "}}", "a", "/", "?", "=", "&", "..", "%2e", "%", "#", "event.id", "\\"),
+    values,
+    st.booleans(),
+)
 def test_templates(outcomes: Counter[str], payload: str, endpoint: str, data: Any, strict: bool) -> None:
     try:
         check_template(payload)
@@ -148,8 +160,31 @@ def test_conditions(outcomes: Counter[str], conditions: Any, data: Any) -> None:
 
 
 @fuzz
-@given(texts | pieces("amqp", "amqps", "://", "user", ":", "pa%73s", "@", "host", "[::1]", "5672", "/", "%2F", "?", "&",
-                      "queue_declare=", "exchange=", "heartbeat=", "-1", "%zz", "%ff"))  # fmt: skip
+@given(
+    texts
+    | pieces(
+        "amqp",
+        "amqps",
+        "://",
+        "user",
+        ":",
+        "pa%73s",
+        "@",
+        "host",
+        "[::1]",
+        "5672",
+        "/",
+        "%2F",
+        "?",
+        "&",
+        "queue_declare=",
+        "exchange=",
+        "heartbeat=",
+        "-1",
+        "%zz",
+        "%ff",
+    )
+)
 @example("amqp://user:pa%73s@host:5672/v?queue_declare=q")
 def test_amqp_uris(outcomes: Counter[str], url: str) -> None:
     try:
@@ -163,8 +198,12 @@ def test_amqp_uris(outcomes: Counter[str], url: str) -> None:
 
 
 @fuzz
-@given(texts | st.lists(pieces("*", "/", "-", ",", "0", "59", "60", "R", "L", "#", "?", "mon", "feb", "30"),
-                        min_size=5, max_size=5).map(" ".join))  # fmt: skip
+@given(
+    texts
+    | st.lists(
+        pieces("*", "/", "-", ",", "0", "59", "60", "R", "L", "#", "?", "mon", "feb", "30"), min_size=5, max_size=5
+    ).map(" ".join)
+)
 @example("0 0 30 2 *")
 @example("0 0 * * 7#5")
 @example("*/5 0-6 1,15 * mon")
@@ -180,9 +219,13 @@ def test_cron_expressions(outcomes: Counter[str], text: str) -> None:
 
 
 @fuzz
-@given(st.dictionaries(st.sampled_from(["webhook-id", "webhook-timestamp", "webhook-signature"]),
-                       texts | pieces("v1,", "v1a,", " ", "AAAA", "=", "1732450000", "-", "1e400", "٣")),
-       st.binary(max_size=60))  # fmt: skip
+@given(
+    st.dictionaries(
+        st.sampled_from(["webhook-id", "webhook-timestamp", "webhook-signature"]),
+        texts | pieces("v1,", "v1a,", " ", "AAAA", "=", "1732450000", "-", "1e400", "٣"),
+    ),
+    st.binary(max_size=60),
+)
 def test_no_webhook_header_but_the_right_signature_is_a_proof(headers: dict[str, str], body: bytes) -> None:
     service = Service(1, "s", ServiceType.REST, "http://h", secrets={"inbound_signing_secret": "whsec_c2VjcmV0"})
     genuine = {
@@ -226,9 +269,35 @@ def test_response_queue_bytes(
 
 
 _YAML = pieces(
-    "services", "rules", "schedules", ":", " ", "\n", "- ", "name", "{", "}", "[", "]", "&a ", "*a", "<<", "!!int ",
-    "!!float ", "!!binary ", "!!set ", "!!python/object:os.system ", "|", "'", '"', "${X}", "~", "0o7", "1:60", ".inf",
-)  # fmt: skip
+    "services",
+    "rules",
+    "schedules",
+    ":",
+    " ",
+    "\n",
+    "- ",
+    "name",
+    "{",
+    "}",
+    "[",
+    "]",
+    "&a ",
+    "*a",
+    "<<",
+    "!!int ",
+    "!!float ",
+    "!!binary ",
+    "!!set ",
+    "!!python/object:os.system ",
+    "|",
+    "'",
+    '"',
+    "${X}",
+    "~",
+    "0o7",
+    "1:60",
+    ".inf",
+)
 
 
 @fuzz
@@ -259,8 +328,10 @@ def test_apply_files(outcomes: Counter[str], text: str) -> None:
 
 
 @fuzz
-@given(st.dictionaries(st.sampled_from(sorted(ServiceSpec.model_fields)), values),
-       st.dictionaries(st.sampled_from(sorted(RuleSpec.model_fields)), values))  # fmt: skip
+@given(
+    st.dictionaries(st.sampled_from(sorted(ServiceSpec.model_fields)), values),
+    st.dictionaries(st.sampled_from(sorted(RuleSpec.model_fields)), values),
+)
 def test_definitions(outcomes: Counter[str], service: dict[str, Any], rule: dict[str, Any]) -> None:
     for kind, good, given_fields in (
         (ServiceSpec, {"name": "s", "type": "rest", "base_url": "http://h"}, service),

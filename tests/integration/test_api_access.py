@@ -169,14 +169,20 @@ def test_no_answer_to_anybody_holds_a_secret(api: Api, scope: str) -> None:
     client, manage = api.client(scope), api.client()  # type: ignore[arg-type]
     secrets = {
         "auth": {"type": "oauth2", "token_url": "http://127.0.0.1:9/t", "client_id": "id", "client_secret": canary},
-        "secret_headers": {"X-Secret": canary}, "inbound": {"token": canary, "signing_secret": "whsec_" + canary},
-        "signing_secret": canary, "signing_secret_old": canary,
-    }  # fmt: skip
+        "secret_headers": {"X-Secret": canary},
+        "inbound": {"token": canary, "signing_secret": "whsec_" + canary},
+        "signing_secret": canary,
+        "signing_secret_old": canary,
+    }
     made = manage.post("/api/v1/services", json={"name": "1", "base_url": "http://127.0.0.1:9/"} | secrets)
     assert made.status_code == 201 and canary not in made.text and "***" in made.text
     add_service(api.hub, f"amqp://user:{canary}@127.0.0.1:9/", "amqp", type="amqp")
-    add_service(api.hub, f"http://user:{canary}@127.0.0.1:9/", "basic",
-                auth={"type": "basic", "username": "u", "password": canary})  # fmt: skip
+    add_service(
+        api.hub,
+        f"http://user:{canary}@127.0.0.1:9/",
+        "basic",
+        auth={"type": "basic", "username": "u", "password": canary},
+    )
     add_rule(api.hub, "1", service="1")
     answers = [client.request(method, path) for method, path, _ in operations(api) if method == "GET"]
     answers += [client.post(f"/api/v1/services/{name}/test") for name in ("1", "amqp", "basic")]

@@ -15,9 +15,15 @@ from tests.support.http_target import HttpTarget
 from tests.support.hubs import USER_LOGGED_IN, add_rule, add_service, emit
 
 CRM: dict[str, Any] = {
-    "name": "crm", "type": "rest", "base_url": "http://127.0.0.1:9/api", "auth": {"type": "bearer", "token": "t0p"},
-    "secret_headers": {"X-Key": "h1dden"}, "max_retries": 2, "headers": {"X-Plain": "seen"}, "mask": ["card"],
-}  # fmt: skip
+    "name": "crm",
+    "type": "rest",
+    "base_url": "http://127.0.0.1:9/api",
+    "auth": {"type": "bearer", "token": "t0p"},
+    "secret_headers": {"X-Key": "h1dden"},
+    "max_retries": 2,
+    "headers": {"X-Plain": "seen"},
+    "mask": ["card"],
+}
 
 
 @pytest.fixture
@@ -55,8 +61,11 @@ def test_what_was_read_can_be_written_back_without_losing_a_secret(api: Api, cli
     problem(
         client.patch("/api/v1/services/crm", json={"secret_headers": {"X-New": "***"}}), 422, "secret_headers.X-New"
     )
-    problem(client.patch("/api/v1/services/crm", json={"auth": {"type": "basic", "username": "u", "password": "***"}}),
-            422, "auth.password")  # fmt: skip
+    problem(
+        client.patch("/api/v1/services/crm", json={"auth": {"type": "basic", "username": "u", "password": "***"}}),
+        422,
+        "auth.password",
+    )
     amqp = {"name": "q", "type": "amqp", "base_url": "amqp://u:p4ss@127.0.0.1/v?exchange=x"}
     document = client.post("/api/v1/services", json=amqp).json()
     assert document["base_url"] == "amqp://u:***@127.0.0.1/v?exchange=x"
@@ -92,8 +101,9 @@ def test_many_editors_at_once_lose_nothing(api: Api, client: clients.Client) -> 
             for _ in range(50):
                 seen = mine.get("/api/v1/services/crm")
                 headers = seen.json()["headers"] | {f"X-{n}": "1"}
-                answer = mine.patch("/api/v1/services/crm", json={"headers": headers},
-                                    headers={"If-Match": seen.headers["ETag"]})  # fmt: skip
+                answer = mine.patch(
+                    "/api/v1/services/crm", json={"headers": headers}, headers={"If-Match": seen.headers["ETag"]}
+                )
                 if answer.status_code == 200:
                     return
                 problem(answer, 412)
@@ -142,8 +152,15 @@ def test_a_wrong_member_is_named_and_its_value_is_not_repeated(client: clients.C
 
 def test_a_rule_from_first_to_last(api: Api, client: clients.Client) -> None:
     add_service(api.hub, "http://127.0.0.1:9/")
-    rule = {"name": "r", "event": "\\core\\event\\*", "service": "crm", "endpoint": "/u/{{userid}}", "method": "put",
-            "payload": {"id": "{{objectid}}"}, "conditions": {"userid": {"gt": 1}}}  # fmt: skip
+    rule = {
+        "name": "r",
+        "event": "\\core\\event\\*",
+        "service": "crm",
+        "endpoint": "/u/{{userid}}",
+        "method": "put",
+        "payload": {"id": "{{objectid}}"},
+        "conditions": {"userid": {"gt": 1}},
+    }
     made = client.post("/api/v1/rules", json=rule)
     assert made.status_code == 201 and made.headers["ETag"] == '"1"' and made.json()["method"] == "PUT"
     assert made.json()["payload"] == {"id": "{{objectid}}"} and made.json()["conditions"] == {"userid": {"gt": 1}}

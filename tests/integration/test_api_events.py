@@ -63,8 +63,9 @@ def test_an_idempotency_key_is_accepted_once_whatever_the_content(api: Api, inge
     two = ingest.post("/api/v1/events", json=batch, headers={"Idempotency-Key": "b"}).json()
     assert [a["duplicate"] for a in one + two] == [False, False, True, True], "a batch sent again changes nothing"
     for key in ("x" * 201, "", "a\tb"):
-        problem(ingest.post("/api/v1/events", json={"name": "e"}, headers={"Idempotency-Key": key}), 422,
-                "Idempotency-Key")  # fmt: skip
+        problem(
+            ingest.post("/api/v1/events", json={"name": "e"}, headers={"Idempotency-Key": key}), 422, "Idempotency-Key"
+        )
 
 
 def test_one_token_cannot_use_up_the_ids_of_another(api: Api, ingest: clients.Client) -> None:
@@ -84,9 +85,10 @@ def test_of_many_who_send_the_same_key_at_once_one_is_first(api: Api, ingest: cl
     def send(_: int) -> Any:
         gate.wait(120)
         answer = clients.post(
-            f"{api.url}/api/v1/events", json={"name": "e"},
+            f"{api.url}/api/v1/events",
+            json={"name": "e"},
             headers={"Idempotency-Key": "race", "Authorization": ingest.headers["Authorization"]},
-        )  # fmt: skip
+        )
         assert answer.status_code == 202
         return answer.json()
 
@@ -225,9 +227,14 @@ def test_with_the_database_away_events_are_refused_with_when_to_come_again(
         assert int(answer.headers["Retry-After"]) >= 1 and "postgres" not in found["detail"]
         ready = client.get("/readyz")
         assert ready.status_code == 503 and ready.json() | {"worker": "?", "scheduler": "?", "relay": "?"} == {
-            "ready": False, "database": "away", "broker": "ok", "worker": "?", "scheduler": "?", "relay": "?",
+            "ready": False,
+            "database": "away",
+            "broker": "ok",
+            "worker": "?",
+            "scheduler": "?",
+            "relay": "?",
             "clock": "unknown",
-        }  # fmt: skip
+        }
         assert client.get("/healthz").status_code == 200
         postgres.start()
         eventually(lambda: client.post("/api/v1/events", json={"name": "e"}).status_code == 202)

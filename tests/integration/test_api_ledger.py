@@ -52,10 +52,18 @@ def test_tasks_are_listed_by_page_and_filter(api: Api, client: clients.Client, t
     created = first["items"][0]["created_at"]
     assert created.endswith("Z") and datetime.fromisoformat(created)
     for params, found in (
-        ({"state": "pending"}, 5), ({"state": "running"}, 0), ({"service": "crm"}, 5), ({"service": "x"}, 0),
-        ({"rule": "r1"}, 5), ({"event": "e"}, 5), ({"event": "e*"}, 5), ({"event": "x"}, 0), ({"failed": "true"}, 0),
-        ({"orphan": "true"}, 0), ({"overdue": "true"}, 0),
-    ):  # fmt: skip
+        ({"state": "pending"}, 5),
+        ({"state": "running"}, 0),
+        ({"service": "crm"}, 5),
+        ({"service": "x"}, 0),
+        ({"rule": "r1"}, 5),
+        ({"event": "e"}, 5),
+        ({"event": "e*"}, 5),
+        ({"event": "x"}, 0),
+        ({"failed": "true"}, 0),
+        ({"orphan": "true"}, 0),
+        ({"overdue": "true"}, 0),
+    ):
         assert len(client.get("/api/v1/tasks", params=params).json()["items"]) == found, params
     problem(client.get("/api/v1/tasks", params={"state": "queued"}), 422, "state")
     shown = client.get(f"/api/v1/tasks/{ids[0]}").json()
@@ -177,10 +185,17 @@ def test_the_log_is_filtered_paged_and_followed(api: Api, client: clients.Client
     assert set(rows[0]) >= DELIVERY and [r["success"] for r in rows] == [False, True]
     assert rows[0]["status"] == 404 and rows[0]["request_body"] == "2" and rows[0]["latency_ms"] > 0
     for params, found in (
-        ({"failed": "true"}, [bad]), ({"failed": "false"}, [good]), ({"task": good}, [good]), ({"status": 404}, [bad]),
-        ({"direction": "inbound"}, []), ({"direction": "outbound"}, [bad, good]), ({"service": "crm"}, [bad, good]),
-        ({"event": "e"}, [bad, good]), ({"since": "2100-01-01"}, []), ({"until": "2100-01-01"}, [bad, good]),
-    ):  # fmt: skip
+        ({"failed": "true"}, [bad]),
+        ({"failed": "false"}, [good]),
+        ({"task": good}, [good]),
+        ({"status": 404}, [bad]),
+        ({"direction": "inbound"}, []),
+        ({"direction": "outbound"}, [bad, good]),
+        ({"service": "crm"}, [bad, good]),
+        ({"event": "e"}, [bad, good]),
+        ({"since": "2100-01-01"}, []),
+        ({"until": "2100-01-01"}, [bad, good]),
+    ):
         listed = client.get("/api/v1/deliveries", params=params).json()["items"]
         assert [r["task_id"] for r in listed] == found, params
     last = client.get("/api/v1/deliveries", params={"after": 0, "limit": 1}).json()

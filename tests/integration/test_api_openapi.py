@@ -87,9 +87,13 @@ def ask(api: Api, operation: Any, mode: Any, token: str, seen: Counter[int]) -> 
     there = real_ones(operation.path)
 
     @settings(
-        max_examples=_EXAMPLES, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
+        max_examples=_EXAMPLES,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    )
     @given(case=operation.as_strategy(generation_mode=mode), real=st.booleans())
     def send(case: Any, real: bool) -> None:
         if real and case.path_parameters:

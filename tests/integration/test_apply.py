@@ -72,9 +72,15 @@ BOMB = "services:\n- &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"- &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)
 )
 VALUES = {
-    "CRM_TOKEN": 'a"b: {c}', "KEY": "k-canary", "HEADER": "h-canary", "SIGN": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz",
-    "IN": "i-canary", "PASSWORD": "p%40canary", "BASIC": "b-canary", "OAUTH": "o-canary",
-}  # fmt: skip
+    "CRM_TOKEN": 'a"b: {c}',
+    "KEY": "k-canary",
+    "HEADER": "h-canary",
+    "SIGN": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz",
+    "IN": "i-canary",
+    "PASSWORD": "p%40canary",
+    "BASIC": "b-canary",
+    "OAUTH": "o-canary",
+}
 
 
 @pytest.fixture
@@ -106,10 +112,15 @@ def test_applying_twice_changes_nothing_and_export_applies_to_nothing(hub: Hub) 
     text, names = export(hub.registry, hub.schedule)
     assert "canary" not in text
     secrets = {
-        "CRM_TOKEN": "k-canary", "CRM_X_SECRET": "h-canary", "CRM_SIGNING_SECRET": VALUES["SIGN"],
-        "CRM_HEADER_X_SECRET": "h-canary", "CRM_INBOUND_TOKEN": "i-canary", "_9_QUEUE_PASSWORD": "p%40canary",
-        "OLD_PASSWORD": "b-canary", "OAUTH_CLIENT_SECRET": "o-canary",
-    }  # fmt: skip
+        "CRM_TOKEN": "k-canary",
+        "CRM_X_SECRET": "h-canary",
+        "CRM_SIGNING_SECRET": VALUES["SIGN"],
+        "CRM_HEADER_X_SECRET": "h-canary",
+        "CRM_INBOUND_TOKEN": "i-canary",
+        "_9_QUEUE_PASSWORD": "p%40canary",
+        "OLD_PASSWORD": "b-canary",
+        "OAUTH_CLIENT_SECRET": "o-canary",
+    }
     assert set(names) <= set(secrets)
     assert set(put(hub, text, secrets)) == {"same"}
     assert versions == {s.name: s.version for s in hub.configuration.services()} | {
@@ -147,8 +158,10 @@ def test_pruning_leaves_what_the_file_names_and_nothing_else(hub: Hub) -> None:
     text, _ = export(hub.registry, hub.schedule)
     assert pruned(hub, text) == [] and pruned(hub, TWO) == []
     assert pruned(hub, "services: [{name: a, base_url: 'http://a'}]\nrules: []") == [
-        ("rule", "ra"), ("rule", "rb"), ("service", "b")
-    ]  # fmt: skip
+        ("rule", "ra"),
+        ("rule", "rb"),
+        ("service", "b"),
+    ]
     assert names(hub) == (["a"], [])
     assert pruned(hub, "services: []") == [("service", "a")] and names(hub) == ([], [])
     assert len(hub.schedule.list()) == 2

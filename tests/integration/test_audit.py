@@ -74,9 +74,15 @@ def test_every_change_of_users_and_tokens_leaves_an_entry(hub: Hub) -> None:
         ("token.revoke", "ci", {"scope": "view"}, None),
     ]
     assert hooks.seen == [
-        ("user", "added"), ("user", "added"), ("user", "changed"), ("user", "changed"), ("user", "changed"),
-        ("user", "deleted"), ("token", "added"), ("token", "revoked"),
-    ]  # fmt: skip
+        ("user", "added"),
+        ("user", "added"),
+        ("user", "changed"),
+        ("user", "changed"),
+        ("user", "changed"),
+        ("user", "deleted"),
+        ("token", "added"),
+        ("token", "revoked"),
+    ]
 
 
 def test_an_entry_is_of_the_same_transaction_as_its_change(hub: Hub) -> None:
@@ -156,8 +162,12 @@ def test_a_running_web_traces_log_ins_in_log_and_metrics(alone: Settings, tmp_pa
         output = site.output("web")
         lines = [json.loads(line) for line in output.splitlines() if '"security event"' in line]
         assert {(x["action"], x["result"]) for x in lines} >= {
-            ("login", "ok"), ("login", "failed"), ("login", "locked"), ("link", "refused"), ("link", "used"),
-        }  # fmt: skip
+            ("login", "ok"),
+            ("login", "failed"),
+            ("login", "locked"),
+            ("link", "refused"),
+            ("link", "used"),
+        }
         assert all(x["origin"] == "127.0.0.1" for x in lines)
         for secret in (_PASSWORD, "my secret pass", link.rpartition("/")[2]):
             assert secret not in output
@@ -241,10 +251,18 @@ def test_changes_of_services_rules_and_schedules_leave_entries_with_masked_secre
     registry.services.delete("crm")
     entries = hub.audit.list()[::-1]
     assert [(e.action, e.subject_name) for e in entries] == [
-        ("service.add", "crm"), ("service.change", "crm"), ("service.change", "crm"), ("rule.add", "r"),
-        ("rule.add", "s"), ("rule.change", "r"), ("rule.change", "s"), ("schedule.change", "consume_responses_task"),
-        ("service.delete", "crm"), ("rule.delete", "r"), ("rule.delete", "s"),
-    ]  # fmt: skip
+        ("service.add", "crm"),
+        ("service.change", "crm"),
+        ("service.change", "crm"),
+        ("rule.add", "r"),
+        ("rule.add", "s"),
+        ("rule.change", "r"),
+        ("rule.change", "s"),
+        ("schedule.change", "consume_responses_task"),
+        ("service.delete", "crm"),
+        ("rule.delete", "r"),
+        ("rule.delete", "s"),
+    ]
     assert entries[1].before == {"timeout": 5} and entries[1].after == {"timeout": 7}
     assert entries[2].after == {"changed_secrets": ["token"]}
     assert entries[5].after == {"endpoint": "/x"} and entries[6].after == {"enabled": False}

@@ -17,8 +17,9 @@ main()
 """
 
 
-@pytest.mark.parametrize("command", ["tasks list", "tasks failures", "log list", "log runs", "dlq list", "breaker list",
-                                     "activity list"])  # fmt: skip
+@pytest.mark.parametrize(
+    "command", ["tasks list", "tasks failures", "log list", "log runs", "dlq list", "breaker list", "activity list"]
+)
 def test_a_listing_imports_no_client(hub_env: dict[str, str], command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _RUN, *command.split()], env=hub_env, capture_output=True, text=True, timeout=120

@@ -89,14 +89,25 @@ def lines(answer: httpx.Response) -> list[dict[str, object]]:
 def test_the_service_form_shows_no_stored_secret_and_keeps_what_is_left_empty(api: Api, maria: clients.Client) -> None:
     secret = "whsec_" + "QUJD" * 8
     add_service(
-        api.hub, "http://127.0.0.1:9/", "vault", auth={"type": "bearer", "token": "t-1"}, signing_secret=secret,
-        inbound={"token": "in-1"}, secret_headers={"X-Key": "k-1", "X-Gone": "g-1"},
-    )  # fmt: skip
+        api.hub,
+        "http://127.0.0.1:9/",
+        "vault",
+        auth={"type": "bearer", "token": "t-1"},
+        signing_secret=secret,
+        inbound={"token": "in-1"},
+        secret_headers={"X-Key": "k-1", "X-Gone": "g-1"},
+    )
     page = maria.get("/services/vault/edit").text
     assert "***" not in page and page.count("Stored. Leave empty to keep.") == 3
     assert not any(value in page for value in ("t-1", secret, "in-1", "k-1"))
-    form = {"name": "vault", "type": "rest", "base_url": "http://127.0.0.1:9/", "auth_type": "bearer", "enabled": "on",
-            "secret_headers": "X-Key: "}  # fmt: skip
+    form = {
+        "name": "vault",
+        "type": "rest",
+        "base_url": "http://127.0.0.1:9/",
+        "auth_type": "bearer",
+        "enabled": "on",
+        "secret_headers": "X-Key: ",
+    }
 
     def save(**more: str) -> httpx.Response:
         return maria.post("/services/vault/edit", data=form | more)
@@ -106,8 +117,10 @@ def test_the_service_form_shows_no_stored_secret_and_keeps_what_is_left_empty(ap
     assert api.hub.configuration.service("vault").secrets == kept
     assert save(auth_token="t-2", remove="signing_secret").status_code == 303
     assert api.hub.configuration.service("vault").secrets == {
-        "token": "t-2", "inbound_token": "in-1", "header:X-Key": "k-1",
-    }  # fmt: skip
+        "token": "t-2",
+        "inbound_token": "in-1",
+        "header:X-Key": "k-1",
+    }
     for field in ("auth_token", "inbound_token"):
         refused = save(**{field: "***new"})
         assert refused.status_code == 422 and "begins with ***" in refused.text, field
@@ -138,17 +151,31 @@ def test_the_task_log_is_filtered_by_class_and_by_failure(api: Api, maria: clien
 
 def test_sources_are_added_edited_and_shown_without_the_password(api: Api, maria: clients.Client) -> None:
     form = {
-        "name": "campus", "enabled": "on", "scheme": "mysql", "host": "127.0.0.1", "port": "9", "user": "re:ader",
-        "password": "canary/pw", "database": "moodle", "prefix": "m_", "tls": "off", "start": "17", "lookups": "on",
-        "events": "\\core\\event\\user_*\n\\core\\event\\course_*", "batch": "50",
-    }  # fmt: skip
+        "name": "campus",
+        "enabled": "on",
+        "scheme": "mysql",
+        "host": "127.0.0.1",
+        "port": "9",
+        "user": "re:ader",
+        "password": "canary/pw",
+        "database": "moodle",
+        "prefix": "m_",
+        "tls": "off",
+        "start": "17",
+        "lookups": "on",
+        "events": "\\core\\event\\user_*\n\\core\\event\\course_*",
+        "batch": "50",
+    }
     assert maria.post("/sources/new", data=form | {"prefix": "m;"}).status_code == 422
     assert maria.post("/sources/new", data=form).status_code == 303
     source = api.hub.registry.sources.source("campus")
     assert (source.url, source.secrets) == ("mysql://re%3Aader@127.0.0.1:9/moodle", {"password": "canary/pw"})
     assert source.options == {
-        "prefix": "m_", "events": ["\\core\\event\\user_*", "\\core\\event\\course_*"], "start": 17, "batch": 50,
-    }  # fmt: skip
+        "prefix": "m_",
+        "events": ["\\core\\event\\user_*", "\\core\\event\\course_*"],
+        "start": 17,
+        "batch": 50,
+    }
     pages = maria.get("/sources").text + maria.get("/sources/campus/edit").text
     assert "canary" not in pages and "starting" in pages
     kept = form | {"password": "", "version": "1", "batch": "60"}

@@ -44,8 +44,13 @@ def test_an_event_tells_its_whole_story(api: Api, client: clients.Client) -> Non
     assert (story["id"], story["data"], story["state"], story["matched"]) == ("order-7", {"courseid": 12}, "dead", 3)
     rules = {rule["rule"]: rule for rule in story["rules"]}
     assert {name: rule["matched"] for name, rule in rules.items()} == {
-        "hit": True, "dead": True, "held": True, "late": True, "course": False, "other": False
-    }  # fmt: skip
+        "hit": True,
+        "dead": True,
+        "held": True,
+        "late": True,
+        "course": False,
+        "other": False,
+    }
     assert rules["course"]["reason"] == "courseid is 12, and must be 10"
     assert rules["other"]["reason"] == "the event's name is not x"
     assert rules["late"]["rule_is"] == "added" and rules["late"]["tasks"] == []

@@ -182,8 +182,10 @@ def test_the_database_away_is_503_and_acceptance_resumes(api: Api, ingest: clien
     thread.start()
     with psycopg.connect(name, autocommit=True) as conn:
         for _ in range(5):
-            conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
-                         " AND pid <> pg_backend_pid()")  # fmt: skip
+            conn.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND pid <> pg_backend_pid()"
+            )
             time.sleep(0.05)
     before = len(codes)
     eventually(lambda: len(codes) > before + 5, "requests are served again")

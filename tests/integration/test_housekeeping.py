@@ -111,9 +111,14 @@ def test_what_has_expired_goes(db: Database) -> None:
     db.run("INSERT INTO event_names VALUES ('old', now() - interval '90 days'), ('new', now())")
     gone = keeper(db).run()
     assert gone == {
-        "event_keys": 2500, "sessions": 1, "login_links": 1, "ticks": 4, "event_names": 1, "heartbeats": 1,
+        "event_keys": 2500,
+        "sessions": 1,
+        "login_links": 1,
+        "ticks": 4,
+        "event_names": 1,
+        "heartbeats": 1,
         "workers": 1,
-    }  # fmt: skip
+    }
     assert count(db, "event_keys") == 100
 
 
@@ -166,7 +171,10 @@ def test_no_batch_scans_the_table(db: Database) -> None:
         batch = {"cutoff": "2020-01-01", "after": 0, "limit": BATCH}
         ids = [list(range(1, BATCH))]
         for sql, params in (
-            (_BY_ID["deliveries"], batch), (_OLD_EVENTS, batch), (_LOCK_EVENTS, ids), (_PURGE_EVENTS, ids),
-        ):  # fmt: skip
+            (_BY_ID["deliveries"], batch),
+            (_OLD_EVENTS, batch),
+            (_LOCK_EVENTS, ids),
+            (_PURGE_EVENTS, ids),
+        ):
             plan = conn.execute(("EXPLAIN " + sql).encode(), params).fetchall()
             assert not any("Seq Scan" in row[0] for row in plan), plan

@@ -120,8 +120,10 @@ def test_an_id_that_the_release_before_accepted_is_still_a_duplicate(hub: Hub) -
     """Its keys knew neither source nor name; they count until they expire."""
     add_service(hub, "http://127.0.0.1:9")
     add_rule(hub)
-    hub.db.run("INSERT INTO event_keys VALUES (sha256('id'::bytea || '\\x00'::bytea || 'order-7'::bytea), 'order-7',"
-               " now() + interval '1 hour')")  # fmt: skip
+    hub.db.run(
+        "INSERT INTO event_keys VALUES (sha256('id'::bytea || '\\x00'::bytea || 'order-7'::bytea), 'order-7',"
+        " now() + interval '1 hour')"
+    )
     again = hub.intake.handle_event(Event("e", {}, "order-7", "token:1"))
     assert again == Accepted("order-7", True, ()) and count(hub, "tasks") == 0
     hub.db.run("UPDATE event_keys SET expires_at = now() - interval '1 second'")
@@ -163,9 +165,15 @@ def test_a_bulk_is_answered_in_order_and_knows_its_own_repeats(hub: Hub) -> None
     add_rule(hub)
     emit(hub, data={"n": 0})
     answers = hub.intake.handle_events(
-        [Event("e", {"n": 0}), Event("no", {}), Event("e", {"n": 1}), Event("e", {"n": 2}, "k"), Event("e", {"n": 1}),
-         Event("e", {"n": 9}, "k")]
-    )  # fmt: skip
+        [
+            Event("e", {"n": 0}),
+            Event("no", {}),
+            Event("e", {"n": 1}),
+            Event("e", {"n": 2}, "k"),
+            Event("e", {"n": 1}),
+            Event("e", {"n": 9}, "k"),
+        ]
+    )
     assert [a.duplicate for a in answers] == [True, False, False, False, True, True]
     assert [len(a.tasks) for a in answers] == [0, 0, 1, 1, 0, 0]
     assert answers[4].id == answers[2].id and answers[5].id == answers[3].id == "k"
@@ -214,14 +222,20 @@ def test_a_bad_event_is_refused_by_field_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        ([], "an event is a JSON object, not an array"), ("x", "not a text"), (None, "not null"), ({}, "name: missing"),
-        ({"name": "e", "date": 1}, "date: unknown field"), ({"data": {}}, "name: must be a text, not null"),
-        ({"name": ["e"]}, "name: must be a text, not an array"), ({"eventname": 5}, "eventname: must be a text"),
+        ([], "an event is a JSON object, not an array"),
+        ("x", "not a text"),
+        (None, "not null"),
+        ({}, "name: missing"),
+        ({"name": "e", "date": 1}, "date: unknown field"),
+        ({"data": {}}, "name: must be a text, not null"),
+        ({"name": ["e"]}, "name: must be a text, not an array"),
+        ({"eventname": 5}, "eventname: must be a text"),
         ({"name": "e", "id": True}, "id: must be a text, not a boolean"),
         ({"name": "e", "id": {}}, "id: must be a text, not an object"),
-        ({"name": "e", "id": 1.5}, "id: must be a text, not a number"), ({"name": "e", "id": ""}, "id: must have 1"),
+        ({"name": "e", "id": 1.5}, "id: must be a text, not a number"),
+        ({"name": "e", "id": ""}, "id: must have 1"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_event_is_refused_by_field(value: Any, why: str) -> None:
     with pytest.raises(PayloadError, match=why):
         parse_event(value, limit=LIMIT)
@@ -308,8 +322,10 @@ def test_a_process_that_lost_its_ear_hears_again(hub: Hub) -> None:
     hub.configuration.listen()
     add_service(hub, "http://127.0.0.1:9")
     eventually(lambda: hub.configuration._listening is not None and hub.configuration.services())
-    hub.db.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%%'"
-               " AND datname = current_database()")  # fmt: skip
+    hub.db.run(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%%'"
+        " AND datname = current_database()"
+    )
     hub.db.run("INSERT INTO rules (name, event, service_id) SELECT 'sql', 'e', id FROM services")
     eventually(lambda: [r.name for r in hub.configuration.rules()] == ["sql"], "the rule is known")
 

@@ -160,8 +160,10 @@ def test_warnings_and_uncaught_exceptions_are_json_lines(env: dict[str, str]) ->
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert done.returncode == 1 and len(lines) == 4 and os.getpid() not in {line["pid"] for line in lines}
     assert lines[0]["message"] == "a warning"
-    assert [text in line["exception"] for text, line in zip(
-        ("in __del__", "in a thread", "in the main thread"), lines[1:], strict=True)] == [True] * 3  # fmt: skip
+    assert [
+        text in line["exception"]
+        for text, line in zip(("in __del__", "in a thread", "in the main thread"), lines[1:], strict=True)
+    ] == [True] * 3
 
 
 def test_an_attempt_writes_one_line_and_successes_are_sampled(settings: Settings, tmp_path: Path) -> None:

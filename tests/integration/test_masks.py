@@ -44,11 +44,25 @@ def shown(api: Api, task: int) -> dict[str, str]:
     views = api.hub.views
     ids = [row["id"] for row in views.deliveries.list()]
     letters = [row["id"] for row in views.dead_letters.list()]
-    api_paths = [f"/api/v1/tasks/{task}", "/api/v1/tasks", "/api/v1/deliveries", "/api/v1/dead-letters",
-                 "/api/v1/dead-letters/export"]  # fmt: skip
+    api_paths = [
+        f"/api/v1/tasks/{task}",
+        "/api/v1/tasks",
+        "/api/v1/deliveries",
+        "/api/v1/dead-letters",
+        "/api/v1/dead-letters/export",
+    ]
     api_paths += [f"/api/v1/deliveries/{i}" for i in ids] + [f"/api/v1/dead-letters/{i}" for i in letters]
-    pages = [f"/tasks/{task}", "/queue", "/deliveries", "/dead-letters", "/dead-letters/export", "/services/crm",
-             "/", "/rules/r1", "/events/new?name=e"]  # fmt: skip
+    pages = [
+        f"/tasks/{task}",
+        "/queue",
+        "/deliveries",
+        "/dead-letters",
+        "/dead-letters/export",
+        "/services/crm",
+        "/",
+        "/rules/r1",
+        "/events/new?name=e",
+    ]
     pages += [f"/deliveries/{i}" for i in ids] + [f"/dead-letters/{i}" for i in letters]
     found: dict[str, str] = {}
     for role in get_args(Role):
@@ -112,8 +126,9 @@ def test_what_a_caller_sent_is_masked_as_the_caller_says_wherever_it_goes(api: A
             payload={"n": "{{payload.card.number}}"},
             endpoint="/{{payload.card.number}}",
         )
-        call = clients.post(f"{api.url}/webhook/caller", json={"card": {"number": CANARY}},
-                          headers={"X-API-Key": "t0ken"})  # fmt: skip
+        call = clients.post(
+            f"{api.url}/webhook/caller", json={"card": {"number": CANARY}}, headers={"X-API-Key": "t0ken"}
+        )
         [task] = call.json()["tasks"]
         assert CANARY not in str(api.hub.views.tasks.get(task)) and CANARY not in str(
             api.hub.views.events.sample(WEBHOOK_RECEIVED)

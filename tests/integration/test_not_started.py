@@ -16,9 +16,12 @@ import pytest
 )
 def test_no_traceback_when_something_is_missing(module: str, database: str, why: str, tmp_path: Path) -> None:
     env = {
-        "PATH": "/usr/bin:/bin", "HUB_HOME": str(tmp_path), "HUB_DATABASE_URL": database,
-        "HUB_BROKER_URL": "amqp://guest:canary-72@127.0.0.1:1/", "HUB_LOG_FORMAT": "json",
-    }  # fmt: skip
+        "PATH": "/usr/bin:/bin",
+        "HUB_HOME": str(tmp_path),
+        "HUB_DATABASE_URL": database,
+        "HUB_BROKER_URL": "amqp://guest:canary-72@127.0.0.1:1/",
+        "HUB_LOG_FORMAT": "json",
+    }
     code = f"import importlib; importlib.import_module({module!r}).broker"
     ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
     output = ended.stdout + ended.stderr

@@ -177,8 +177,10 @@ def test_one_process_leads_and_another_takes_over(alone: Settings, hub: Hub, tar
         assert relay_of(hub)._lead() and not relay_of(other)._lead()
         relay_of(hub)._resign()
         assert relay_of(other)._lead() and not relay_of(hub)._lead()
-        hub.db.run("SELECT pg_terminate_backend(l.pid) FROM pg_locks l WHERE l.locktype = 'advisory'"
-                   " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())")  # fmt: skip
+        hub.db.run(
+            "SELECT pg_terminate_backend(l.pid) FROM pg_locks l WHERE l.locktype = 'advisory'"
+            " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
         eventually(lambda: relay_of(hub)._lead(), "the lead is taken over")
         relay_of(hub)._resign()
         relay_of(other)._resign()

@@ -24,8 +24,9 @@ def target(settings: Settings, hub_env: dict[str, str], monkeypatch: pytest.Monk
             monkeypatch.setenv(name, value)
     with HttpTarget() as server:
         with build(settings) as own:
-            own.registry.services.add(parse_spec(ServiceSpec, {"name": "crm", "base_url": server.url, "max_retries": 2,
-                                                              "retry_backoff": 0}))  # fmt: skip
+            own.registry.services.add(
+                parse_spec(ServiceSpec, {"name": "crm", "base_url": server.url, "max_retries": 2, "retry_backoff": 0})
+            )
         yield server
         api.close()
 

@@ -73,8 +73,14 @@ def test_a_change_keeps_the_secrets_it_does_not_name(hub: Hub) -> None:
 def test_what_people_are_shown_has_no_secret(hub: Hub) -> None:
     password = "p%40ss-w0rd"
     add_service(hub, f"amqp://u:{password}@127.0.0.1:9/v?queue_declare=q", type="amqp")
-    add_service(hub, "http://127.0.0.1:9", "b", auth={"type": "basic", "username": "u", "password": TOKEN},
-                signing_secret="whsec_" + "c2Vj" * 8, inbound={"token": "inbound-1"})  # fmt: skip
+    add_service(
+        hub,
+        "http://127.0.0.1:9",
+        "b",
+        auth={"type": "basic", "username": "u", "password": TOKEN},
+        signing_secret="whsec_" + "c2Vj" * 8,
+        inbound={"token": "inbound-1"},
+    )
     shown = [service_document(service) for service in hub.configuration.services()]
     text = repr(shown) + repr(hub.configuration.services())
     for secret in (password, "p@ss-w0rd", TOKEN, "c2VjcmV0", "inbound-1"):
@@ -117,13 +123,20 @@ def test_names_are_taken_once_and_free_again_after_a_deletion(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
-        ({"nmae": "x"}, "nmae"), ({"timeout": "soon"}, "timeout"), ({"timeout": -1}, "timeout"),
-        ({"type": "ftp"}, "type"), ({"base_url": "ftp://x"}, "base_url"), ({"base_url": "http://"}, "base_url"),
-        ({"max_retries": 99}, "max_retries"), ({"auth": {"type": "bearer"}}, "token"), ({"name": "a\x00b"}, "name"),
-        ({"headers": {"A b": "c"}}, "headers"), ({"headers": {"A": "b\r\nC: d"}}, "headers"),
+        ({"nmae": "x"}, "nmae"),
+        ({"timeout": "soon"}, "timeout"),
+        ({"timeout": -1}, "timeout"),
+        ({"type": "ftp"}, "type"),
+        ({"base_url": "ftp://x"}, "base_url"),
+        ({"base_url": "http://"}, "base_url"),
+        ({"max_retries": 99}, "max_retries"),
+        ({"auth": {"type": "bearer"}}, "token"),
+        ({"name": "a\x00b"}, "name"),
+        ({"headers": {"A b": "c"}}, "headers"),
+        ({"headers": {"A": "b\r\nC: d"}}, "headers"),
         ({"response_queue": "q"}, "response_queue"),
     ],
-)  # fmt: skip
+)
 def test_a_service_that_is_none_is_refused_by_field(spec: dict[str, Any], field: str) -> None:
     with pytest.raises(ConfigError, match=field):
         parse_spec(ServiceSpec, {"name": "crm", "type": "rest", "base_url": "http://x"} | spec)
@@ -132,11 +145,16 @@ def test_a_service_that_is_none_is_refused_by_field(spec: dict[str, Any], field:
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
-        ({"evnet": "x"}, "evnet"), ({"event": ""}, "event"), ({"method": "TRACE"}, "method"),
-        ({"payload": '{"a": {{b}'}, "payload"), ({"conditions": {"a": {"like": 1}}}, "conditions"),
-        ({"endpoint": "/{{a"}, "endpoint"), ({"event": 7}, "event"), ({"strict": "maybe"}, "strict"),
+        ({"evnet": "x"}, "evnet"),
+        ({"event": ""}, "event"),
+        ({"method": "TRACE"}, "method"),
+        ({"payload": '{"a": {{b}'}, "payload"),
+        ({"conditions": {"a": {"like": 1}}}, "conditions"),
+        ({"endpoint": "/{{a"}, "endpoint"),
+        ({"event": 7}, "event"),
+        ({"strict": "maybe"}, "strict"),
     ],
-)  # fmt: skip
+)
 def test_a_rule_that_is_none_is_refused_by_field(spec: dict[str, Any], field: str) -> None:
     with pytest.raises(ConfigError, match=field):
         parse_spec(RuleSpec, {"name": "r", "event": "e", "service": "crm"} | spec)

@@ -49,10 +49,13 @@ def test_a_replay_that_stopped_at_its_limit_is_continued_with_the_same_bound(hub
 @pytest.mark.parametrize(
     ("chosen", "found"),
     [
-        (Chosen(event="e"), 5), (Chosen(event="e*"), 5), (Chosen(event="x*"), 0), (Chosen(reason="attempts"), 5),
+        (Chosen(event="e"), 5),
+        (Chosen(event="e*"), 5),
+        (Chosen(event="x*"), 0),
+        (Chosen(reason="attempts"), 5),
         (Chosen(reason="expired"), 0),
     ],
-)  # fmt: skip
+)
 def test_the_filters_of_a_listing_choose_what_is_replayed(
     hub: Hub, dead: list[int], chosen: Chosen, found: int
 ) -> None:
@@ -70,9 +73,13 @@ def test_ids_that_are_gone_are_an_error_or_left_out(hub: Hub, dead: list[int]) -
 
 def test_runs_of_one_service_and_lost_runs_are_found(hub: Hub) -> None:
     """The page of one service used to look among the last 100 runs of all; `lost` is a failure, too."""
-    hub.db.run("INSERT INTO task_runs (name, service, host, pid, result) VALUES"
-               " ('consume_responses_task', 'mine', 'h', 1, 'lost')")  # fmt: skip
-    hub.db.run("INSERT INTO task_runs (name, service, host, pid, result)"
-               " SELECT 'consume_responses_task', 'other', 'h', 1, 'ok' FROM generate_series(1, 150)")  # fmt: skip
+    hub.db.run(
+        "INSERT INTO task_runs (name, service, host, pid, result) VALUES"
+        " ('consume_responses_task', 'mine', 'h', 1, 'lost')"
+    )
+    hub.db.run(
+        "INSERT INTO task_runs (name, service, host, pid, result)"
+        " SELECT 'consume_responses_task', 'other', 'h', 1, 'ok' FROM generate_series(1, 150)"
+    )
     assert [row["result"] for row in hub.views.runs.scheduled(service="mine", limit=5)] == ["lost"]
     assert [row["service"] for row in hub.views.runs.scheduled(failed=True)] == ["mine"]

@@ -91,10 +91,20 @@ def test_retry_after_is_honoured_and_capped(
 
 
 TABLE = [  # what the service does, tries of 3 made, whether the breaker counts it
-    (500, 3, True), (502, 3, True), (503, 3, True), (429, 1, False), (408, 1, True), (400, 1, False), (404, 1, False),
-    (401, 1, False), (301, 1, False), (304, 1, False), (Reply(503, headers={"Retry-After": "1"}), 1, True),
-    (Reply(204, delay=5), 3, True), (Reply(429, headers={"Retry-After": "1"}), 1, False),
-]  # fmt: skip
+    (500, 3, True),
+    (502, 3, True),
+    (503, 3, True),
+    (429, 1, False),
+    (408, 1, True),
+    (400, 1, False),
+    (404, 1, False),
+    (401, 1, False),
+    (301, 1, False),
+    (304, 1, False),
+    (Reply(503, headers={"Retry-After": "1"}), 1, True),
+    (Reply(204, delay=5), 3, True),
+    (Reply(429, headers={"Retry-After": "1"}), 1, False),
+]
 
 
 @pytest.mark.parametrize(("answer", "tries", "trips"), TABLE, ids=[str(a)[:40] for a, _, _ in TABLE])

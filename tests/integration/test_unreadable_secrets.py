@@ -103,9 +103,13 @@ def test_nothing_else_speaks_for_it(lost: Hub) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"timeout": 9}, {"signing_secret": SIGNING}, {"auth": {"type": "bearer", "token": "***"}},
-     {"type": "amqp", "base_url": "amqp://u@127.0.0.1/v", "auth": {"type": "none"}}],
-)  # fmt: skip
+    [
+        {"timeout": 9},
+        {"signing_secret": SIGNING},
+        {"auth": {"type": "bearer", "token": "***"}},
+        {"type": "amqp", "base_url": "amqp://u@127.0.0.1/v", "auth": {"type": "none"}},
+    ],
+)
 def test_a_change_that_would_lose_a_secret_is_refused(hub: Hub, lost: Hub, changes: dict[str, Any]) -> None:
     """The key may be found again; until somebody enters secrets on purpose, what is stored stays."""
     before = stored(hub)

@@ -17,9 +17,23 @@ from tests.support.waiting import eventually
 TASK = {"id", "event", "rule", "service", "state", "attempts", "next_run_at", "last_error", "created_at"}
 DEAD = {"id", "task_id", "event", "rule", "service", "attempts", "reason", "error", "payload", "created_at"}
 DELIVERY = {
-    "id", "task_id", "direction", "service", "event", "endpoint", "method", "attempt", "tries", "status",
-    "latency_ms", "success", "error", "request_body", "response_body", "created_at",
-}  # fmt: skip
+    "id",
+    "task_id",
+    "direction",
+    "service",
+    "event",
+    "endpoint",
+    "method",
+    "attempt",
+    "tries",
+    "status",
+    "latency_ms",
+    "success",
+    "error",
+    "request_body",
+    "response_body",
+    "created_at",
+}
 SCHEDULE = {"name", "cron", "enabled", "last_run_at", "last_result", "next_run_at"}
 
 
@@ -77,10 +91,17 @@ def test_pages_follow_each_other_without_gap_or_repeat(db: Database) -> None:
 @pytest.mark.parametrize(
     ("filters", "count"),
     [
-        ({"event": "a.x"}, 4), ({"event": "a.*"}, 4), ({"event": "b"}, 4), ({"event": "c"}, 0), ({"rule": "to-old"}, 4),
-        ({"state": "pending"}, 4), ({"service": "none"}, 0), ({"failed": True}, 0), ({"overdue": True}, 0),
+        ({"event": "a.x"}, 4),
+        ({"event": "a.*"}, 4),
+        ({"event": "b"}, 4),
+        ({"event": "c"}, 0),
+        ({"rule": "to-old"}, 4),
+        ({"state": "pending"}, 4),
+        ({"service": "none"}, 0),
+        ({"failed": True}, 0),
+        ({"overdue": True}, 0),
     ],
-)  # fmt: skip
+)
 def test_task_filters(db: Database, filters: dict[str, object], count: int) -> None:
     assert len(Views(db).tasks.list(**filters)) == count  # type: ignore[arg-type]
 

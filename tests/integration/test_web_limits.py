@@ -215,7 +215,7 @@ BAD_REQUESTS = {
     "a folded header": b"GET /healthz HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n",
     "a long chunk extension": _CHUNKED + b"\r\n1;" + b"x" * 40_000,
     "a long trailer": _CHUNKED + b"\r\n0\r\nX: " + b"x" * 40_000,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(

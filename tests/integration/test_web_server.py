@@ -36,8 +36,12 @@ def answer(connection: socket.socket) -> bytes:
 
 def test_an_address_that_is_taken_or_none_is_said_so(api: Api) -> None:
     taken = api.url.removeprefix("http://")
-    for listen, words in ((taken, "cannot listen"), ("nowhere", "host:port"), ("127.0.0.1:99999", "host:port"),
-                          ("192.0.2.1:0", "cannot listen")):  # fmt: skip
+    for listen, words in (
+        (taken, "cannot listen"),
+        ("nowhere", "host:port"),
+        ("127.0.0.1:99999", "host:port"),
+        ("192.0.2.1:0", "cannot listen"),
+    ):
         hub = _Listening(api.hub, listen)
         with pytest.raises(ConfigError, match=f"HUB_LISTEN: .*{words}"):
             WebServer(hub)  # type: ignore[arg-type]

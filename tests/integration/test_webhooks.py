@@ -27,9 +27,12 @@ CANARIES = (TOKEN, SECRET, OUTBOUND, "outbound-token-canary")
 def caller(api: Api) -> clients.Client:
     """The service `crm` with both kinds of inbound secrets, and a client that proves nothing yet."""
     add_service(
-        api.hub, "http://127.0.0.1:9/", inbound={"token": TOKEN, "signing_secret": SECRET},
-        auth={"type": "bearer", "token": "outbound-token-canary"}, signing_secret=OUTBOUND,
-    )  # fmt: skip
+        api.hub,
+        "http://127.0.0.1:9/",
+        inbound={"token": TOKEN, "signing_secret": SECRET},
+        auth={"type": "bearer", "token": "outbound-token-canary"},
+        signing_secret=OUTBOUND,
+    )
     return api.client(None)
 
 
@@ -148,8 +151,12 @@ def test_a_service_that_does_not_exist_is_indistinguishable_from_one_whose_proof
 ) -> None:
     add_service(api.hub, "http://127.0.0.1:9/", "bare")
     add_service(
-        api.hub, "http://127.0.0.1:9/", "off", inbound={"token": TOKEN, "signing_secret": SECRET}, enabled=False,
-    )  # fmt: skip
+        api.hub,
+        "http://127.0.0.1:9/",
+        "off",
+        inbound={"token": TOKEN, "signing_secret": SECRET},
+        enabled=False,
+    )
     body = b" " * 3_000_000 if proof == "huge" else b"{}"
     headers = {
         "none": {},

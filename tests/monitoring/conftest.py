@@ -71,10 +71,15 @@ def lived(
 
     name, url = database_template.clone()
     settings = Settings(
-        database_url=url, broker_url=broker_node.new_vhost() if broker_node else GIVEN_BROKER, secret_keys=KEY,
-        queue_prefix=f"t{uuid.uuid4().hex[:10]}", home=tmp_path_factory.mktemp("home"), worker_lease="3s",
-        retry_delays="0.1,0.1,0.1,0.1", republish_after="1s",
-    )  # fmt: skip
+        database_url=url,
+        broker_url=broker_node.new_vhost() if broker_node else GIVEN_BROKER,
+        secret_keys=KEY,
+        queue_prefix=f"t{uuid.uuid4().hex[:10]}",
+        home=tmp_path_factory.mktemp("home"),
+        worker_lease="3s",
+        retry_delays="0.1,0.1,0.1,0.1",
+        republish_after="1s",
+    )
     with deployment(settings, tmp_path_factory.mktemp("site"), "worker", "web", "exporter") as it:
         it.services()
         it.live()

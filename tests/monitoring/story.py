@@ -50,9 +50,11 @@ class Deployment:
             self.hub, self.site.settings.broker_url.get_secret_value(), "lms", type="amqp", response_queue=self.answers
         )
         for service, event, endpoint in (
-            ("crm", "ok", "/ok"), ("billing", "refused", "/refused"), ("erp", "away", "/x"),
+            ("crm", "ok", "/ok"),
+            ("billing", "refused", "/refused"),
+            ("erp", "away", "/x"),
             ("lms", "course", f"{self.site.settings.queue_prefix}.courses"),
-        ):  # fmt: skip
+        ):
             add_rule(self.hub, f"to-{service}", event, service, endpoint=endpoint)
 
     def answer(self, *bodies: str) -> None:

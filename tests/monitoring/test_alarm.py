@@ -110,8 +110,16 @@ def test_a_dead_target_rings_a_bell(
     database_url: str, tmp_path: Path, receiver: Receiver, alertmanager: Alertmanager
 ) -> None:
     """Event, worker, circuit, ledger, `/metrics` of `hub up`, Prometheus, Alertmanager, receiver: all real."""
-    settings = Settings(database_url=database_url, home=tmp_path, secret_keys=KEY, listen="127.0.0.1:0", db_pool=6,
-                        retry_delays="0.2", max_attempts=100, threads=4)  # fmt: skip
+    settings = Settings(
+        database_url=database_url,
+        home=tmp_path,
+        secret_keys=KEY,
+        listen="127.0.0.1:0",
+        db_pool=6,
+        retry_delays="0.2",
+        max_attempts=100,
+        threads=4,
+    )
     (port,) = free_ports(1)
     target = HttpTarget(port=port)
     with build(settings, role="up") as hub, serving(hub) as api, work(hub, threads=4):
@@ -190,8 +198,10 @@ def test_a_cause_silences_what_follows_from_it_in_its_own_environment(alertmanag
         return {(name, where) for name, where, state in names if state == "active"} if len(names) == 7 else set()
 
     expected = {
-        ("HubCollectorFailing", "production"), ("HubNoWorkers", "staging"), ("HubDeadLettersArriving", "staging"),
-    }  # fmt: skip
+        ("HubCollectorFailing", "production"),
+        ("HubNoWorkers", "staging"),
+        ("HubDeadLettersArriving", "staging"),
+    }
     eventually(lambda: active() == expected, what="the inhibition")
 
 

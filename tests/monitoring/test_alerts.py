@@ -34,16 +34,31 @@ def rules() -> list[dict[str, Any]]:
 ALERTS = [rule for rule in rules() if "alert" in rule]
 NAMES = [rule["alert"] for rule in ALERTS]
 SPECIFIED = {
-    "HubExporterDown", "HubExporterInstanceDown", "HubCollectorFailing", "HubCollectorInstanceFailing",
-    "HubLedgerReadOnly", "HubRelayStale", "HubClockOff",
-    "HubSchedulerStale", "HubConsumerStale", "HubNoWorkers", "HubTasksTooOld",
+    "HubExporterDown",
+    "HubExporterInstanceDown",
+    "HubCollectorFailing",
+    "HubCollectorInstanceFailing",
+    "HubLedgerReadOnly",
+    "HubRelayStale",
+    "HubClockOff",
+    "HubSchedulerStale",
+    "HubConsumerStale",
+    "HubNoWorkers",
+    "HubTasksTooOld",
     "HubSecretsUnreadable",
     "HubSourceLagging",
     "HubFailedLogins",
-    "HubQueueGrowing", "HubBreakerOpen", "HubBreakerFlapping", "HubDeliveryErrorBudgetBurnFast",
-    "HubDeliveryErrorBudgetBurnSlow", "HubDeadLettersArriving", "HubDeadLettersUnhandled", "HubDbPoolExhausted",
-    "HubVersionSkew", "HubWatchdog",
-}  # fmt: skip
+    "HubQueueGrowing",
+    "HubBreakerOpen",
+    "HubBreakerFlapping",
+    "HubDeliveryErrorBudgetBurnFast",
+    "HubDeliveryErrorBudgetBurnSlow",
+    "HubDeadLettersArriving",
+    "HubDeadLettersUnhandled",
+    "HubDbPoolExhausted",
+    "HubVersionSkew",
+    "HubWatchdog",
+}
 
 
 def checks_of(test: dict[str, Any], alert: str) -> list[dict[str, Any]]:
@@ -94,8 +109,10 @@ def test_each_alert_tells_what_to_do(rule: dict[str, Any]) -> None:
     assert set(notes) == {"summary", "description", "runbook_url", "dashboard_url"}
     assert len(notes["summary"]) < 80 < len(notes["description"]) + 20
     assert notes["runbook_url"] == f"{{{{ $externalLabels.runbooks }}}}/{rule['alert']}.md"
-    uid = re.fullmatch(r"\{\{ \$externalLabels\.grafana \}\}/d/([a-z-]+)(\?var-service=\{\{ \$labels\.service \}\})?",
-                       notes["dashboard_url"])  # fmt: skip
+    uid = re.fullmatch(
+        r"\{\{ \$externalLabels\.grafana \}\}/d/([a-z-]+)(\?var-service=\{\{ \$labels\.service \}\})?",
+        notes["dashboard_url"],
+    )
     assert uid and (ROOT / "grafana" / "dashboards" / f"{uid[1]}.json").exists()
 
 
@@ -105,8 +122,12 @@ def test_each_alert_has_a_runbook(name: str) -> None:
     text = (DEPLOY / "runbooks" / f"{name}.md").read_text()
     headings = [line for line in text.splitlines() if line.startswith("#")]
     assert [h for h in headings if not h.startswith("# who")] == [
-        f"# {name}", "## What it means", "## How to look", "## How to fix", "## How to silence",
-    ]  # fmt: skip
+        f"# {name}",
+        "## What it means",
+        "## How to look",
+        "## How to fix",
+        "## How to silence",
+    ]
     assert re.search(r"\bhub (stats|service|rule|tasks|schedule|dlq|log|breaker|user|activity|--version)\b", text)
     assert f"alertname={name}" in text
 

@@ -63,9 +63,9 @@ def test_events_are_counted(shown: Samples) -> None:
 
 
 @pytest.mark.parametrize(
-    ("service", "outcome", "attempts"), [("crm", "success", 21), ("billing", "http_4xx", 15), ("billing", "success", 1),
-                                         ("lms", "success", 2)],
-)  # fmt: skip
+    ("service", "outcome", "attempts"),
+    [("crm", "success", 21), ("billing", "http_4xx", 15), ("billing", "success", 1), ("lms", "success", 2)],
+)
 def test_attempts_are_counted_once_each(shown: Samples, service: str, outcome: str, attempts: int) -> None:
     """With one network try an attempt, both say the same."""
     for name in ("hub_dispatch_attempts_total", "hub_network_tries_total"):
@@ -87,9 +87,14 @@ def test_what_never_happened_is_zero(shown: Samples, service: str) -> None:
 
 def test_tasks_that_ended_are_counted(shown: Samples) -> None:
     for service, outcome, ended in (
-        ("crm", "delivered", 21), ("billing", "delivered", 1), ("lms", "delivered", 2), ("billing", "dead", 3),
-        ("erp", "delivered", 0), ("erp", "cancelled", 1), ("erp", "dead", 0),
-    ):  # fmt: skip
+        ("crm", "delivered", 21),
+        ("billing", "delivered", 1),
+        ("lms", "delivered", 2),
+        ("billing", "dead", 3),
+        ("erp", "delivered", 0),
+        ("erp", "cancelled", 1),
+        ("erp", "dead", 0),
+    ):
         assert of(shown, "hub_tasks_finished_total", service=service, outcome=outcome) == ended, (service, outcome)
     assert of(shown, "hub_dead_letters_total", service="billing", reason="attempts") == 3
     assert of(shown, "hub_dead_letter_replays_total", service="billing") == 1
@@ -169,8 +174,15 @@ def test_workers_broker_and_database_die_in_turn(
     postgres: PostgresServer, rabbitmq: RabbitNode, tmp_path: Path
 ) -> None:
     """What is unknown is absent, what is known is right, at every step; then all comes back by itself."""
-    settings = Settings(database_url=postgres.url, broker_url=rabbitmq.url, secret_keys=KEY, worker_lease="3s",
-                        republish_after="1s", home=tmp_path, db_pool=4)  # fmt: skip
+    settings = Settings(
+        database_url=postgres.url,
+        broker_url=rabbitmq.url,
+        secret_keys=KEY,
+        worker_lease="3s",
+        republish_after="1s",
+        home=tmp_path,
+        db_pool=4,
+    )
     all_up = {"ledger": 1.0, "processes": 1.0, "rabbitmq": 1.0}
     with deployment(settings, tmp_path, "worker", "exporter", processes=1) as it:
         add_service(it.hub, it.target.url)

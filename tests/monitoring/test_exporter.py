@@ -46,10 +46,15 @@ def tasks(shown: Samples, service: str) -> dict[str, float | None]:
 def test_tasks_are_counted_as_people_see_them(db: Database) -> None:
     """Queued is pending; what nobody will run is held, whatever its state says; due but not yet promoted is delayed."""
     for state, age, count, rule in (
-        ("pending", 100, 2, "to-crm"), ("queued", 400, 3, "to-crm"), ("running", 0, 4, "to-crm"),
-        ("delayed", 50, 5, "to-crm"), ("pending", 900, 6, "off-crm"), ("queued", 900, 1, "off-crm"),
-        ("running", 0, 1, "off-crm"), ("delayed", 0, 7, "to-old"),
-    ):  # fmt: skip
+        ("pending", 100, 2, "to-crm"),
+        ("queued", 400, 3, "to-crm"),
+        ("running", 0, 4, "to-crm"),
+        ("delayed", 50, 5, "to-crm"),
+        ("pending", 900, 6, "off-crm"),
+        ("queued", 900, 1, "off-crm"),
+        ("running", 0, 1, "off-crm"),
+        ("delayed", 0, 7, "to-old"),
+    ):
         db.run(TASKS, [state, age, count, rule])
     shown = ledger(db)
     assert tasks(shown, "crm") == {"pending": 5, "running": 5, "delayed": 5, "held": 7}

@@ -114,9 +114,15 @@ class Broken:
         line = re.sub(r"\bID\b", str(self.dead["id"]), line)
         env = self.it.site.env | self._envs[fault.env] | {"PATH": self._path, "COLUMNS": "250"}
         done = subprocess.run(
-            ["sh", "-c", line], env=env, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=120, check=False,
-        )  # fmt: skip
+            ["sh", "-c", line],
+            env=env,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            check=False,
+        )
         return done.returncode, done.stdout
 
 
@@ -140,9 +146,13 @@ def broken(
     folder = tmp_path_factory.mktemp("runbooks")
     name, url = database_template.clone()
     settings = Settings(
-        database_url=url, broker_url=broker_node.new_vhost() if broker_node else GIVEN_BROKER, secret_keys=KEY,
-        queue_prefix=f"t{uuid.uuid4().hex[:10]}", home=folder / "home", max_attempts=1,
-    )  # fmt: skip
+        database_url=url,
+        broker_url=broker_node.new_vhost() if broker_node else GIVEN_BROKER,
+        secret_keys=KEY,
+        queue_prefix=f"t{uuid.uuid4().hex[:10]}",
+        home=folder / "home",
+        max_attempts=1,
+    )
     with deployment(settings, folder, "exporter") as it:
         it.services()
         hub = it.hub
@@ -209,8 +219,9 @@ def test_the_fixes_of_runbooks_fix(broken: Broken) -> None:
     hub = broken.it.hub
 
     def fix(line: str, service: str) -> None:
-        code, text = broken.run(f"{line} --yes" if line.startswith(("hub dlq replay", "hub dlq delete")) else line,
-                                Fault(service=service))  # fmt: skip
+        code, text = broken.run(
+            f"{line} --yes" if line.startswith(("hub dlq replay", "hub dlq delete")) else line, Fault(service=service)
+        )
         assert code == 0, f"{line}\n{text}"
 
     fix("hub breaker reset SERVICE", "erp")

@@ -40,8 +40,16 @@ INBOUND = "inbound-token-1"
 SIGNING = "whsec_" + base64.b64encode(b"a secret of 24 bytes and more").decode()
 _WEB = [sys.executable, "-c", "from hub.cli import main; main()", "web"]
 _WORKER = [
-    sys.executable, "-m", "dramatiq", "--processes", "1", "--threads", "4", "--skip-logging", "hub.worker:broker",
-]  # fmt: skip
+    sys.executable,
+    "-m",
+    "dramatiq",
+    "--processes",
+    "1",
+    "--threads",
+    "4",
+    "--skip-logging",
+    "hub.worker:broker",
+]
 
 
 def _limited() -> None:

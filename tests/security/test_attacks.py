@@ -84,8 +84,11 @@ def test_log_ins_of_strangers_cost_no_memory(attacked: UnderAttack) -> None:
     """Each hash of a password takes tens of megabytes; names may be of any length."""
 
     def send(n: int) -> int:
-        path, form = ("/login", {"name": "x" * 500_000, "password": f"p{n}"}) if n % 2 else (
-            f"/login/link/{n}", {"name": f"n{n}", "password": f"password {n}"})  # fmt: skip
+        path, form = (
+            ("/login", {"name": "x" * 500_000, "password": f"p{n}"})
+            if n % 2
+            else (f"/login/link/{n}", {"name": f"n{n}", "password": f"password {n}"})
+        )
         return clients.post(attacked.url + path, data=form).status_code
 
     with ThreadPoolExecutor(32) as pool:

@@ -131,8 +131,18 @@ def test_a_value_stays_one_segment_of_the_path(value: str, segment: str, transpo
 def test_the_bill_of_materials_names_what_is_installed(tmp_path: Path) -> None:
     """`make sbom` needs no network; every dependency of the project is on it, with its version."""
     uv = ROOT / ".venv" / ".uv" / "bin" / "uv"
-    command = [str(uv) if uv.exists() else "uv", "export", "--quiet", "--frozen", "--no-dev", "--all-extras",
-               "--format", "cyclonedx1.5", "--output-file", str(tmp_path / "sbom.json")]  # fmt: skip
+    command = [
+        str(uv) if uv.exists() else "uv",
+        "export",
+        "--quiet",
+        "--frozen",
+        "--no-dev",
+        "--all-extras",
+        "--format",
+        "cyclonedx1.5",
+        "--output-file",
+        str(tmp_path / "sbom.json"),
+    ]
     try:
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
     except FileNotFoundError:

@@ -168,9 +168,13 @@ def _on_a_terminal(site: Site) -> str:
     """The path of the link that another `hub web` prints when its output is a terminal."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [HUB, "web"], env=site.env, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.PIPE,
+        [HUB, "web"],
+        env=site.env,
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
         preexec_fn=die_with_parent,
-    )  # fmt: skip
+    )
     os.close(theirs)
     said, deadline = b"", time.monotonic() + 60
     try:

@@ -31,16 +31,32 @@ from tests.support.hubs import add_rule, add_service, attempt, due_now, emit
 
 KEY = base64.urlsafe_b64encode(b"canary-of-the-secret-keys-32byte").decode()
 CANARIES = {
-    "token": "canary-token-5521", "apikey": "canary-apikey-5522", "password": 'canary-"pass\\word-5523',
-    "client_secret": "canary-client-5524", "header": "canary-header-5525", "inbound": "canary-inbound-5526",
-    "amqp": "canary-amqp-5527", "database": "canary-database-5528", "metrics": "canary-metrics-5529",
+    "token": "canary-token-5521",
+    "apikey": "canary-apikey-5522",
+    "password": 'canary-"pass\\word-5523',
+    "client_secret": "canary-client-5524",
+    "header": "canary-header-5525",
+    "inbound": "canary-inbound-5526",
+    "amqp": "canary-amqp-5527",
+    "database": "canary-database-5528",
+    "metrics": "canary-metrics-5529",
     "signing": base64.b64encode(b"canary-signing-secret-5530").decode(),
-    "inbound_signing": base64.b64encode(b"canary-inbound-signing-5531").decode(), "keys": KEY,
-}  # fmt: skip
+    "inbound_signing": base64.b64encode(b"canary-inbound-signing-5531").decode(),
+    "keys": KEY,
+}
 COMMANDS = (
-    ["service", "list"], ["rule", "list"], ["tasks", "list"], ["tasks", "failures"], ["dlq", "list"], ["log", "list"],
-    ["breaker", "list"], ["stats"], ["schedule", "list"], ["user", "list"], ["token", "list"],
-)  # fmt: skip
+    ["service", "list"],
+    ["rule", "list"],
+    ["tasks", "list"],
+    ["tasks", "failures"],
+    ["dlq", "list"],
+    ["log", "list"],
+    ["breaker", "list"],
+    ["stats"],
+    ["schedule", "list"],
+    ["user", "list"],
+    ["token", "list"],
+)
 
 
 def _forms(canary: str) -> set[str]:
@@ -93,16 +109,21 @@ def _listen(settings: Settings, into: io.StringIO, monkeypatch: pytest.MonkeyPat
 def _services(hub: Hub, url: str) -> None:
     inbound = {"token": CANARIES["inbound"], "signing_secret": "whsec_" + CANARIES["inbound_signing"]}
     shared: dict[str, Any] = {
-        "secret_headers": {"X-Secret": CANARIES["header"]}, "inbound": inbound,
+        "secret_headers": {"X-Secret": CANARIES["header"]},
+        "inbound": inbound,
         "signing_secret": "whsec_" + CANARIES["signing"],
-    }  # fmt: skip
+    }
     auth: dict[str, dict[str, Any]] = {
         "bearer": {"type": "bearer", "token": CANARIES["token"]},
         "apikey": {"type": "apikey", "token": CANARIES["apikey"]},
         "basic": {"type": "basic", "username": "u", "password": CANARIES["password"]},
-        "oauth": {"type": "oauth2", "token_url": f"{url}/token", "client_id": "c",
-                  "client_secret": CANARIES["client_secret"]},
-    }  # fmt: skip
+        "oauth": {
+            "type": "oauth2",
+            "token_url": f"{url}/token",
+            "client_id": "c",
+            "client_secret": CANARIES["client_secret"],
+        },
+    }
     for name, spec in auth.items():
         add_service(hub, url, name, auth=spec, **shared)
     add_service(hub, url, "soap", type="soap", auth=auth["basic"], **shared)
@@ -198,9 +219,12 @@ def test_no_secret_is_shown_logged_or_stored(
     for file in (settings.home / "metrics").glob("*.db"):
         found += leaks(file.name, file.read_bytes().decode("latin-1"))
     for name, value in {
-        "DATABASE_URL": url, "SECRET_KEYS": KEY, "HOME": str(settings.home), "METRICS_TOKEN": CANARIES["metrics"],
+        "DATABASE_URL": url,
+        "SECRET_KEYS": KEY,
+        "HOME": str(settings.home),
+        "METRICS_TOKEN": CANARIES["metrics"],
         "LOG_LEVEL": "DEBUG",
-    }.items():  # fmt: skip
+    }.items():
         monkeypatch.setenv(f"HUB_{name}", value)
     dead = [str(row["id"]) for row in json.loads(_run(["dlq", "list", "--json"]))]
     assert len(dead) == 6

@@ -49,11 +49,15 @@ class WallClock:
         found = library()
         assert found is not None, MISSING
         return {
-            "LD_PRELOAD": found, "FAKETIME_TIMESTAMP_FILE": str(self._file), "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DISABLE_SHM": "1", "NO_FAKE_STAT": "1",
+            "LD_PRELOAD": found,
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_DISABLE_SHM": "1",
+            "NO_FAKE_STAT": "1",
             "FAKETIME_FORCE_MONOTONIC_FIX": "0",  # else every wait of a thread polls, a hundred times as slow
             "PYTHONPATH": os.pathsep.join(filter(None, [str(_SITE), os.environ.get("PYTHONPATH")])),
-        }  # fmt: skip
+        }
 
     def move(self, seconds: float) -> None:
         """Set it so many seconds off the true time, from now on."""

@@ -72,10 +72,19 @@ class Image:
 
     def _build(self, commit: str) -> None:
         self._bud(
-            "--pull-never", "--network", "host", "--build-arg", f"COMMIT={commit}", "-t", TAG,
-            "--ignorefile", str(ROOT / "deploy/Dockerfile.dockerignore"),
-            "-f", str(ROOT / "deploy/Dockerfile"), str(ROOT),
-        )  # fmt: skip
+            "--pull-never",
+            "--network",
+            "host",
+            "--build-arg",
+            f"COMMIT={commit}",
+            "-t",
+            TAG,
+            "--ignorefile",
+            str(ROOT / "deploy/Dockerfile.dockerignore"),
+            "-f",
+            str(ROOT / "deploy/Dockerfile"),
+            str(ROOT),
+        )
 
     def _bud(self, *words: str) -> None:
         policy = ["--signature-policy", str(self._folder / "policy.json")]

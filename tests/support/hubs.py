@@ -13,11 +13,24 @@ from hub.pipeline.attempts import FailedAttempt
 from hub.store.database import Row
 
 USER_LOGGED_IN: dict[str, Any] = {
-    "eventname": "\\core\\event\\user_loggedin", "component": "core", "action": "loggedin", "target": "user",
-    "objecttable": "user", "objectid": 5, "crud": "r", "edulevel": 0, "contextid": 1, "contextlevel": 10,
-    "contextinstanceid": 0, "userid": 5, "courseid": 0, "relateduserid": None, "anonymous": 0,
-    "other": {"username": "student1"}, "timecreated": 1708258939,
-}  # fmt: skip
+    "eventname": "\\core\\event\\user_loggedin",
+    "component": "core",
+    "action": "loggedin",
+    "target": "user",
+    "objecttable": "user",
+    "objectid": 5,
+    "crud": "r",
+    "edulevel": 0,
+    "contextid": 1,
+    "contextlevel": 10,
+    "contextinstanceid": 0,
+    "userid": 5,
+    "courseid": 0,
+    "relateduserid": None,
+    "anonymous": 0,
+    "other": {"username": "student1"},
+    "timecreated": 1708258939,
+}
 
 
 def add_service(hub: Hub, url: str, name: str = "crm", **fields: Any) -> Service:
@@ -84,14 +97,17 @@ def task(hub: Hub, task_id: int) -> Row:
 def count(hub: Hub, what: str) -> int:
     """Rows of a table of the hub."""
     tables = {
-        "tasks": "SELECT count(*) AS n FROM tasks", "events": "SELECT count(*) AS n FROM events",
-        "event_keys": "SELECT count(*) AS n FROM event_keys", "deliveries": "SELECT count(*) AS n FROM deliveries",
-        "dead_letters": "SELECT count(*) AS n FROM dead_letters", "names": "SELECT count(*) AS n FROM event_names",
+        "tasks": "SELECT count(*) AS n FROM tasks",
+        "events": "SELECT count(*) AS n FROM events",
+        "event_keys": "SELECT count(*) AS n FROM event_keys",
+        "deliveries": "SELECT count(*) AS n FROM deliveries",
+        "dead_letters": "SELECT count(*) AS n FROM dead_letters",
+        "names": "SELECT count(*) AS n FROM event_names",
         "delivered": "SELECT count(DISTINCT task_id) AS n FROM deliveries WHERE success AND direction = 'outbound'",
         "running": "SELECT count(*) AS n FROM tasks WHERE state = 'running'",
         "queued": "SELECT count(*) AS n FROM tasks WHERE state = 'queued'",
         "cancellations": "SELECT count(*) AS n FROM cancellations",
-    }  # fmt: skip
+    }
     row = hub.db.one(tables[what].encode())  # type: ignore[arg-type]
     assert row is not None
     return int(row["n"])

@@ -50,9 +50,14 @@ def _find(name: str) -> str | None:
 def run(name: str, *args: object, text: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run a tool to its end; both outputs come as one, in `stdout`."""
     return subprocess.run(
-        [program(name), *map(str, args)], input=text, text=True, check=False, timeout=120,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        [program(name), *map(str, args)],
+        input=text,
+        text=True,
+        check=False,
+        timeout=120,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 class Server:
@@ -75,8 +80,11 @@ class Server:
         with (self.folder / "output").open("ab") as output:
             self._keeper = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(_KEEPER), str(self.folder), *words],
-                stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True,
-            )  # fmt: skip
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
         deadline = time.monotonic() + 30
         while not self._answers(ready):
             if self._keeper.poll() is not None or time.monotonic() > deadline:
@@ -111,12 +119,16 @@ class Prometheus(Server):
     def __init__(self, config: str, files: dict[str, str] | None = None) -> None:
         super().__init__(
             [
-                program("prometheus"), "--config.file={folder}/prometheus.yml", "--storage.tsdb.path={folder}/data",
-                "--web.listen-address=127.0.0.1:{port}", "--rules.alert.resend-delay=1s", "--log.level=warn",
+                program("prometheus"),
+                "--config.file={folder}/prometheus.yml",
+                "--storage.tsdb.path={folder}/data",
+                "--web.listen-address=127.0.0.1:{port}",
+                "--rules.alert.resend-delay=1s",
+                "--log.level=warn",
             ],
             "/-/ready",
             {"prometheus.yml": config, **(files or {})},
-        )  # fmt: skip
+        )
 
     def query(self, expr: str, at: float | None = None) -> list[dict[str, Any]]:
         """An instant query's samples: `metric` and `value`."""
@@ -137,9 +149,13 @@ class Alertmanager(Server):
     def __init__(self, config: str) -> None:
         super().__init__(
             [
-                program("alertmanager"), "--config.file={folder}/alertmanager.yml", "--storage.path={folder}/data",
-                "--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address=", "--log.level=warn",
+                program("alertmanager"),
+                "--config.file={folder}/alertmanager.yml",
+                "--storage.path={folder}/data",
+                "--web.listen-address=127.0.0.1:{port}",
+                "--cluster.listen-address=",
+                "--log.level=warn",
             ],
             "/-/ready",
             {"alertmanager.yml": config},
-        )  # fmt: skip
+        )

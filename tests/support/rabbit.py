@@ -136,11 +136,26 @@ class RabbitNode:
         epmd = shutil.which("epmd", path=self._env["PATH"]) or _erlang_epmd()
         with (self.folder / "output").open("ab") as output:
             self._keeper = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_KEEPER), str(self.folder),
-                 epmd, "-port", str(self._epmd_port), "-address", "127.0.0.1",
-                 "--", str(self._sbin / "rabbitmq-server")],
-                stdin=subprocess.PIPE, stdout=output, stderr=output, env=self._env, start_new_session=True,
-            )  # fmt: skip
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    str(_KEEPER),
+                    str(self.folder),
+                    epmd,
+                    "-port",
+                    str(self._epmd_port),
+                    "-address",
+                    "127.0.0.1",
+                    "--",
+                    str(self._sbin / "rabbitmq-server"),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env=self._env,
+                start_new_session=True,
+            )
         deadline = time.monotonic() + 90
         while not self._answers():
             if self._keeper.poll() is not None or time.monotonic() > deadline:
@@ -181,8 +196,12 @@ class RabbitNode:
         """Run `rabbitmqctl`; takes about a second."""
         done = subprocess.run(
             [str(self._sbin / "rabbitmqctl"), "--quiet", *args],
-            env=self._env, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+            env=self._env,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
         if check and done.returncode:
             raise RuntimeError(f"rabbitmqctl {' '.join(args)}: {done.stdout}{done.stderr}")
         return done.stdout

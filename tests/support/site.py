@@ -23,7 +23,7 @@ _SAYS = {
     "exporter": re.compile(r"http://([\w.:]+)/metrics"),
     "web": re.compile(r"Integration Hub listens on http://([\w.:]+)"),
     "worker": re.compile(r""),
-}  # fmt: skip
+}
 
 
 class Site:
@@ -31,8 +31,12 @@ class Site:
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.folder = folder
-        own = {"metrics_dir": folder / "metrics", "listen": "127.0.0.1:0", "exporter_listen": "127.0.0.1:0",
-               "log_format": "json"}  # fmt: skip
+        own = {
+            "metrics_dir": folder / "metrics",
+            "listen": "127.0.0.1:0",
+            "exporter_listen": "127.0.0.1:0",
+            "log_format": "json",
+        }
         self.settings = settings.model_copy(update=own)
         self.settings.metrics_folder.mkdir(parents=True, exist_ok=True)
         self.env = environment(self.settings)
@@ -43,9 +47,14 @@ class Site:
         role = words[0]
         with self._log(role).open("wb") as output:
             self.running[role] = subprocess.Popen(
-                [HUB, *words], env=self.env, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True, preexec_fn=die_with_parent,
-            )  # fmt: skip
+                [HUB, *words],
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
         eventually(lambda: self.address(role) is not None or self.running[role].poll() is not None, f"hub {role}")
         assert self.running[role].poll() is None, self.output(role)
 

@@ -31,18 +31,31 @@ class Workers:
     def __init__(self, settings: Settings, *, processes: int = 1, threads: int = 4) -> None:
         self._env = environment(settings)
         self._command = [
-            sys.executable, "-m", "dramatiq", "--processes", str(processes), "--threads", str(threads),
-            "--worker-shutdown-timeout", "20000", "--skip-logging", "hub.worker:broker",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "dramatiq",
+            "--processes",
+            str(processes),
+            "--threads",
+            str(threads),
+            "--worker-shutdown-timeout",
+            "20000",
+            "--skip-logging",
+            "hub.worker:broker",
+        ]
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start; they are at work a moment later."""
         self._process = subprocess.Popen(
-            self._command, env=self._env, stdout=self._output, stderr=self._output, start_new_session=True,
+            self._command,
+            env=self._env,
+            stdout=self._output,
+            stderr=self._output,
+            start_new_session=True,
             preexec_fn=die_with_parent,  # also when the test run is killed
-        )  # fmt: skip
+        )
 
     def kill(self) -> None:
         """SIGKILL all of them at once."""

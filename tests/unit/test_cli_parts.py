@@ -49,9 +49,12 @@ def test_times_are_iso_8601_utc() -> None:
 def test_set_takes_json_where_it_is_json_and_text_where_a_text_belongs() -> None:
     given = collect(["rate_limit=5", 'mask=["a.b"]', "auth.client_id=12", "headers.X-A=true", "signing_secret=9"])
     assert given == {
-        "rate_limit": 5, "mask": ["a.b"], "auth": {"client_id": "12"}, "headers": {"X-A": "true"},
+        "rate_limit": 5,
+        "mask": ["a.b"],
+        "auth": {"client_id": "12"},
+        "headers": {"X-A": "true"},
         "signing_secret": "9",
-    }  # fmt: skip
+    }
     for bad in ("x", "=1"):
         with pytest.raises(typer.BadParameter):
             collect([bad])
@@ -67,8 +70,20 @@ def test_a_whole_set_of_headers_replaces_one_header_joins() -> None:
     assert whole == {"headers": {"B": "2"}}
 
 
-LOG = {"id": 5, "created_at": 19, "direction": 9, "service": 8, "event": 24, "endpoint": 9, "attempt": 7, "tries": 5,
-       "status": 6, "latency_ms": 10, "success": 7, "error": 60}  # fmt: skip
+LOG = {
+    "id": 5,
+    "created_at": 19,
+    "direction": 9,
+    "service": 8,
+    "event": 24,
+    "endpoint": 9,
+    "attempt": 7,
+    "tries": 5,
+    "status": 6,
+    "latency_ms": 10,
+    "success": 7,
+    "error": 60,
+}
 
 
 @pytest.mark.parametrize("room", [40, 80, 100, 132, 200])

@@ -16,9 +16,18 @@ def test_what_is_json_is_read(value: object) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "not JSON", '{"a": "\\ud800"}', '{"a": 1e999}', "NaN", "9" * 5000,
-     "[" * (NESTED + 1) + "]" * (NESTED + 1), "[" * 100_000],
-)  # fmt: skip
+    [
+        "",
+        "{",
+        "not JSON",
+        '{"a": "\\ud800"}',
+        '{"a": 1e999}',
+        "NaN",
+        "9" * 5000,
+        "[" * (NESTED + 1) + "]" * (NESTED + 1),
+        "[" * 100_000,
+    ],
+)
 def test_what_cannot_be_written_out_again_is_shown_as_it_is(text: str) -> None:
     """A listing of a hundred rows must not fail because somebody edited one of them by hand."""
     assert readable(text) == text

@@ -51,9 +51,14 @@ class Parts:
 def run(over: int) -> tuple[Parts, Exception]:
     parts: Any = Parts(over)
     gateway = Gateway(
-        {ServiceType.REST: parts}, parts, parts, Hooks(), now=lambda: datetime.now(UTC), lease=parts.lease,
+        {ServiceType.REST: parts},
+        parts,
+        parts,
+        Hooks(),
+        now=lambda: datetime.now(UTC),
+        lease=parts.lease,
         sleep=lambda _: None,
-    )  # fmt: skip
+    )
     with pytest.raises(Exception) as raised:
         gateway.execute_request(SERVICE, Request())
     return parts, raised.value

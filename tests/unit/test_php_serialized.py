@@ -31,9 +31,12 @@ def serialized(value: Any) -> str:
 
 
 _scalars = (
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False, width=32) | st.text(max_size=20)
-)  # fmt: skip
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False, width=32)
+    | st.text(max_size=20)
+)
 _values = st.recursive(
     _scalars,
     lambda inner: (
@@ -66,11 +69,35 @@ def test_keys_that_do_not_count_from_zero_make_an_object() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "x", "i:5", "i:;", "i:1;i:2;", "b:2;", "d:INF;", "d:NAN;", "d:1e999;", 's:5:"ab";', 's:1:"ü";', 's:-1:"";',
-     'O:8:"stdClass":0:{}', 'a:1:{i:0;O:8:"stdClass":0:{}}', 'C:1:"A":0:{}', "a:1:{i:0;r:1;}", "R:1;", 'E:3:"A:B";',
-     'a:1:{a:0:{}i:1;}', "a:2:{i:0;N;i:0;N;}", "a:1:{b:1;N;}", "a:9999999:{i:0;N;}", "a:1:{i:0;N;",
-     "a:1:{i:0;" * 200 + "N;" + "}" * 200, "i:" + "9" * 5000 + ";", 's:9999999:"";'],
-)  # fmt: skip
+    [
+        "",
+        "x",
+        "i:5",
+        "i:;",
+        "i:1;i:2;",
+        "b:2;",
+        "d:INF;",
+        "d:NAN;",
+        "d:1e999;",
+        's:5:"ab";',
+        's:1:"ü";',
+        's:-1:"";',
+        'O:8:"stdClass":0:{}',
+        'a:1:{i:0;O:8:"stdClass":0:{}}',
+        'C:1:"A":0:{}',
+        "a:1:{i:0;r:1;}",
+        "R:1;",
+        'E:3:"A:B";',
+        "a:1:{a:0:{}i:1;}",
+        "a:2:{i:0;N;i:0;N;}",
+        "a:1:{b:1;N;}",
+        "a:9999999:{i:0;N;}",
+        "a:1:{i:0;N;",
+        "a:1:{i:0;" * 200 + "N;" + "}" * 200,
+        "i:" + "9" * 5000 + ";",
+        's:9999999:"";',
+    ],
+)
 def test_what_is_no_plain_data_is_refused(text: str) -> None:
     with pytest.raises(PayloadError, match="PHP data"):
         php_serialized.loads(text)

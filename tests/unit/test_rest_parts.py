@@ -18,14 +18,22 @@ NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
-        (None, None), ("", None), ("soon", None), ("-5", None), ("1e3", None), ("٣", None), ("9" * 50, None),
-        ("0", 0.0), ("120", 120.0), (" 1.5 ", 1.5),
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("1e3", None),
+        ("٣", None),
+        ("9" * 50, None),
+        ("0", 0.0),
+        ("120", 120.0),
+        (" 1.5 ", 1.5),
         (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90.0),
         (format_datetime(NOW - timedelta(seconds=90), usegmt=True), 0.0),
         ("Tuesday, 24-Nov-26 12:01:00 GMT", 60.0),
         ("Tue Nov 24 12:01:00 2026", 60.0),
     ],
-)  # fmt: skip
+)
 def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
     assert retry_after(value, NOW) == seconds
 

@@ -62,9 +62,19 @@ def test_a_bad_expression_is_refused_with_the_field_named(expression: str, field
 
 @pytest.mark.parametrize(
     "expression",
-    ["* * * * *", "*/5 * * * *", "0 0 1 1 *", "0-10/2,30 8-18 * * 1-5", "0 0 * * 0", "0 0 * * 7", "0 0 * jan-mar sun",
-     "0 0 29 2 *", "59 23 31 12 *", "5/15 * * * *"],
-)  # fmt: skip
+    [
+        "* * * * *",
+        "*/5 * * * *",
+        "0 0 1 1 *",
+        "0-10/2,30 8-18 * * 1-5",
+        "0 0 * * 0",
+        "0 0 * * 7",
+        "0 0 * jan-mar sun",
+        "0 0 29 2 *",
+        "59 23 31 12 *",
+        "5/15 * * * *",
+    ],
+)
 def test_moodles_fields_are_accepted_as_they_are(expression: str) -> None:
     """Expressions are brought over from Moodle's scheduled tasks page."""
     assert parse_cron(expression) == expression

@@ -56,15 +56,17 @@ def test_a_stored_secret_that_is_too_short_does_not_forbid_other_changes() -> No
         ("auth.token", {"auth": {"type": "bearer", "token": "***new"}}),
         ("auth.token", {"auth": {"type": "apikey", "token": "***"}}),
         ("auth.password", {"auth": {"type": "basic", "username": "u", "password": "***x"}}),
-        ("auth.client_secret", {"auth": {"type": "oauth2", "token_url": "http://h", "client_id": "c",
-                                         "client_secret": "***x"}}),
+        (
+            "auth.client_secret",
+            {"auth": {"type": "oauth2", "token_url": "http://h", "client_id": "c", "client_secret": "***x"}},
+        ),
         ("inbound.token", {"inbound": {"token": "***x"}}),
         ("inbound.signing_secret", {"inbound": {"signing_secret": "***x"}}),
         ("signing_secret", {"signing_secret": "***"}),
         ("secret_headers.X-A", {"secret_headers": {"X-A": "***x"}}),
         ("base_url", {"type": "amqp", "base_url": "amqp://u:***x@h/"}),
     ],
-)  # fmt: skip
+)
 def test_what_begins_as_a_mask_is_no_secret(field: str, fields: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=rf"{field}: begins with \*\*\*"):
         check(**fields)
@@ -75,10 +77,12 @@ def test_what_begins_as_a_mask_is_no_secret(field: str, fields: dict[str, Any]) 
     [
         ("base_url", {"base_url": "https://h/?key=***"}),
         ("base_url", {"base_url": "https://***@h/"}),
-        ("auth.token_url", {"auth": {"type": "oauth2", "token_url": "https://h/?token=***", "client_id": "c",
-                                     "client_secret": "x"}}),
+        (
+            "auth.token_url",
+            {"auth": {"type": "oauth2", "token_url": "https://h/?token=***", "client_id": "c", "client_secret": "x"}},
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_url_as_it_is_shown_is_no_url_to_store(field: str, fields: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=rf"{field}: holds \*\*\*"):
         check(**fields)

@@ -97,9 +97,13 @@ def test_a_value_that_looks_like_a_template_is_only_text() -> None:
 
 def test_now_is_utc_whatever_zone_it_is_given_in() -> None:
     text, _ = rules.render(
-        rule(payload="{{now}}"), event_name="e", event_data={}, event_id="i", task_id=1,
+        rule(payload="{{now}}"),
+        event_name="e",
+        event_data={},
+        event_id="i",
+        task_id=1,
         now=datetime(2026, 1, 1, 1, tzinfo=timezone(timedelta(hours=2))),
-    )  # fmt: skip
+    )
     assert text == '"2025-12-31T23:00:00.000Z"'
 
 
@@ -345,8 +349,13 @@ def test_filters_are_refused_when_a_template_is_saved(template: str) -> None:
 def test_a_value_adds_no_words_to_a_routing_key() -> None:
     """A topic exchange routes by the words between the dots: a value must not reach another binding."""
     made = rules.render(
-        rule(endpoint="orders.{{shop}}.new"), event_name="e", event_data={"shop": "a.b#*"}, event_id="1", task_id=1,
-        now=datetime.now(UTC), kind=ServiceType.AMQP,
-    )[1]  # fmt: skip
+        rule(endpoint="orders.{{shop}}.new"),
+        event_name="e",
+        event_data={"shop": "a.b#*"},
+        event_id="1",
+        task_id=1,
+        now=datetime.now(UTC),
+        kind=ServiceType.AMQP,
+    )[1]
     assert made == "orders.a%2Eb%23%2A.new"
     assert endpoint("/files/{{name}}", {"name": "a.txt"}) == "/files/a.txt"

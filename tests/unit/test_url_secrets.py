@@ -19,10 +19,14 @@ TOKEN = "https://id:canary-3@idp.example/token?client_secret=canary-4&v=2"
 
 @pytest.fixture
 def service() -> Service:
-    spec: ServiceSpec = parse_spec(ServiceSpec, {
-        "name": "s", "base_url": BASE,
-        "auth": {"type": "oauth2", "token_url": TOKEN, "client_id": "c", "client_secret": "canary-5"},
-    })  # fmt: skip
+    spec: ServiceSpec = parse_spec(
+        ServiceSpec,
+        {
+            "name": "s",
+            "base_url": BASE,
+            "auth": {"type": "oauth2", "token_url": TOKEN, "client_id": "c", "client_secret": "canary-5"},
+        },
+    )
     columns, secrets = spec.split()
     return Service(id=1, secrets=secrets, type=ServiceType.REST, **{k: v for k, v in columns.items() if k != "type"})
 

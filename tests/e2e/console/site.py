@@ -73,14 +73,26 @@ class Site:
 def fill(hub: Hub, target: HttpTarget) -> dict[str, int]:
     target.on("/dead", Reply(500, {"error": HOSTILE}))
     for spec in (
-        {"name": "kept", "base_url": target.url, "auth": {"type": "bearer", "token": "canary-token"}, "max_retries": 1,
-         "cb_failure_threshold": 0, "max_attempts": 2},
-        {"name": "queue", "type": "amqp", "base_url": "amqp://me:canary-password@127.0.0.1:1/v?queue_declare=q",
-         "enabled": False},
-    ):  # fmt: skip
+        {
+            "name": "kept",
+            "base_url": target.url,
+            "auth": {"type": "bearer", "token": "canary-token"},
+            "max_retries": 1,
+            "cb_failure_threshold": 0,
+            "max_attempts": 2,
+        },
+        {
+            "name": "queue",
+            "type": "amqp",
+            "base_url": "amqp://me:canary-password@127.0.0.1:1/v?queue_declare=q",
+            "enabled": False,
+        },
+    ):
         hub.registry.services.add(parse_spec(ServiceSpec, spec))
-    for rule in ({"name": "kept", "event": "dead", "service": "kept", "endpoint": "/dead"},
-                 {"name": "held", "event": "dead", "service": "queue"}):  # fmt: skip
+    for rule in (
+        {"name": "kept", "event": "dead", "service": "kept", "endpoint": "/dead"},
+        {"name": "held", "event": "dead", "service": "queue"},
+    ):
         hub.registry.rules.add(parse_spec(RuleSpec, rule))
     add_source(hub, "mysql://reader:canary-database@127.0.0.1:9/moodle", "campus")
     for user, role in (("maria", "manage"), ("vic", "view")):

@@ -28,12 +28,17 @@ def test_who_may_only_view_changes_nothing_and_sees_no_secret(page: Page, site: 
     csrf = page.locator("body").get_attribute("data-csrf") or ""
     with clients.Client(base_url=site.url, cookies=cookies) as client:
         for path, data in (
-            ("/services/kept/disable", {}), ("/services/new", {"name": "x", "base_url": "http://x"}),
-            ("/rules/kept/delete", {}), ("/queue/act", {"act": "purge"}), ("/dead-letters/act", {"act": "replay-all"}),
-            ("/dead-letters/act", {"act": "delete-all"}), ("/events/new", {"name": "dead", "data": "{}"}),
-            ("/schedules/housekeeping_task/disable", {}), ("/access/tokens", {"name": "x", "scope": "manage"}),
+            ("/services/kept/disable", {}),
+            ("/services/new", {"name": "x", "base_url": "http://x"}),
+            ("/rules/kept/delete", {}),
+            ("/queue/act", {"act": "purge"}),
+            ("/dead-letters/act", {"act": "replay-all"}),
+            ("/dead-letters/act", {"act": "delete-all"}),
+            ("/events/new", {"name": "dead", "data": "{}"}),
+            ("/schedules/housekeeping_task/disable", {}),
+            ("/access/tokens", {"name": "x", "scope": "manage"}),
             ("/access/users/change", {"name": "vic", "act": "manage"}),
-        ):  # fmt: skip
+        ):
             assert client.post(path, data={**data, "csrf": csrf}).status_code == 403, path
     assert site.hub.configuration.service("kept").enabled and site.hub.accounts.users.get("vic").role == "view"
 
@@ -67,8 +72,12 @@ def test_a_session_is_new_after_sign_in_and_over_after_sign_out(page: Page, site
 
 def test_after_sign_in_only_own_pages_are_opened(site: Site) -> None:
     with clients.Client(base_url=site.url) as client:
-        for there, where in (("/queue?state=held", "/queue?state=held"), ("//evil.example", "/"),
-                             ("https://evil.example", "/"), ("/\\evil.example", "/")):  # fmt: skip
+        for there, where in (
+            ("/queue?state=held", "/queue?state=held"),
+            ("//evil.example", "/"),
+            ("https://evil.example", "/"),
+            ("/\\evil.example", "/"),
+        ):
             answer = client.post("/login", data={"name": "maria", "password": PASSWORD, "next": there})
             assert (answer.status_code, answer.headers["location"]) == (303, where)
 

@@ -193,9 +193,15 @@ def test_all_that_match_are_counted_before_they_are_replayed_or_deleted(maria: c
 def test_the_amqp_form_takes_parts_and_keeps_what_it_does_not_show(maria: clients.Client, site: Site) -> None:
     """People type what they mean; the URI's escapes are the hub's business. An empty password means: as it was."""
     form = {
-        "name": "mq", "type": "amqp", "amqp_host": "mq.example.org", "amqp_user": "m@x", "amqp_password": "p/w:d",
-        "amqp_vhost": "a/b", "amqp_tls": "on", "amqp_queue_declare": "q 1",
-    }  # fmt: skip
+        "name": "mq",
+        "type": "amqp",
+        "amqp_host": "mq.example.org",
+        "amqp_user": "m@x",
+        "amqp_password": "p/w:d",
+        "amqp_vhost": "a/b",
+        "amqp_tls": "on",
+        "amqp_queue_declare": "q 1",
+    }
     assert maria.post("/services/new", data=form).status_code == 303
     first = site.hub.configuration.service("mq")
     assert first.base_url == "amqps://m%40x@mq.example.org/a%2Fb?queue_declare=q+1"

@@ -24,5 +24,9 @@ def run(env: dict[str, str], *args: str, **more: Any) -> subprocess.Popen[str]:
     env = {k: v for k, v in env.items() if k != "HUB_BROKER_URL"}
     return subprocess.Popen(
         [sys.executable, "-c", "from hub.cli import main; main()", *args],
-        env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more,
-    )  # fmt: skip
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **more,
+    )

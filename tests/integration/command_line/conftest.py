@@ -34,6 +34,17 @@ def hub(hub_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Hub:
 @pytest.fixture
 def crm(hub: Hub, target: HttpTarget) -> str:
     hub("service", "add", "crm", "--base-url", target.url, "--token", "canary-7f3a", "--max-retries", 1)
-    hub("rule", "add", "users", "--event", EVENT, "--service", "crm", "--endpoint", "/users",
-        "--payload", '{"id": {{objectid}}}')  # fmt: skip
+    hub(
+        "rule",
+        "add",
+        "users",
+        "--event",
+        EVENT,
+        "--service",
+        "crm",
+        "--endpoint",
+        "/users",
+        "--payload",
+        '{"id": {{objectid}}}',
+    )
     return "crm"

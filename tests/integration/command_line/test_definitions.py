@@ -72,8 +72,10 @@ def test_pruning_is_shown_and_asked_before_it_is_done(hub: Hub, crm: str, tmp_pa
     file.write_text("services: [{name: new, base_url: 'http://127.0.0.1:9'}]")
     dry = read(hub, "apply", file, "--prune", "--dry-run")
     assert [(row["kind"], row["name"], row["action"]) for row in dry] == [
-        ("service", "new", "add"), ("rule", "users", "delete"), ("service", "crm", "delete")
-    ]  # fmt: skip
+        ("service", "new", "add"),
+        ("rule", "users", "delete"),
+        ("service", "crm", "delete"),
+    ]
     said = hub("apply", file, "--prune", "--dry-run").stdout
     assert "- service crm" in said and "- rule users" in said and "3 would change" in said
     said = hub("apply", file, "--prune", code=2).stderr  # nobody there to ask

@@ -6,8 +6,18 @@ import pytest
 
 from tests.integration.command_line.commands import EVENT, Hub, read
 
-LISTINGS = ("service list", "rule list", "tasks list", "tasks failures", "dlq list", "log list", "log runs",
-            "breaker list", "user list", "token list")  # fmt: skip
+LISTINGS = (
+    "service list",
+    "rule list",
+    "tasks list",
+    "tasks failures",
+    "dlq list",
+    "log list",
+    "log runs",
+    "breaker list",
+    "user list",
+    "token list",
+)
 
 
 def test_an_empty_hub_lists_empty_arrays_and_tells_people_what_is_next(hub: Hub) -> None:
@@ -20,10 +30,21 @@ def test_an_empty_hub_lists_empty_arrays_and_tells_people_what_is_next(hub: Hub)
 
 @pytest.mark.parametrize(
     "listing",
-    ["rule list --service nobody", "tasks list --state held", "tasks list --failed", "tasks list --before 1",
-     "tasks failures --service nobody", "dlq list --since 1h", "dlq list --reason expired", "log list --task 0",
-     "log list --failed", "log list --until 1h", "log runs --failed", "log runs --task housekeeping_task"],
-)  # fmt: skip
+    [
+        "rule list --service nobody",
+        "tasks list --state held",
+        "tasks list --failed",
+        "tasks list --before 1",
+        "tasks failures --service nobody",
+        "dlq list --since 1h",
+        "dlq list --reason expired",
+        "log list --task 0",
+        "log list --failed",
+        "log list --until 1h",
+        "log runs --failed",
+        "log runs --task housekeeping_task",
+    ],
+)
 def test_a_filter_that_leaves_nothing_does_not_say_that_there_is_nothing(hub: Hub, listing: str) -> None:
     """Who has mistyped a name and is told "no rules yet" looks in the wrong place."""
     said = hub(*listing.split())

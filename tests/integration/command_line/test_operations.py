@@ -56,8 +56,17 @@ def test_response_queues_are_read_by_a_command(hub: Hub, broker_url: str, queue_
     channel.queue_declare(queue, durable=True)
     for body in (b'{"ok": 1}', b"42", b"no json"):
         channel.basic_publish("", queue, body)
-    hub("service", "add", "mq", "--type", "amqp", "--base-url", f"{broker_url}?queue_declare={queue_prefix}.out",
-        "--response-queue", queue)  # fmt: skip
+    hub(
+        "service",
+        "add",
+        "mq",
+        "--type",
+        "amqp",
+        "--base-url",
+        f"{broker_url}?queue_declare={queue_prefix}.out",
+        "--response-queue",
+        queue,
+    )
     result = read(hub, "tasks", "run", "--task", "consume_responses_task", "--parallel", 2)
     assert (result["ran"], result["ok"], result["messages"]) == (1, 1, 3)
     rows = read(hub, "log", "list", "--direction", "inbound", "--service", "mq")

@@ -68,8 +68,10 @@ def test_failed_tasks_that_wait_for_a_thread_are_left_as_they_are(
 
     def look(_: object) -> Reply:
         with psycopg.connect(database_url) as conn:
-            row = conn.execute("SELECT count(*) FILTER (WHERE state IN ('pending', 'queued')),"
-                               " count(*) FILTER (WHERE state = 'running') FROM tasks").fetchone()  # fmt: skip
+            row = conn.execute(
+                "SELECT count(*) FILTER (WHERE state IN ('pending', 'queued')),"
+                " count(*) FILTER (WHERE state = 'running') FROM tasks"
+            ).fetchone()
         assert row
         seen.append(row)
         return Reply(204)

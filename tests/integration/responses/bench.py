@@ -80,10 +80,14 @@ class Bench:
     def consumer(self, emit: Any = None, **options: Any) -> ResponseConsumer:
         settings = self.settings.model_copy(update=options)
         return ResponseConsumer(
-            Responses(self.db), RunLog(self.db), Schedules(self.db, claimed_by="t"), settings, self.hooks,
+            Responses(self.db),
+            RunLog(self.db),
+            Schedules(self.db, claimed_by="t"),
+            settings,
+            self.hooks,
             emit=emit or through(self.intake()),
             wanted=lambda: bool(emit) or wanted_by(self.registry.configuration.rules()),
-        )  # fmt: skip
+        )
 
     def service(self, name: str = "erp", queue: str | None = None, url: str | None = None) -> Service:
         spec: ServiceSpec = parse_spec(

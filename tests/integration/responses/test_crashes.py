@@ -94,8 +94,11 @@ def test_killed_between_commit_and_acknowledgement_loses_nothing_and_repeats_not
     bench.send([(str(i), pika.BasicProperties(message_id=f"m{i}")) for i in range(100)])
     process = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(_KILLED)],
-        env={**hub_env, "HUB_CONSUMER_BATCH": "20"}, capture_output=True, timeout=120, check=False,
-    )  # fmt: skip
+        env={**hub_env, "HUB_CONSUMER_BATCH": "20"},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
     assert process.returncode == -signal.SIGKILL, process.stderr.decode()
     assert len(bench.rows()) == 40
     result = bench.consumer().consume(erp)

@@ -25,9 +25,14 @@ def test_a_response_is_an_event_that_rules_match_and_knows_its_task(bench: Bench
     assert second["properties"]["correlation_id"] == "777777"
     events = bench.db.all("SELECT * FROM events WHERE name = %s ORDER BY id", [RESPONSE_RECEIVED])
     assert json.loads(events[0]["data"]) == {
-        "service": "erp", "queue": bench.queue, "correlation_id": str(task), "task_id": task, "message_id": "m1",
-        "headers": {"k": "v"}, "payload": {"done": True},
-    }  # fmt: skip
+        "service": "erp",
+        "queue": bench.queue,
+        "correlation_id": str(task),
+        "task_id": task,
+        "message_id": "m1",
+        "headers": {"k": "v"},
+        "payload": {"done": True},
+    }
     assert [event["depth"] for event in events] == [1, 1]
     tasks = bench.db.all("SELECT id FROM tasks WHERE event_id = ANY(%s)", [[e["id"] for e in events]])
     assert {row["id"] for row in tasks} <= {task_id for _, task_id in bench.enqueued.tasks}

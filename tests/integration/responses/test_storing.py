@@ -41,10 +41,20 @@ def test_objects_arrays_and_scalars_are_all_stored(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"not json", b"", b"\xff\xfe\x00", b'{"a": NaN}', b"{" * 50, b"[" * 100_000, b'"\\ud800"', b"a\x00b", b"9" * 5000,
-     '{"ä": 1}'.encode("latin-1")],
+    [
+        b"not json",
+        b"",
+        b"\xff\xfe\x00",
+        b'{"a": NaN}',
+        b"{" * 50,
+        b"[" * 100_000,
+        b'"\\ud800"',
+        b"a\x00b",
+        b"9" * 5000,
+        '{"ä": 1}'.encode("latin-1"),
+    ],
     ids=lambda b: repr(b[:10]),
-)  # fmt: skip
+)
 def test_what_is_no_json_is_kept_with_its_bytes_and_the_reason(bench: Bench, body: bytes) -> None:
     """MIH acknowledges and drops it: nobody ever learns what the service said."""
     bench.publish('{"before": 1}', body, '{"after": 1}')
@@ -109,18 +119,29 @@ def test_hostile_headers_do_not_block_the_queue(bench: Bench, monkeypatch: pytes
     for _ in range(60):
         nested = {"n": nested}
     headers: list[dict[str, Any]] = [
-        {"half": half}, {"nul": "a\x00b"}, {"bytes": b"\xff\x00"}, {"nested": nested},
-        {"list": [1, "a", None, {"b": [True]}]}, {"big": 2**62}, {"when": milliseconds},
-    ]  # fmt: skip
+        {"half": half},
+        {"nul": "a\x00b"},
+        {"bytes": b"\xff\x00"},
+        {"nested": nested},
+        {"list": [1, "a", None, {"b": [True]}]},
+        {"big": 2**62},
+        {"when": milliseconds},
+    ]
     bench.send([("1", pika.BasicProperties(headers=h)) for h in headers])
     bench.publish("2", timestamp=2**60, message_id="m\x00", correlation_id="9" * 40, expiration="60000", priority=3)
     result = bench.consumer().consume(bench.service())
     assert (result.outcome, result.stored) == ("ok", len(headers) + 1)
     properties = [row["properties"] for row in bench.rows()]
     assert [p.get("headers") for p in properties] == [
-        {"half": 0.5}, {"nul": "a\ufffdb"}, {"bytes": "\\xff\ufffd"}, {"nested": nested}, headers[4], headers[5],
-        {"when": "1800000000000"}, None,
-    ]  # fmt: skip
+        {"half": 0.5},
+        {"nul": "a\ufffdb"},
+        {"bytes": "\\xff\ufffd"},
+        {"nested": nested},
+        headers[4],
+        headers[5],
+        {"when": "1800000000000"},
+        None,
+    ]
     assert properties[7]["correlation_id"] == "9" * 40 and properties[7]["timestamp"] == 2**60
     assert bench.left() == 0
 

@@ -61,8 +61,12 @@ class TestCredentials:
 
     def test_both_secrets_sign_while_one_is_rotated(self, transport: RestTransport, target: HttpTarget) -> None:
         old, new, other = ("whsec_" + letter * 32 for letter in "ABC")
-        send(transport, target.url, Request(body='{"a":"é"}', idempotency_key="msg-1"),
-             secrets={"signing_secret": new, "signing_secret_old": old})  # fmt: skip
+        send(
+            transport,
+            target.url,
+            Request(body='{"a":"é"}', idempotency_key="msg-1"),
+            secrets={"signing_secret": new, "signing_secret_old": old},
+        )
         (seen,) = target.seen
         assert seen.headers["webhook-id"] == "msg-1"
         for secret in (old, new):

@@ -148,8 +148,14 @@ class TestOAuth:
     def test_a_server_that_wants_the_secret_in_the_form_gets_it(
         self, transport: RestTransport, target: HttpTarget
     ) -> None:
-        target.on("/token", lambda seen: Reply(200, {"access_token": "t"}) if b"client_secret=" in seen.body
-                  else Reply(401, {"error": "invalid_client"}))  # fmt: skip
+        target.on(
+            "/token",
+            lambda seen: (
+                Reply(200, {"access_token": "t"})
+                if b"client_secret=" in seen.body
+                else Reply(401, {"error": "invalid_client"})
+            ),
+        )
         assert send(transport, target.url, Request("/users", body="{}"), **self.fields(target)).status == 204
 
     @pytest.mark.parametrize(

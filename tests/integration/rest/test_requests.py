@@ -42,10 +42,18 @@ class TestRequest:
     def test_it_says_who_it_is_and_what_for(self, transport: RestTransport, target: HttpTarget) -> None:
         """The key is what lets a service tell a repeat; the trace joins the hub to the sender's."""
         trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-        send(transport, f"{target.url}/api/v1", Request(
-            "users?full=1", body="{}", idempotency_key="key-1", task_id=42, event_name="\\core\\event\\user_created",
-            headers={"traceparent": trace},
-        ))  # fmt: skip
+        send(
+            transport,
+            f"{target.url}/api/v1",
+            Request(
+                "users?full=1",
+                body="{}",
+                idempotency_key="key-1",
+                task_id=42,
+                event_name="\\core\\event\\user_created",
+                headers={"traceparent": trace},
+            ),
+        )
         (seen,) = target.seen
         assert (seen.path, seen.query) == ("/api/v1/users", "full=1")
         assert seen.headers["host"] == f"127.0.0.1:{target.port}"

@@ -81,9 +81,13 @@ class TestAnswer:
 class TestCheck:
     @pytest.mark.parametrize(
         ("reply", "words"),
-        [(Reply(200), "HTTP 200"), (Reply(404), "HTTP 404"), (Reply(500), "HTTP 500"),
-         (Reply(302, headers={"Location": "https://x.example/in?token=abc"}), "redirects to https://x.example/in ")],
-    )  # fmt: skip
+        [
+            (Reply(200), "HTTP 200"),
+            (Reply(404), "HTTP 404"),
+            (Reply(500), "HTTP 500"),
+            (Reply(302, headers={"Location": "https://x.example/in?token=abc"}), "redirects to https://x.example/in "),
+        ],
+    )
     def test_any_answer_is_reachable(
         self, transport: RestTransport, target: HttpTarget, reply: Reply, words: str
     ) -> None:

@@ -38,18 +38,28 @@ class TestWire:
     @pytest.mark.parametrize(
         ("pieces", "body"),
         [
-            ((b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-              b"5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nT: 1\r\n\r\n"), "hello world"),
+            (
+                (
+                    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+                    b"5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nT: 1\r\n\r\n",
+                ),
+                "hello world",
+            ),
             ((b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r", b"\nhel", b"lo\r\n0\r\n\r\n"), "hello"),
             ((b"HTTP/1.0 200 OK\r\n\r\n", b"until ", b"the end"), "until the end"),
-            ((b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n",
-              b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"), "ok"),
+            (
+                (
+                    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n",
+                    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+                ),
+                "ok",
+            ),
             ((b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok",), "ok"),
             ((b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",), "ok"),
             ((b"HTTP/1.1 200 OK\r\nX-Folded: a\r\n b\r\nContent-Length: 2, 2\r\n\r\nok",), "ok"),
         ],
         ids=["chunks", "split", "http10", "interim", "no-phrase", "bare-newlines", "folded"],
-    )  # fmt: skip
+    )
     def test_it_is_understood(self, transport: RestTransport, pieces: tuple[bytes, ...], body: str) -> None:
         assert self.answered(transport, *pieces).body == body
 

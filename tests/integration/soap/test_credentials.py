@@ -147,8 +147,13 @@ def test_an_expired_token_is_renewed_by_the_next_try(transport: SoapTransport, s
 
 def test_a_username_token_service_is_stored_and_shown_as_it_was_written() -> None:
     auth = {"type": "wsse", "username": "u", "password": "p", "password_type": "digest"}
-    written = {"name": "s", "type": "soap", "base_url": "https://h/wsdl", "auth": auth,
-               "credentials_origin": "https://h:8443"}  # fmt: skip
+    written = {
+        "name": "s",
+        "type": "soap",
+        "base_url": "https://h/wsdl",
+        "auth": auth,
+        "credentials_origin": "https://h:8443",
+    }
     columns, secrets = parse_spec(ServiceSpec, written).split()
     columns["type"] = ServiceType(columns["type"])
     shown = service_document(Service(id=1, secrets=secrets, **columns))
