@@ -2,7 +2,7 @@
 
 With `HUB_LOG_FORMAT=json` every line is one JSON object, including log lines of libraries, warnings and uncaught
 exceptions. Fields of every line: `message`, `level`, `logger`, `timestamp` (ISO 8601, UTC), `host`, `pid`,
-`version`. Lines about a task add `task`, `_event` (event name), `event_id`, `key` (idempotency key), `attempt`, `rule`
+`version`. Lines about a task add `task`, `event` (its name), `event_id`, `key` (idempotency key), `attempt`, `rule`
 and `service`.
 """
 

@@ -21,13 +21,14 @@ SELECT name, cron, enabled, last_run_at, last_result, next_run_at, default_cron,
 FROM scheduled_tasks ORDER BY name
 """
 # A scheduler sends a heartbeat with each tick, once a minute.
+# `broker` is not a process: the relay records with it that RabbitMQ responds.
 _HEARTBEATS = """
 SELECT component, max(at) AS at, count(*) FILTER (WHERE alive) AS alive,
        (array_agg(clock_offset ORDER BY abs(clock_offset) DESC NULLS LAST) FILTER (WHERE alive))[1] AS clock_offset
 FROM (
     SELECT component, at, clock_offset,
            at > now() - CASE component WHEN 'scheduler' THEN interval '3 minutes' ELSE interval '1 minute' END AS alive
-    FROM heartbeats
+    FROM heartbeats WHERE component <> 'broker'
 ) h
 GROUP BY component ORDER BY component
 """
