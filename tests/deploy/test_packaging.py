@@ -111,6 +111,7 @@ def test_the_metadata_is_complete_and_its_links_lead_somewhere(built: Path) -> N
     assert {"uv.lock", "Makefile", "deploy/README.md", "tests/conftest.py", "LICENSE"} <= names
 
 
+@pytest.mark.timeout(900)  # installs, and runs the demo
 @pytest.mark.parametrize("python", _pythons())
 def test_the_wheel_runs_outside_of_the_repository(built: Path, python: str, tmp_path: Path) -> None:
     """Plain pip, then what a newcomer does: the version, one event into a hub that brings its own database."""

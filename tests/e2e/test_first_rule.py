@@ -49,6 +49,7 @@ def test_a_newcomer_gets_there_with_what_the_tutorial_says(tmp_path: Path) -> No
         "HUB_LISTEN": f"127.0.0.1:{web}",
         "PATH": f"{Path(sys.executable).parent}:{env['PATH']}",
         "BILLING_TOKEN": "t",
+        "CAMPUS_PASSWORD": "p",
     }
     text = (_DOCS / "tutorial" / "first-rule.md").read_text("utf-8")
     guide = (_DOCS / "how-to" / "configure-as-code.md").read_text("utf-8")
