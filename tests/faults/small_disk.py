@@ -134,6 +134,17 @@ class SmallDisk:
                     assert e.errno == 28, e
         assert os.statvfs(self._filler).f_bavail == 0
 
+    def end_log(self) -> None:
+        """Write to the write-ahead log until it needs more of the disk: the server ends in a panic."""
+        for _ in range(1000):
+            try:
+                with psycopg.connect(self.url, connect_timeout=2, autocommit=True) as conn:
+                    conn.execute("SELECT pg_logical_emit_message(false, 'fill', repeat('x', 100000))")
+            except psycopg.Error:
+                if "PANIC" in self.log():
+                    return
+        raise AssertionError("the server did not end")
+
     def free(self) -> None:
         """Give it back."""
         self._filler.unlink()
