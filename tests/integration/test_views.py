@@ -76,7 +76,7 @@ def test_tasks_of_a_disabled_rule_are_held_and_of_a_deleted_one_orphans(db: Data
     assert [t["orphan"] for t in views.tasks.list(state="held", service="crm")] == [False] * 3
     assert len(views.tasks.list(orphan=True)) == 4
     assert views.tasks.list(state="pending") == []
-    assert views.overview.stats()["tasks"] == {"pending": 0, "running": 2, "delayed": 0, "held": 6}
+    assert views.overview.stats()["tasks"] == {"pending": 0, "running": 2, "delayed": 0, "blocked": 0, "held": 6}
 
 
 def test_pages_follow_each_other_without_gap_or_repeat(db: Database) -> None:
