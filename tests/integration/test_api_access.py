@@ -13,6 +13,7 @@ from hub.settings import Settings
 from tests.support import clients
 from tests.support.api import Api, problem, serving
 from tests.support.hubs import add_rule, add_service
+from tests.support.waiting import eventually
 
 OPEN = {"/healthz", "/readyz", "/metrics"}
 
@@ -65,6 +66,7 @@ def test_a_token_ends_when_it_is_revoked_or_expires(api: Api) -> None:
     assert listed["ci"]["last_used_at"] and made["token"] not in str(listed)
     problem(manage.post("/api/v1/tokens", json={"name": "ci", "scope": "view"}), 409)
     api.hub.db.run("UPDATE api_tokens SET expires_at = now() - interval '1 second' WHERE name = 'ci'")
+    eventually(lambda: client.get("/api/v1/stats").status_code == 401, "the change is announced to the web server")
     problem(client.get("/api/v1/stats"), 401)
     api.hub.db.run("UPDATE api_tokens SET expires_at = NULL WHERE name = 'ci'")
     assert client.get("/api/v1/stats").status_code == 200
