@@ -5,6 +5,7 @@ Each test holds an attack, looks whether everything goes on (`UnderAttack.goes_o
 
 from __future__ import annotations
 
+import resource
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +24,13 @@ pytestmark = pytest.mark.fault
 
 @pytest.fixture
 def attacked(settings: Settings, tmp_path: Path) -> Iterator[UnderAttack]:
-    with under_attack(settings, tmp_path) as running:
-        yield running
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the attacker holds more than the usual limit
+    try:
+        with under_attack(settings, tmp_path) as running:
+            yield running
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @contextmanager
