@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from hub.app.lifecycle import Hub
 from hub.codec import dumps, loads
 from hub.domain import rules
+from hub.domain.text import MASK
 from hub.errors import ConflictError, InvalidPayloadError, NotFoundError, PayloadError, TooLargeError
 from hub.models import JSON, Event, Rule, ServiceType
 from hub.store.resends import Candidate, Edit, Made, Matching, Problem
@@ -20,7 +21,6 @@ from hub.transports.http.urls import check_endpoint
 __all__ = ["Edit", "Matching", "Outcome", "resend", "resend_event", "resend_matching", "would_resend"]
 BATCH = 500  # deliveries of one transaction
 _MANY = 100  # deliveries chosen by id; more of them wait in the bulk lane
-_MASK = "***"
 _LONGEST = 8192  # characters of an endpoint
 _WHY: dict[Problem, str] = {
     "no_task": "delivery {} is not an attempt of a task: an inbound message or a direct request cannot be sent again",
@@ -191,7 +191,7 @@ def _payload(hub: Hub, rule: Rule, payload: JSON) -> str:
     if rule.method in rules.BODYLESS:
         raise PayloadError(f"payload: rule {rule.name!r} sends {rule.method}, which has no payload")
     text = dumps(payload)
-    if _MASK in text:
+    if MASK in text:
         raise PayloadError("payload: holds ***, which stands for a masked value; write the value itself")
     limit = max(hub.settings.payload_limit, hub.settings.event_limit)
     if len(text.encode()) > limit:
@@ -200,7 +200,7 @@ def _payload(hub: Hub, rule: Rule, payload: JSON) -> str:
 
 
 def _endpoint(hub: Hub, rule: Rule, endpoint: str) -> str:
-    if _MASK in endpoint:
+    if MASK in endpoint:
         raise PayloadError("endpoint: holds ***, which stands for a masked value; write the value itself")
     if "{{" in endpoint:
         raise PayloadError("endpoint: placeholders are not filled in here; write the value itself")

@@ -36,7 +36,6 @@ class Batches(Generic[Item, Result]):
         self._waiting: deque[tuple[Item, asyncio.Future[Result], float]] = deque()
         self._threads = 0
         self._idle = 0
-        self._closing = False
 
     def put(self, item: Item) -> asyncio.Future[Result]:
         """Pass an item to the threads; called on the event loop."""
@@ -44,8 +43,6 @@ class Batches(Generic[Item, Result]):
         future: asyncio.Future[Result] = loop.create_future()
         now = loop.time()
         with self._changed:
-            if self._closing:
-                raise RuntimeError("closed")
             self._waiting.append((item, future, now))
             if self._idle:
                 self._changed.notify()
@@ -54,14 +51,9 @@ class Batches(Generic[Item, Result]):
                 threading.Thread(target=self._run, args=[loop], name=self._name, daemon=True).start()
         return future
 
-    def close(self) -> None:
-        """Let the threads end when nothing waits."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        while batch := self._next():
+        while True:
+            batch = self._next()
             try:
                 results = self._execute([item for item, _, _ in batch])
             except Exception as e:
@@ -75,7 +67,7 @@ class Batches(Generic[Item, Result]):
     def _next(self) -> list[tuple[Item, asyncio.Future[Result], float]]:
         with self._changed:
             self._idle += 1
-            self._changed.wait_for(lambda: self._waiting or self._closing)
+            self._changed.wait_for(lambda: self._waiting)
             self._idle -= 1
             return [self._waiting.popleft() for _ in range(min(self._limit, len(self._waiting)))]
 
